@@ -1,0 +1,51 @@
+# `make` lists what there is. Everything runs in .venv, which the first target makes.
+
+BIN := .venv/bin
+JOBS ?= 2
+PORT ?= 5000
+# stages are `python -m stages.x` and queue workers call `dvc`: both must come from .venv
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export TORCH PYTHON
+
+.PHONY: help env repro test slow check format ui clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
+	@echo "  TORCH=cpu or TORCH=cuda before any of them chooses the build of torch; docs/setup.md"
+
+env:  ## make or update .venv (the others do this first)
+	@sh tools/python.sh tools/setup_env.py
+
+repro: env  ## the whole experiment: only what changed runs again
+	@$(BIN)/mht check
+	@$(BIN)/dvc repro
+	@echo
+	@echo "Done. What to look at next:"
+	@echo "  reports/benchmark/report.html  the comparison, with plots and samples"
+	@echo "  reports/benchmark/table.md     the table alone"
+	@echo "  make ui                        every run and curve in MLflow"
+	@echo "  source $(BIN)/activate         then edit params.yaml and type dvc repro"
+
+test: env  ## the tests, without network
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+slow: env  ## the tests that take minutes
+	@$(BIN)/python -m pytest -m slow
+
+check: env  ## ruff, formatting, types, tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+format: env  ## put the code into the house format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+ui: env  ## MLflow on 127.0.0.1:5000 (PORT=... for another port)
+	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
+	    --backend-store-uri sqlite:///mlflow.db
+
+clean:  ## remove .venv and the tools' caches; models, data and runs stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find mht stages tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

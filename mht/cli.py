@@ -1,0 +1,142 @@
+"""The `mht` command: check the settings, ask which run made what, complete the MLflow page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mht.errors import ConfigError, UserError
+from mht.tracking.session import repo_root
+
+if TYPE_CHECKING:
+    from mht.config import Config, HybridConfig
+    from mht.tracking.pipeline import Pipeline
+    from mht.tracking.store import Store
+
+commands = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Modular HybridTrainer. The pipeline itself runs by `dvc repro`.",
+)
+
+
+def app() -> None:
+    """Run the command; a mistake of the user's is one message and exit code 2."""
+    try:
+        commands()
+    except UserError as error:
+        typer.echo(str(error), err=True)
+        raise SystemExit(2) from None
+
+
+@commands.command()
+def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("params.yaml")) -> None:
+    """Check the settings without running anything; every mistake is shown at once."""
+    from mht.config import load_config
+
+    try:
+        config = load_config(path)
+    except ConfigError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"{path} is right.")
+    typer.echo("\n".join(_summary(config)))
+
+
+def _summary(config: Config) -> list[str]:
+    sft = config.sft.steps
+    variants = {"hybrid": config.ppo, **dict(config.baselines)}
+    lines = [
+        f"  model     {config.model.name}, {config.model.num_layers_unfrozen} layers train",
+        f"  data      {config.data.source.type}",
+        f"  sft       {sft} optimiser steps, before every variant but base",
+    ]
+    lines += [f"  {name:9} {_steps(variant)}" for name, variant in variants.items()]
+    if len({variant.optimizer_steps for variant in variants.values()}) > 1:
+        lines.append("  note: the optimiser steps differ, so the benchmark's budgets are unequal")
+    return lines
+
+
+def _steps(variant: HybridConfig) -> str:
+    ppo = variant.ppo_steps_per_cycle
+    return (
+        f"{variant.optimizer_steps} optimiser steps: {variant.cycles} cycles of "
+        f"{variant.sft_steps_per_cycle} SFT steps and {ppo} PPO steps "
+        f"of {variant.updates_per_ppo_step} updates"
+    )
+
+
+@commands.command()
+def lineage(
+    rev: Annotated[
+        str, typer.Argument(help="commit or experiment; the workspace if left out")
+    ] = "",
+) -> None:
+    """For each stage, the MLflow run that made its outputs, found by their content."""
+    from mht.tracking.states import lineage as look_up
+
+    pipeline = _pipeline(rev or None)
+    rows = look_up(_known_store(pipeline), pipeline)
+    width = max((len(made.stage) for made in rows), default=0)
+    for made in rows:
+        if made.run:
+            above = f" in {made.pipeline_run.name}" if made.pipeline_run else ""
+            text = f"{made.run.id}{above}"
+        else:
+            text = "its run is not on this machine" if made.ran else "has not run yet"
+        typer.echo(f"{made.stage:{width}}  {text}")
+
+
+@commands.command()
+def sync() -> None:
+    """Add a row to MLflow for every pipeline state that came from DVC's cache without running.
+
+    The states are those of HEAD, of every experiment and of the workspace. A second sync adds none.
+    """
+    from mht.tracking.states import sync as add_rows
+    from mht.tracking.store import open_store
+
+    store = open_store(_experiment(_pipeline(None).params))
+    for row in add_rows(store, _effective):
+        what = "added" if row.added else "already there" if row.run_id else "not a complete run"
+        typer.echo(f"{row.name}: {what}")
+
+
+def _pipeline(rev: str | None) -> Pipeline:
+    from dvc.exceptions import DvcException
+    from scmrepo.exceptions import SCMError
+
+    from mht.tracking.pipeline import read_pipeline
+
+    try:
+        return read_pipeline(rev)
+    except (DvcException, SCMError) as error:
+        where = f"revision {rev}" if rev else f"the folder {repo_root().name}"
+        raise UserError(f"{where}: no pipeline can be read there: {error}") from None
+
+
+def _known_store(pipeline: Pipeline) -> Store | None:
+    """The store, unless opening it would make a new one."""
+    from mht.tracking.store import open_store, store_exists
+
+    return open_store(_experiment(pipeline.params)) if store_exists() else None
+
+
+def _experiment(params: Mapping[str, Any]) -> str:
+    base = params.get("base")
+    return str(base.get("experiment", "mht")) if isinstance(base, Mapping) else "mht"
+
+
+def _effective(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """All settings with their defaults; an old state's as they stand in its params.yaml."""
+    from mht.component import build
+    from mht.config import Config
+
+    try:
+        return build(Config, params).model_dump(mode="json")
+    except ConfigError:
+        return params

@@ -1,0 +1,1 @@
+"""From raw rows to tokenised examples: fetching, cleaning, splitting, tokenising, collating."""

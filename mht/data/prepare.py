@@ -1,0 +1,273 @@
+"""Raw rows to prepared splits: clean, cut, remove duplicates, tokenise, split by content."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from mht.data.clean import clean, content_key
+from mht.data.examples import Example
+from mht.data.lengths import length_statistics, plot_lengths
+from mht.data.records import read_jsonl, write_json
+from mht.data.split import REWARD_MODEL, TEST, TRAIN, VALIDATION, assign, place
+from mht.data.tokenize import Cut, Encoder, Limits, cut_row
+from mht.errors import DataError, ModelError
+from mht.progress import track
+
+if TYPE_CHECKING:
+    from mht.config import Config, DataConfig
+
+Row = dict[str, Any]
+
+
+def prepare(
+    config: Config,
+    *,
+    raw: str | Path = "data/raw",
+    model: str | Path = "models/base",
+    out: str | Path = "data/prepared",
+    metrics: str | Path = "metrics/prepare.json",
+    plots: str | Path = "plots",
+) -> dict[str, float]:
+    """Write the prepared splits, the labels, their statistics and a histogram.
+
+    Args:
+        config: the whole of params.yaml; ``data`` and ``ppo.response_tokens`` are read.
+        raw: folder that `fetch` wrote.
+        model: folder with the policy's tokenizer and config.
+        out: folder for ``{train,validation,test,labels}.parquet``.
+        metrics: JSON file for the statistics.
+        plots: folder for ``lengths.csv`` and ``lengths.png``.
+
+    Returns:
+        The statistics, flat.
+
+    Raises:
+        DataError: a prompt is too long, or a split ends up empty.
+    """
+    counts: Counter[str] = Counter()
+    encoder = load_encoder(config, model)
+    rows = read_jsonl(Path(raw, "examples.jsonl"))
+    examples, leftover = make_examples(rows, encoder, counts)
+    own_labels = config.data.labels is not None and config.data.labels == config.data.source
+    shares = _shares(config.data, own_labels)
+    splits = assign((cut.group for cut, _ in examples), shares)
+    parts = {name: _part(examples, splits, name) for name in (TRAIN, VALIDATION, TEST)}
+    _check_filled(parts, config.data, counts)
+    if own_labels:
+        cuts = [cut for cut, _ in examples] + leftover
+        kept = {c.key for c in cuts if splits.get(c.group, place(c.group, shares)) == REWARD_MODEL}
+        labels = rated_texts(rows, keep=kept)
+    else:
+        taken = {k for cut, _ in examples for k in policy_texts(cut)}
+        labels = rated_texts(read_jsonl(Path(raw, "labels.jsonl")), avoid=taken)
+    _check_labels(labels, config.data)
+    for name, part in parts.items():
+        write_examples(Path(out, f"{name}.parquet"), part)
+    write_labels(Path(out, "labels.parquet"), labels)
+    everything = [example for part in parts.values() for example in part]
+    figures: dict[str, float] = {"rows_read": len(rows), **counts, "label_texts": len(labels)}
+    figures |= {f"{name}_examples": len(part) for name, part in parts.items()}
+    figures |= length_statistics(everything)
+    write_json(metrics, figures)
+    plot_lengths(everything, plots)
+    return figures
+
+
+def load_encoder(config: Config, model: str | Path) -> Encoder:
+    """The tokenising of the policy in a folder, with the limits of its context.
+
+    Raises:
+        ModelError: the folder has no tokenizer.
+        DataError: its context has no room for a prompt.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    trust = config.model.trust_remote_code
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust)
+        settings = AutoConfig.from_pretrained(model, trust_remote_code=trust)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{model}: no tokenizer there; run the stage fetch: {reason}") from None
+    tokenizer.model_max_length = 10**9  # lengths are checked here, not warned about there
+    limits = Limits(
+        config.data.max_prompt_tokens,
+        getattr(settings, "max_position_embeddings", None),
+        max(config.ppo.response_tokens, config.data.max_target_tokens + 1),
+    )
+    limits.check()
+    return Encoder(tokenizer, config.data, limits)
+
+
+def clean_row(row: Row) -> Row:
+    """The row with its texts cleaned, those of earlier turns too."""
+    cleaned: Row = {**row}
+    cleaned |= {key: clean(row[key]) for key in ("text", "prompt", "target") if key in row}
+    turns = row.get("item", {}).get("turns")
+    if turns:
+        turns = [{**turn, "content": clean(turn["content"])} for turn in turns]
+        cleaned["item"] = {**row["item"], "turns": turns}
+    return cleaned
+
+
+def make_examples(
+    rows: Sequence[Row], encoder: Encoder, counts: Counter[str]
+) -> tuple[list[tuple[Cut, Example]], list[Cut]]:
+    """The policy's examples, each once.
+
+    Args:
+        rows: as a source gives them.
+        encoder: makes the token ids.
+        counts: gets how many rows were dropped, by reason.
+
+    Returns:
+        The examples with their cuts, and the cuts that are too short or too long to be one.
+    """
+    config = encoder.config
+    counts.update(
+        dict.fromkeys(
+            ("dropped_empty", "dropped_short", "dropped_long_prompt", "dropped_duplicate",
+             "dropped_near_duplicate", "prompts_truncated", "targets_cut"), 0,
+        )
+    )  # fmt: skip
+    examples, leftover = [], []
+    exact: set[tuple[str, str]] = set()
+    seen: set[str] = set()
+    for number, raw in enumerate(track(rows, "prepare"), start=1):
+        row = clean_row(raw)
+        if not all(row[k] for k in ("text", "prompt", "target") if k in row):
+            counts["dropped_empty"] += 1
+            continue
+        cut = cut_row(row, config.prompt_words)
+        if cut.key in seen:
+            same = (cut.prompt, cut.target) in exact
+            counts["dropped_duplicate" if same else "dropped_near_duplicate"] += 1
+            continue
+        seen.add(cut.key)
+        exact.add((cut.prompt, cut.target))
+        if cut.messages is None and len(cut.target.split()) < config.min_target_words:
+            counts["dropped_short"] += 1
+            leftover.append(cut)
+            continue
+        rating = {"rating": row["rating"]} if "rating" in row else {}
+        example = encoder.encode(cut, {**row.get("item", {}), **rating}, number, counts)
+        if example is None:
+            leftover.append(cut)
+        else:
+            examples.append((cut, example))
+    return examples, leftover
+
+
+def _shares(config: DataConfig, own_labels: bool) -> dict[str, float]:
+    splits = config.splits
+    shares = {TEST: splits.test, VALIDATION: splits.validation}
+    return {**shares, REWARD_MODEL: splits.reward_model} if own_labels else shares
+
+
+def _part(
+    examples: Iterable[tuple[Cut, Example]], splits: Mapping[str, str], name: str
+) -> list[Example]:
+    """A split in the order of its ids, so that its first n are a fair sample of the source."""
+    return sorted((e for cut, e in examples if splits[cut.group] == name), key=lambda e: e.id)
+
+
+def _check_filled(
+    parts: Mapping[str, Sequence[Example]], config: DataConfig, counts: Mapping[str, int]
+) -> None:
+    dropped = ", ".join(f"{n} {k.removeprefix('dropped_')}" for k, n in counts.items() if n)
+    found = f"dropped: {dropped or 'none'}"
+    if not any(parts.values()):
+        raise DataError(
+            f"data.source: no texts left after cleaning ({found}). Lower data.prompt_words "
+            f"({config.prompt_words}) or data.min_target_words ({config.min_target_words}), or "
+            "set data.long_prompts to truncate"
+        )
+    for name, part in parts.items():
+        if not part and name != TRAIN and not getattr(config.splits, name):
+            raise DataError(f"data.splits.{name}: is 0, so the {name} split is empty: raise it")
+        if not part:
+            total = sum(map(len, parts.values()))
+            raise DataError(
+                f"data.source: the {name} split is empty, with {total} different texts in all "
+                f"({found}): give more rows, at least one for each split"
+            )
+
+
+def policy_texts(cut: Cut) -> set[str]:
+    """The keys of every text that would leak this example into the labels."""
+    texts = {cut.key, content_key(cut.prompt + cut.target), content_key(cut.target)}
+    return texts if cut.messages is None else texts | {content_key(cut.prompt)}
+
+
+def rated_texts(
+    rows: Iterable[Row], *, keep: set[str] | None = None, avoid: set[str] | None = None
+) -> list[tuple[str, float]]:
+    """Rated texts, near duplicates once with their mean rating, in the order of their hashes.
+
+    Args:
+        rows: with a ``rating``, as a source gives them; of a pair the text is both.
+        keep: only rows with these content keys; None takes all.
+        avoid: no texts with these content keys.
+    """
+    texts: dict[str, str] = {}
+    ratings: dict[str, list[float]] = defaultdict(list)
+    for row in map(clean_row, rows):
+        text = row["text"] if "text" in row else f"{row['prompt']} {row['target']}".strip()
+        key = content_key(text)
+        if not text or (avoid and key in avoid) or not (keep is None or row_key(row) in keep):
+            continue
+        texts.setdefault(key, text)
+        ratings[key].append(row["rating"])
+    return [(texts[key], fmean(ratings[key])) for key in sorted(texts)]
+
+
+def row_key(row: Row) -> str:
+    """The content key of a cleaned row, as its `Cut` has it."""
+    return cut_row(row, 1).key
+
+
+def _check_labels(labels: Sequence[Any], config: DataConfig) -> None:
+    if labels or config.labels is None:
+        return
+    if config.labels != config.source:
+        raise DataError("data.labels: no rated texts left that are not in data.source too")
+    raise DataError(
+        "data.splits.reward_model: no rated texts left for the reward model "
+        f"(share {config.splits.reward_model:g}): raise it, give more rows, or set data.labels "
+        "to another source or null"
+    )
+
+
+def write_examples(path: Path, examples: Sequence[Example]) -> None:
+    """Write a split as Parquet: the fields of `Example`, ``item`` as a JSON string."""
+    import pyarrow as pa
+
+    ids = pa.list_(pa.int64())
+    text = {name: pa.string() for name in ("id", "prompt", "target")}
+    schema = pa.schema({**text, "prompt_ids": ids, "target_ids": ids, "item": pa.string()})
+    rows = [
+        {**vars(e), "item": json.dumps(e.item, sort_keys=True, ensure_ascii=False)}
+        for e in examples
+    ]
+    _write(path, pa.Table.from_pylist(rows, schema))
+
+
+def write_labels(path: Path, labels: Sequence[tuple[str, float]]) -> None:
+    """Write rated texts as Parquet with the columns ``text`` and ``rating``."""
+    import pyarrow as pa
+
+    schema = pa.schema({"text": pa.string(), "rating": pa.float64()})
+    rows = [{"text": text, "rating": rating} for text, rating in labels]
+    _write(path, pa.Table.from_pylist(rows, schema))
+
+
+def _write(path: Path, table: Any) -> None:
+    from pyarrow import parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(table, path)

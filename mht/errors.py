@@ -1,0 +1,48 @@
+"""Errors that are the user's to mend: one clear line each, exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class UserError(Exception):
+    """Something outside the code is wrong: a setting, a file, a model, a missing package.
+
+    The message says where (a path in params.yaml, a file and line), what is wrong, what was got
+    and what to do.
+    """
+
+
+class ConfigError(UserError):
+    """The configuration is wrong.
+
+    Args:
+        problems: one ``path: message`` line for each mistake, all of them.
+        source: where the configuration came from, such as ``params.yaml``.
+    """
+
+    def __init__(self, problems: Sequence[str], source: str = "the configuration"):
+        self.problems = list(problems)
+        count = len(self.problems)
+        head = f"{count} problem{'' if count == 1 else 's'} in {source}"
+        super().__init__("\n  ".join([head, *self.problems]))
+
+
+class DataError(UserError):
+    """An input file or a column of it is wrong."""
+
+
+class ModelError(UserError):
+    """A model can't be had or is not what it should be."""
+
+
+class MissingPackage(UserError):
+    """An optional package is not installed.
+
+    Args:
+        package: what to ``pip install``.
+        needed_by: the component that needs it.
+    """
+
+    def __init__(self, package: str, needed_by: str):
+        super().__init__(f"{needed_by} needs the package {package!r}: pip install {package}")

@@ -1,0 +1,1 @@
+"""What the variants are measured by: metrics, statistics, and the benchmark that compares."""

@@ -1,0 +1,264 @@
+"""The benchmark as text: Markdown tables, the CSV for `dvc plots`, and the HTML page."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html as escaping
+import io
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mht.evaluation.metrics import GROUP, describe
+from mht.evaluation.page import PAGE
+
+if TYPE_CHECKING:
+    from mht.evaluation.benchmark import Comparison, Variant
+
+LONGEST = 240  # characters of a response that tables show
+ABSENT = "-"
+TITLES = {
+    "metrics": "Every metric, every variant",
+    "frontier": "Reward against drift",
+    "training": "While training",
+}
+CAPTIONS = {
+    "metrics": "Bars are means over the prompts, lines their 95% bootstrap intervals.",
+    "frontier": "A good variant earns reward without leaving the base model behind.",
+    "training": "From the logs of the training stages, not from the test prompts.",
+}
+
+
+def number(value: float) -> str:
+    """A number as people read it: about three digits that matter.
+
+    >>> [number(x) for x in (0.8614, 17.62, 3.456, 1234.5, 0.00012, 0.0)]
+    ['0.861', '17.6', '3.46', '1234', '0.00012', '0.000']
+    """
+    size = abs(value)
+    if 0 < size < 0.001:
+        return f"{value:.2g}"
+    return f"{value:.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
+
+
+def p_text(p: float) -> str:
+    """``p = 0.012``, or ``p < 0.001``."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def table_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """The table's content, a row per chosen metric, for Markdown, HTML and the terminal alike."""
+    rows = []
+    for metric in comparison.metrics:
+        verdict = comparison.verdict(metric)
+        cells = [v.summary.get(metric) for v in comparison.variants]
+        rows.append(
+            {
+                "name": metric,
+                "label": describe(metric).label,
+                "arrow": describe(metric).arrow,
+                "meaning": describe(metric).meaning,
+                "cells": [_cell(cell) for cell in cells],
+                "difference": _difference(comparison, metric),
+                "verdict": verdict,
+                "significant": verdict != "unclear",
+            }
+        )
+    return rows
+
+
+def markdown_table(comparison: Comparison) -> str:
+    """Metrics by variants with intervals, optimiser steps, differences and how to read it."""
+    names = [v.name for v in comparison.variants]
+    head = ["metric", *names, f"hybrid - {comparison.baseline}", "verdict"]
+    lines = [head, ["---", *["---:"] * (len(names) + 1), "---"]]
+    steps = [str(v.steps) for v in comparison.variants]
+    lines.append(["optimiser steps", *steps, "", ""])
+    for row in table_rows(comparison):
+        label = f"{row['label']} {row['arrow']}".strip()
+        cells = [c["mean"] + (f" [{c['low']}, {c['high']}]" if c["low"] else "")
+                 for c in row["cells"]]  # fmt: skip
+        strong = "**" if row["significant"] else ""
+        difference, verdict = row["difference"], row["verdict"]
+        lines.append([label, *cells, difference["text"], f"{strong}{verdict}{strong}"])
+    described = {m: describe(m) for m in comparison.metrics}
+    notes = [f"- **{d.label}** (`{m}`): {d.meaning}" for m, d in described.items()]
+    return "\n".join(
+        ["# Benchmark", "", reading(comparison), "", *_pipes(lines), "", *warnings(comparison),
+         *notes, ""]
+    )  # fmt: skip
+
+
+def markdown_samples(comparison: Comparison) -> str:
+    """The same prompts' responses of all variants, side by side."""
+    names = [v.name for v in comparison.variants]
+    lines = [["prompt", *names], ["---"] * (len(names) + 1)]
+    for i in comparison.rows:
+        prompt = _line(comparison.variants[0].evaluated.samples[i].prompt)
+        cells = [_markdown(_response(v, i)) + _score(v, i) for v in comparison.variants]
+        lines.append([f"**{_markdown(prompt)}**", *cells])
+    return "\n".join(
+        ["# The same prompts, all variants", "", choice(comparison), "", *_pipes(lines), ""]
+    )
+
+
+def csv_rows(comparison: Comparison) -> str:
+    """``variant, metric, mean, low, high`` of every metric, for `dvc plots`."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["variant", "metric", "mean", "low", "high"])
+    for v in comparison.variants:
+        for metric, value in sorted(v.summary.items()):
+            writer.writerow([v.name, metric, value["mean"], value["low"], value["high"]])
+    return file.getvalue()
+
+
+def html(comparison: Comparison, light: Mapping[str, bytes], dark: Mapping[str, bytes]) -> str:
+    """One page that needs no other file and no network.
+
+    Args:
+        comparison: of the variants.
+        light: figure name to PNG, for light paper.
+        dark: the same for dark paper.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    page = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(PAGE)
+    figures = [
+        {
+            "title": TITLES[name],
+            "caption": CAPTIONS[name],
+            "width": int.from_bytes(png[16:20], "big") * 2 // 3,  # 150 dots per inch, 100 shown
+            "light": _base64(png),
+            "dark": _base64(dark[name]),
+        }
+        for name, png in light.items()
+    ]
+    return page.render(
+        headline=headline(comparison),
+        reading=reading(comparison),
+        choice=choice(comparison),
+        warning=comparison.uneven(),
+        variants=comparison.variants,
+        baseline=comparison.baseline,
+        rows=table_rows(comparison),
+        samples=[_sample(comparison, i) for i in comparison.rows],
+        figures=figures,
+        others=_others(comparison),
+    )
+
+
+def headline(comparison: Comparison) -> str:
+    """One sentence: the first metric of the hybrid against the baseline's."""
+    metric, baseline = comparison.metrics[0], comparison.baseline
+    hybrid = comparison["hybrid"].summary.get(metric)
+    other = comparison[baseline].summary.get(metric)
+    label = describe(metric).label
+    if hybrid is None or other is None:
+        return f"{comparison.prompts} unseen prompts, {len(comparison.variants)} variants"
+    text = f"{label}: hybrid {number(hybrid['mean'])}, {baseline} {number(other['mean'])}"
+    return f"{text} ({comparison.verdict(metric)})"
+
+
+def reading(comparison: Comparison) -> str:
+    """How the table's numbers came about."""
+    return (
+        f"Means over {comparison.prompts} unseen prompts with 95% bootstrap intervals; every "
+        f"variant answered the same prompts. Distinct-n is counted in groups of {GROUP} responses. "
+        f"Differences are paired by prompt; the verdict is unclear unless the permutation test's "
+        f"p-value, adjusted for the number of metrics shown (Holm), is below 0.05. "
+        "The intervals cover the choice of prompts, not the choice of training seed."
+    )
+
+
+def choice(comparison: Comparison) -> str:
+    """Which prompts are shown, and what the small number is."""
+    shown = f"{len(comparison.rows)} of {comparison.prompts} prompts, evenly spaced, not picked."
+    scored = "p_positive" in comparison.variants[0].evaluated.per_sample
+    return shown + (" The number is the judge's P(positive)." if scored else "")
+
+
+def warnings(comparison: Comparison) -> list[str]:
+    """The budget's warning as a Markdown paragraph, where there is one."""
+    text = comparison.uneven()
+    return [f"> Warning: {text}", ""] if text else []
+
+
+def _cell(value: Mapping[str, float] | None) -> dict[str, str]:
+    if value is None:
+        return {"mean": ABSENT, "low": "", "high": ""}
+    return {key: number(value[key]) for key in ("mean", "low", "high")}
+
+
+def _difference(comparison: Comparison, metric: str) -> dict[str, str]:
+    found = comparison.differences.get(metric)
+    if found is None:
+        return {"text": ABSENT, "value": ABSENT, "interval": "", "p": ""}
+    value = ("+" if found.difference > 0 else "") + number(found.difference)
+    interval = f"[{number(found.low)}, {number(found.high)}]"
+    p = p_text(comparison.adjusted[metric])
+    return {"text": f"{value} {interval}, {p}", "value": value, "interval": interval, "p": p}
+
+
+def _others(comparison: Comparison) -> list[dict[str, Any]]:
+    """Every metric that the table does not show, with its means."""
+    names = sorted({m for v in comparison.variants for m in v.summary} - set(comparison.metrics))
+    return [
+        {
+            "label": describe(name).label,
+            "arrow": describe(name).arrow,
+            "meaning": describe(name).meaning,
+            "cells": [_cell(v.summary.get(name)) for v in comparison.variants],
+        }
+        for name in names
+    ]
+
+
+def _sample(comparison: Comparison, i: int) -> dict[str, Any]:
+    prompt = comparison.variants[0].evaluated.samples[i].prompt
+    return {
+        "prompt": _line(prompt),
+        "cells": [
+            {"variant": v.name, "response": _response(v, i), "score": _probability(v, i)}
+            for v in comparison.variants
+        ],
+    }
+
+
+def _response(variant: Variant, i: int) -> str:
+    return _line(variant.evaluated.samples[i].response) or "(empty)"
+
+
+def _probability(variant: Variant, i: int) -> float | None:
+    values = variant.evaluated.per_sample.get("p_positive")
+    return None if values is None or math.isnan(values[i]) else values[i]
+
+
+def _score(variant: Variant, i: int) -> str:
+    p = _probability(variant, i)
+    return "" if p is None else f" `{p:.2f}`"
+
+
+def _line(text: str) -> str:
+    """One line of at most `LONGEST` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1].rstrip() + "…"
+
+
+def _markdown(text: str) -> str:
+    """Text that Markdown shows as it is, inside a table."""
+    safe = escaping.escape(text, quote=False)
+    for mark in "\\`*_[]|~#":
+        safe = safe.replace(mark, "\\" + mark)
+    return safe
+
+
+def _pipes(rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _base64(png: bytes) -> str:
+    return base64.b64encode(png).decode("ascii")

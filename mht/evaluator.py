@@ -1,0 +1,119 @@
+"""A policy's figures on unseen prompts: what it writes, what rewards and other models say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mht.data.examples import Example
+from mht.evaluation.metrics import text_metrics
+from mht.losses import kl_estimate, token_logprobs
+from mht.models.policy import position_ids
+from mht.progress import track
+from mht.rollout import Responder
+from mht.types import Rollout, Sample
+from mht.validation import generate, target_nll
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from mht.rewards import Reward
+
+Columns = dict[str, list[float]]
+
+
+@torch.no_grad()
+def response_logprobs(model: PreTrainedModel, rollout: Rollout, temperature: float) -> Tensor:
+    """(B, R) log-probabilities of a rollout's response tokens under any model, 0 at padding."""
+    mask = rollout.attention_mask[:, :-1]
+    logits = model(
+        input_ids=rollout.input_ids[:, :-1],
+        attention_mask=mask,
+        position_ids=position_ids(mask),
+        use_cache=False,
+        logits_to_keep=rollout.response_ids.shape[1],
+    ).logits
+    return token_logprobs(logits, rollout.response_ids, temperature) * rollout.response_mask
+
+
+def model_columns(
+    base: PreTrainedModel, answered: Iterable[tuple[Rollout, list[Sample]]], temperature: float
+) -> Columns:
+    """Per response: KL to the base model, its nats under the base model, length, how it ended.
+
+    ``kl_nats`` is the log ratio summed over the response (k1): its mean estimates the KL per
+    response.
+    """
+    columns: Columns = {
+        name: []
+        for name in ("kl_nats", "nll_generated", "tokens_generated", "response_length", "ended")
+    }
+    for rollout, _ in track(list(answered), "base model"):
+        under_base = response_logprobs(base, rollout, temperature)
+        kl = kl_estimate(rollout.logprobs, under_base) * rollout.response_mask
+        lengths = rollout.lengths.float().tolist()
+        columns["kl_nats"] += kl.sum(1).tolist()
+        columns["nll_generated"] += (-under_base.sum(1)).tolist()
+        columns["tokens_generated"] += lengths
+        columns["response_length"] += lengths
+        columns["ended"] += rollout.ended.float().tolist()
+    columns["ended_by_eos"] = columns.pop("ended")
+    return columns
+
+
+def reward_columns(
+    judge: Reward, reward: Reward | None, samples: Sequence[Sample], batch_size: int
+) -> Columns:
+    """The judge's ``p_positive`` and every node of the reward tree, state untouched."""
+    columns: Columns = {"p_positive": []}
+    for start in range(0, len(samples), batch_size):
+        batch = samples[start : start + batch_size]
+        columns["p_positive"] += judge.evaluate(batch, update=False).score
+        if reward is not None:
+            for name, values in reward.evaluate(batch, update=False).components.items():
+                columns.setdefault(name.replace(".", "/"), []).extend(values)
+    return columns
+
+
+def evaluate_policy(
+    policy: PreTrainedModel,
+    base: PreTrainedModel,
+    responder: Responder,
+    examples: Sequence[Example],
+    *,
+    judge: Reward,
+    reward: Reward | None,
+    batch_size: int,
+    seed: int,
+    bertscore_model: str | None,
+    bertscore_layer: int,
+) -> tuple[list[Sample], Columns]:
+    """Everything that is measured of a policy, one value per sample.
+
+    Args:
+        policy: the model that writes.
+        base: the model that the KL and the perplexity of the generations are taken against.
+        responder: draws from ``policy``.
+        examples: unseen prompts with their targets.
+        judge: gives ``p_positive``.
+        reward: its nodes are measured too.
+        batch_size: prompts at once.
+        seed: of the responses.
+        bertscore_model: encoder for BERTScore, or None.
+        bertscore_layer: its layer.
+    """
+    answered = generate(responder, examples, batch_size=batch_size, seed=seed)
+    samples = [sample for _, batch in answered for sample in batch]
+    temperature = responder.decoding["temperature"] or 1.0
+    columns = model_columns(base, answered, temperature)
+    columns["nll_human"], columns["tokens_human"] = target_nll(
+        policy, examples, responder.pad_id, batch_size=batch_size
+    )
+    columns |= reward_columns(judge, reward, samples, batch_size)
+    columns |= text_metrics(
+        samples, bertscore_model=bertscore_model, bertscore_layer=bertscore_layer
+    )
+    return samples, columns

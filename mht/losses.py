@@ -1,0 +1,263 @@
+"""The maths of SFT and PPO as pure functions on tensors.
+
+Shapes: B batch, R response tokens, V vocabulary. Every ``mask`` is True (or 1) at a real response
+token. Log-probabilities and KL are in nats. PPO follows Schulman et al. 2017 (arXiv:1707.06347) as
+used for language models by Ziegler et al. 2019 (arXiv:1909.08593) and Stiennon et al. 2020
+(arXiv:2009.01325).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IGNORED = -100
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``x`` over the True places of ``mask`` (same shape); 0 where there are none.
+
+    >>> masked_mean(torch.tensor([1.0, 3.0, 100.0]), torch.tensor([True, True, False])).item()
+    2.0
+    """
+    keep = mask.to(x.dtype)
+    return (x * keep).sum() / keep.sum().clamp(min=1.0)
+
+
+def whiten(x: Tensor, mask: Tensor) -> Tensor:
+    """``x`` shifted and scaled to mean 0 and standard deviation 1 under the mask, 0 elsewhere.
+
+    >>> whiten(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([True, True, False])).tolist()
+    [-1.0, 1.0, 0.0]
+    """
+    keep = mask.to(x.dtype)
+    centred = x - masked_mean(x, mask)
+    return centred * torch.rsqrt(masked_mean(centred.square(), mask) + 1e-8) * keep
+
+
+def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probability of each token under its logits divided by the temperature.
+
+    Args:
+        logits: (..., V) float.
+        tokens: (...) int64.
+        temperature: the one used in sampling.
+
+    Returns:
+        (...) float32, nats.
+    """
+    scaled = logits.float().div(temperature).flatten(0, -2)
+    return -functional.cross_entropy(scaled, tokens.flatten(), reduction="none").view(tokens.shape)
+
+
+def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Entropy of the next-token distribution: (..., V) logits to (...) nats.
+
+    >>> round(entropy(torch.zeros(1, 4)).item(), 4)  # log 4
+    1.3863
+    """
+    logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
+    return -(logprobs.exp() * logprobs).sum(-1)
+
+
+def sft_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean next-token cross-entropy over the labels that are not -100.
+
+    Args:
+        logits: (B, T, V); the logits at t predict the label at t + 1.
+        labels: (B, T) int64; -100 at prompt and padding.
+
+    Returns:
+        Scalar, nats per token.
+    """
+    return functional.cross_entropy(
+        logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
+    )
+
+
+def kl_estimate(
+    logprobs: Tensor, ref_logprobs: Tensor, kind: Literal["k1", "k2", "k3"] = "k1"
+) -> Tensor:
+    """Per-token estimate of KL(policy || reference) from tokens that the policy sampled.
+
+    k1 is unbiased, k2 biased with low variance, k3 unbiased with low variance and never negative
+    (Schulman, "Approximating KL divergence", joschu.net/blog/kl-approx.html).
+
+    Args:
+        logprobs: any shape, of the policy.
+        ref_logprobs: the same shape, of the reference.
+        kind: which estimator.
+
+    >>> kl_estimate(torch.tensor([-1.0]), torch.tensor([-1.5]), "k1").item()
+    0.5
+    """
+    log_ratio = logprobs - ref_logprobs
+    if kind == "k1":
+        return log_ratio
+    if kind == "k2":
+        return 0.5 * log_ratio.square()
+    if kind == "k3":
+        return torch.expm1(-log_ratio) + log_ratio
+    raise ValueError(f"kind must be 'k1', 'k2' or 'k3', got {kind!r}")
+
+
+def token_rewards(
+    scores: Tensor, kl: Tensor, response_mask: Tensor, kl_coef: float | Tensor
+) -> Tensor:
+    """Rewards per token: the KL penalty everywhere, the score at the last real token.
+
+    Args:
+        scores: (B,) one per response.
+        kl: (B, R) nats per token.
+        response_mask: (B, R) True = a real response token, EOS included; right-padded.
+        kl_coef: reward lost per nat.
+
+    Returns:
+        (B, R), 0 at padding.
+
+    >>> mask = torch.tensor([[True, True, False]])
+    >>> token_rewards(torch.tensor([1.0]), torch.tensor([[0.5, 0.5, 9.0]]), mask, 0.5).tolist()
+    [[-0.25, 0.75, 0.0]]
+    """
+    rewards = -kl_coef * kl * response_mask
+    last = (response_mask.long().sum(1) - 1).clamp(min=0)
+    placed = functional.one_hot(last, response_mask.shape[1]) * response_mask
+    return rewards + placed * scores[:, None]
+
+
+def gae(
+    rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (Schulman et al. 2015, arXiv:1506.02438).
+
+    ``delta_t = r_t + gamma * V_{t+1} - V_t`` and ``A_t = delta_t + gamma * lam * A_{t+1}``, with
+    ``V`` and ``A`` 0 after the last real token; returns are ``A + V``, before any whitening.
+
+    Args:
+        rewards: (B, R).
+        values: (B, R), of the state before each token.
+        response_mask: (B, R) True = a real response token; right-padded.
+        gamma: discount per token.
+        lam: 0 is one-step temporal difference, 1 is Monte Carlo.
+
+    Returns:
+        advantages (B, R) and returns (B, R), 0 at padding.
+
+    >>> x, mask = torch.tensor([[0.0, 0.0, 0.0, 1.0]]), torch.ones(1, 4, dtype=torch.bool)
+    >>> [round(v, 5) for v in gae(x, x, mask, gamma=0.9, lam=0.95)[1][0].tolist()]
+    [0.65792, 0.7695, 0.9, 1.0]
+    """
+    keep = response_mask.to(values.dtype)
+    rewards, values = rewards * keep, values * keep
+    advantages = torch.zeros_like(values)
+    after_advantage = after_value = values.new_zeros(values.shape[0])
+    for t in reversed(range(values.shape[1])):
+        delta = rewards[:, t] + gamma * after_value - values[:, t]
+        after_advantage = (delta + gamma * lam * after_advantage) * keep[:, t]
+        after_value = values[:, t]
+        advantages[:, t] = after_advantage
+    return advantages, advantages + values
+
+
+def policy_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    response_mask: Tensor,
+    *,
+    clip_range: float,
+    dual_clip: float | None = None,
+) -> Tensor:
+    """PPO's clipped objective, as a loss: mean over the real tokens of the whole batch.
+
+    ``max(-A * ratio, -A * clip(ratio, 1 - eps, 1 + eps))``; with ``dual_clip`` c the loss of a
+    negative advantage is at most ``-A * c`` (Ye et al. 2019, arXiv:1912.09729).
+
+    Args:
+        logprobs: (B, R) of the policy being trained.
+        old_logprobs: (B, R) of the policy that sampled.
+        advantages: (B, R).
+        response_mask: (B, R) True = a real response token.
+        clip_range: eps.
+        dual_clip: c > 1, or None.
+    """
+    ratio = torch.exp(logprobs - old_logprobs)
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    losses = torch.maximum(-advantages * ratio, -advantages * clipped)
+    if dual_clip is not None:
+        losses = torch.where(
+            advantages < 0, torch.minimum(losses, -advantages * dual_clip), losses
+        )
+    return masked_mean(losses, response_mask)
+
+
+def value_loss(
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    response_mask: Tensor,
+    *,
+    clip_range: float | None,
+) -> Tensor:
+    """Half the squared error of the values, the change of a value clipped to +- clip_range.
+
+    All (B, R); the larger of the clipped and the unclipped error counts, averaged over real tokens.
+    """
+    errors = (values - returns).square()
+    if clip_range is not None:
+        clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
+        errors = torch.maximum(errors, (clipped - returns).square())
+    return 0.5 * masked_mean(errors, response_mask)
+
+
+def clip_fraction(
+    logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor, *, clip_range: float
+) -> Tensor:
+    """Share of the real tokens whose ratio left the clip range."""
+    outside = (torch.exp(logprobs - old_logprobs) - 1).abs() > clip_range
+    return masked_mean(outside.float(), response_mask)
+
+
+def explained_variance(values: Tensor, returns: Tensor, response_mask: Tensor) -> Tensor:
+    """1 - Var(returns - values) / Var(returns) over real tokens: 1 is perfect, 0 is no better than
+    a constant.
+    """  # noqa: D205
+    keep = response_mask.bool()
+    errors, truth = (returns - values)[keep], returns[keep]
+    return 1 - errors.var(unbiased=False) / truth.var(unbiased=False).clamp(min=1e-8)
+
+
+class FixedKL:
+    """A KL coefficient that does not move. Same face as `AdaptiveKL`."""
+
+    def __init__(self, init: float):
+        self.value = init
+
+    def update(self, kl: float, n: int) -> None:
+        """Nothing to do."""
+
+
+class AdaptiveKL:
+    """A KL coefficient steered towards a target (Ziegler et al. 2019, arXiv:1909.08593, 2.2).
+
+    Args:
+        init: first value.
+        target: nats per response.
+        horizon: responses over which it reacts.
+
+    >>> control = AdaptiveKL(0.1, target=6.0, horizon=100)
+    >>> control.update(kl=12.0, n=10)  # far above: the error is clipped to 0.2
+    >>> round(control.value, 6)
+    0.102
+    """
+
+    def __init__(self, init: float, target: float, horizon: float):
+        self.value, self.target, self.horizon = init, target, horizon
+
+    def update(self, kl: float, n: int) -> None:
+        """Move by the clipped relative error of ``kl`` (nats per response, mean of n responses)."""
+        error = min(max(kl / self.target - 1.0, -0.2), 0.2)
+        self.value *= 1.0 + error * n / self.horizon

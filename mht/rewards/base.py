@@ -1,0 +1,262 @@
+"""The reward family: one face for all types, checks, the tree of scores, state, TRL's signature."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from mht.component import Component, Registry, build
+from mht.errors import ConfigError, UserError
+from mht.rewards import calls
+from mht.types import Sample, Scored
+
+REWARDS = Registry("reward")
+POSTPROCESS = Registry("postprocess")
+
+Positive = Annotated[int, Field(gt=0)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
+State = dict[str, Any]
+
+
+class RewardError(UserError):
+    """A reward gave something that can't be trained on, or its saved state does not fit."""
+
+
+class Postprocess(Component):
+    """What happens to a component's scores before its parent sees them; the whole batch at once."""
+
+    registry: ClassVar[Registry] = POSTPROCESS
+
+    @abstractmethod
+    def apply(self, values: list[float], update: bool) -> list[float]:
+        """As many values as came in; ``update=False`` leaves any state as it is."""
+
+    def get_state(self) -> State:
+        """What has to survive a resume, as plain JSON-able data; {} for the stateless."""
+        return {}
+
+    def set_state(self, state: State) -> None:
+        """Put back what `get_state` gave."""
+
+
+class Reward(Component):
+    """A component that gives each sample of a batch one number.
+
+    Attributes:
+        weight: its share in a ``weighted_sum``; of no meaning at the top of a tree.
+        postprocess: applied to its scores in this order.
+    """
+
+    registry: ClassVar[Registry] = REWARDS
+    type_name: ClassVar[str] = ""
+
+    weight: float = 1.0
+    postprocess: list[Postprocess] = Field(default_factory=list)
+
+    @abstractmethod
+    def score(self, samples: Sequence[Sample]) -> list[float]:
+        """One finite number per sample, in their order, before `postprocess`."""
+
+    def children(self) -> dict[str, Reward]:
+        """The components below this one by name; {} for all but composites."""
+        return {}
+
+    def get_state(self) -> State:
+        """A reward's own state, without its postprocess and children."""
+        return {}
+
+    def set_state(self, state: State) -> None:
+        """Put back what `get_state` gave."""
+
+    def evaluate(
+        self, samples: Sequence[Sample], name: str = "reward", *, update: bool = True
+    ) -> Scored:
+        """Score a batch with every node of the tree.
+
+        Args:
+            samples: the batch.
+            name: the root's name; a child is ``<name>.<child>``.
+            update: False leaves the state of ema_normalize and the like as it is, for evaluation.
+
+        Returns:
+            The root's postprocessed scores, and for every node its raw scores under its name and,
+            where it has a postprocess, those after it under ``<name>.post``.
+
+        Raises:
+            RewardError: a component gave NaN, infinity or the wrong number of scores.
+        """
+        samples = list(samples)
+        if not samples:
+            return Scored([], {})
+        below: dict[str, list[float]] = {}
+        raw = _checked(self._raw(samples, name, update, below), samples, self._label(name))
+        values, components = raw, {name: raw, **below}
+        for i, step in enumerate(self.postprocess):
+            label = f"{name}.postprocess[{i}] ({step.type})"
+            values = _checked(step.apply(values, update), samples, label)
+            components[f"{name}.post"] = values
+        return Scored(list(values), components)
+
+    def _raw(
+        self, samples: list[Sample], name: str, update: bool, below: dict[str, list[float]]
+    ) -> list[float]:
+        try:
+            return self.score(samples)
+        except UserError as error:
+            error.args = (f"{self._label(name)}: {error}",)
+            raise
+        except Exception as error:
+            error.add_note(f"in the reward component {self._label(name)}")
+            raise
+
+    def _label(self, name: str) -> str:
+        return f"{name} ({self.type or self.type_name or type(self).__name__})"
+
+    def __call__(
+        self,
+        response: Any = None,
+        target: Any = "",
+        prompt: Any = "",
+        item: Any = None,
+        *,
+        prompts: Any = None,
+        completions: Any = None,
+        **columns: Any,
+    ) -> Any:
+        """One float for one text, a list for a list; also TRL's ``reward_funcs`` signature.
+
+        Args:
+            response: a text, a chat (list of messages), or a list of either.
+            target: one for all, or one each.
+            prompt: one for all, or one each.
+            item: the data row, one for all, or one each.
+            prompts: TRL's prompts, texts or chats.
+            completions: TRL's completions, texts or chats; their assistant turns are the response.
+            **columns: TRL's data columns; lists of the batch's length make up each row's ``item``,
+                and ``target`` is taken from the column of that name.
+        """
+        if completions is not None:
+            samples = calls.samples_of_trl(prompts, completions, {"target": target, **columns})
+            return self.evaluate(samples).score
+        if response is None or prompts is not None or columns:
+            unknown = sorted([*columns, *(["prompts"] if prompts is not None else [])])
+            raise TypeError(f"a reward needs a response, or completions; got {unknown}")
+        samples, single = calls.samples_of_call(response, target, prompt, item)
+        scores = self.evaluate(samples).score
+        return scores[0] if single else scores
+
+    @property
+    def __name__(self) -> str:
+        """The type's name: TRL logs a reward function under it."""
+        return self.type or self.type_name or type(self).__qualname__
+
+    def state_dict(self) -> State:
+        """The tree's whole state, JSON-able: path in the tree to the state found there."""
+        return {path: state for path, part in self._parts() if (state := part.get_state())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave.
+
+        Raises:
+            RewardError: the state is of another tree; the message has the difference.
+        """
+        parts = dict(self._parts())
+        mine = {path for path, part in parts.items() if part.get_state()}
+        if mine != set(state):
+            raise RewardError(
+                "the saved reward state does not fit this reward: "
+                f"missing {sorted(mine - set(state))}, unknown {sorted(set(state) - mine)}"
+            )
+        for path, value in state.items():
+            parts[path].set_state(value)
+
+    def _parts(self, path: str = "") -> Iterator[tuple[str, Reward | Postprocess]]:
+        yield path or ".", self
+        for i, step in enumerate(self.postprocess):
+            yield f"{path}.postprocess[{i}]".lstrip("."), step
+        for name, child in self.children().items():
+            yield from child._parts(f"{path}.{name}".lstrip("."))
+
+
+class TextReward(Reward):
+    """A reward of one text.
+
+    Attributes:
+        text: "response", or "full" for the prompt followed by the response.
+    """
+
+    text: Literal["response", "full"] = "response"
+
+    def texts(self, samples: Sequence[Sample]) -> list[str]:
+        """The text of each sample that `text` asks for."""
+        return [s.full if self.text == "full" else s.response for s in samples]
+
+
+class TargetReward(Reward):
+    """A reward that compares the response with the target."""
+
+    def pairs(self, samples: Sequence[Sample]) -> list[tuple[str, str]]:
+        """(response, target) of each sample; warns when not one of them has a target."""
+        if not any(s.target for s in samples):
+            warnings.warn(
+                f"{self.__name__} compares with targets, but no sample of this batch has one",
+                stacklevel=2,
+            )
+        return [(s.response, s.target) for s in samples]
+
+
+def reward(*names: str) -> Any:
+    """Decorate a `Reward` with its ``type:`` name and aliases."""
+
+    def add(cls: type[Reward]) -> type[Reward]:
+        cls.type_name = names[0]
+        return REWARDS.register(*names)(cls)
+
+    return add
+
+
+def postprocess(*names: str) -> Any:
+    """Decorate a `Postprocess` with its ``type:`` name and aliases."""
+    return POSTPROCESS.register(*names)
+
+
+def make_reward(spec: Any, path: str = "reward") -> Reward:
+    """Build a reward from plain data, as YAML or JSON gives it.
+
+    Args:
+        spec: a mapping with a ``type``, or ``{"REWARD": {...}}``; a reward is returned as it is.
+        path: where ``spec`` stands, for the errors.
+
+    Raises:
+        ConfigError: with every mistake in it and its path.
+
+    Example:
+        >>> make_reward({"type": "exact_match"})("Paris", "paris")
+        0.0
+        >>> make_reward({"type": "exact_match", "lowercase": True})(["Paris", "Rome"], "paris")
+        [1.0, 0.0]
+    """
+    if isinstance(spec, Mapping) and "REWARD" in spec:
+        extra = sorted(str(key) for key in spec if key != "REWARD")
+        if extra:
+            raise ConfigError([f"{path}: nothing else may stand beside REWARD, got {extra}"])
+        spec, path = spec["REWARD"], f"{path}.REWARD"
+    return build(Reward, spec, path=path, source="the reward")  # type: ignore[type-abstract]
+
+
+def _checked(values: Any, samples: Sequence[Sample], label: str) -> list[float]:
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise RewardError(f"{label}: gave {values!r:.80}, not a list of numbers") from None
+    if len(numbers) != len(samples):
+        raise RewardError(f"{label}: gave {len(numbers)} scores for {len(samples)} samples")
+    for sample, number in zip(samples, numbers, strict=True):
+        if not math.isfinite(number):
+            raise RewardError(f"{label}: gave {number} for the response {sample.response!r:.80}")
+    return numbers

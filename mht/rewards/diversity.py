@@ -1,0 +1,60 @@
+"""Rewards for being different: from the other responses of the batch, and within a response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from mht.rewards.base import Positive, TextReward, reward
+from mht.rewards.match import overlap
+from mht.types import Sample
+
+NGrams = list[tuple[str, ...]]
+
+
+@reward("diversity")
+class Diversity(TextReward):
+    """How little a text repeats the batch's others, or itself, in [0, 1].
+
+    "pairwise": 1 - the mean Jaccard index of its n-grams with those of each other text of the
+    batch, the idea of Self-BLEU (Zhu et al. 2018, arXiv:1802.01886) with a cheaper similarity; a
+    text alone in its batch gets 1.0. "distinct": different n-grams over all n-grams of the text
+    (distinct-n, Li et al. 2016, arXiv:1510.03055); an empty text gets 0.0.
+
+    Attributes:
+        method: "pairwise" or "distinct".
+        ngram: words per n-gram; a shorter text is one n-gram.
+    """
+
+    method: Literal["pairwise", "distinct"] = "pairwise"
+    ngram: Positive = 2
+
+    def score(self, samples: Sequence[Sample]) -> list[float]:
+        """The diversity of each text."""
+        grams = [ngrams(text, self.ngram) for text in self.texts(samples)]
+        if self.method == "distinct":
+            return [len(set(g)) / len(g) if g else 0.0 for g in grams]
+        return _pairwise([set(g) for g in grams])
+
+
+def ngrams(text: str, n: int) -> NGrams:
+    """The word n-grams of a text in lower case; a shorter text is one, an empty one has none.
+
+    >>> ngrams("a B c", 2)
+    [('a', 'b'), ('b', 'c')]
+    """
+    words = text.lower().split()
+    if not words:
+        return []
+    return [tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1))]
+
+
+def _pairwise(sets: list[set[tuple[str, ...]]]) -> list[float]:
+    count = len(sets)
+    if count == 1:
+        return [1.0]
+    alike = [[0.0] * count for _ in sets]
+    for i in range(count):
+        for j in range(i):
+            alike[i][j] = alike[j][i] = overlap(sets[i], sets[j])
+    return [1 - sum(row) / (count - 1) for row in alike]

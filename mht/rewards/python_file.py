@@ -1,0 +1,86 @@
+"""The type `python`: a reward that is a function in a file of yours."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from mht.component import did_you_mean
+from mht.rewards.base import Reward, RewardError, reward
+from mht.types import Sample
+
+
+@reward("python")
+class PythonFile(Reward):
+    """What a function of yours returns: a list of one number per sample.
+
+    It is called as ``function(samples, **options)`` with the batch as a list of
+    `mht.types.Sample`; or, where it has a parameter ``completions``, as TRL calls its reward
+    functions: ``function(prompts=[...], completions=[...], target=[...], **columns, **options)``.
+
+    Attributes:
+        file: the Python file, looked up when the configuration is checked, run on first use.
+        function: its name there.
+        options: keyword arguments for it.
+    """
+
+    file: str
+    function: str = "score"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("file")
+    @classmethod
+    def _is_python(cls, file: str) -> str:
+        _functions(file)
+        return file
+
+    @model_validator(mode="after")
+    def _has_function(self) -> PythonFile:
+        names = _functions(self.file)
+        if self.function not in names:
+            hint = did_you_mean(self.function, names)
+            raise ValueError(f"{self.file} defines no function {self.function!r}{hint}")
+        return self
+
+    def score(self, samples: Sequence[Sample]) -> list[float]:
+        """What the function returns."""
+        path = Path(self.file)
+        if not path.is_file():
+            raise RewardError(f"the file {self.file!r} is gone")
+        function = _function(str(path.resolve()), path.stat().st_mtime_ns, self.function)
+        if "completions" not in inspect.signature(function).parameters:
+            return function(list(samples), **self.options)
+        columns = {key: [s.item.get(key) for s in samples] for s in samples for key in s.item}
+        columns["target"] = [s.target for s in samples]
+        return function(
+            prompts=[s.prompt for s in samples],
+            completions=[s.response for s in samples],
+            **{**columns, **self.options},
+        )
+
+
+def _functions(file: str) -> list[str]:
+    """The names of the functions a Python file defines, without running it."""
+    if not Path(file).is_file():
+        raise ValueError("no such file")
+    try:
+        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"is no Python file ({error})") from None
+    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+@lru_cache
+def _function(path: str, mtime: int, name: str) -> Callable[..., list[float]]:
+    spec = spec_from_file_location(f"mht_reward_{Path(path).stem}", path)
+    assert spec is not None and spec.loader is not None  # a .py file always has both
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, name)

@@ -1,0 +1,143 @@
+"""Rewards that compare response and target by meaning: cosine_sts, bertscore."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mht.errors import MissingPackage, ModelError
+from mht.rewards.base import Device, Positive, TargetReward, reward
+from mht.rewards.models import load, quiet
+from mht.types import Sample
+
+
+@reward("cosine_sts", "sts")
+class CosineSTS(TargetReward):
+    """``(cos + 1) / 2`` of the two texts' sentence embeddings, in [0, 1].
+
+    Reimers & Gurevych 2019 (arXiv:1908.10084).
+
+    Attributes:
+        model: folder or hub name of a sentence-transformers model.
+        device: "auto" (a GPU if there is one) or a torch device.
+        batch_size: texts per forward pass.
+    """
+
+    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    device: Device = "auto"
+    batch_size: Positive = 32
+
+    def score(self, samples: Sequence[Sample]) -> list[float]:
+        """The mapped cosine."""
+        pairs = self.pairs(samples)
+        texts = sorted({text for pair in pairs for text in pair})
+        encoder = load(self.model, self.device, "sentence encoder", _encoder)
+        rows = encoder.encode(
+            texts,
+            batch_size=self.batch_size,
+            normalize_embeddings=True,
+            convert_to_tensor=True,
+            show_progress_bar=False,
+        )
+        rows, place = rows.float().cpu(), {text: i for i, text in enumerate(texts)}
+        first, second = ([place[pair[side]] for pair in pairs] for side in (0, 1))
+        cosines = (rows[first] * rows[second]).sum(-1)
+        return ((cosines + 1) / 2).clamp(0, 1).tolist()
+
+
+def _encoder(folder: str, device: str) -> Any:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise MissingPackage("sentence-transformers", "cosine_sts") from None
+    return SentenceTransformer(
+        folder,
+        device=device,
+        trust_remote_code=False,
+        local_files_only=True,
+        model_kwargs={"use_safetensors": True},
+    )
+
+
+@reward("bertscore")
+class BertScore(TargetReward):
+    """BERTScore F1 of response and target (bert-score). Zhang et al. 2020 (arXiv:1904.09675).
+
+    About [0, 1] as it comes; rescaled it may pass both ends. A blank response or target gives 0.0.
+
+    Attributes:
+        model_type: folder or hub name of an encoder.
+        num_layers: whose hidden states are compared; null is bert-score's choice, which it has for
+            the models it knows by name.
+        rescale_with_baseline: map the average of unrelated pairs to 0, for the models that
+            bert-score has a baseline of.
+        lang: the baseline's language.
+        device: "auto" (a GPU if there is one) or a torch device.
+        batch_size: pairs per forward pass.
+    """
+
+    model_type: str = "roberta-large"
+    num_layers: Positive | None = None
+    rescale_with_baseline: bool = False
+    lang: str = "en"
+    device: Device = "auto"
+    batch_size: Positive = 32
+
+    def score(self, samples: Sequence[Sample]) -> list[float]:
+        """The F1."""
+        pairs = self.pairs(samples)
+        filled = [i for i, pair in enumerate(pairs) if all(text.strip() for text in pair)]
+        scores = [0.0] * len(pairs)
+        scorer = self._scorer()
+        if filled:
+            with quiet():
+                _, _, f1 = scorer.score(
+                    [pairs[i][0] for i in filled],
+                    [pairs[i][1] for i in filled],
+                    batch_size=self.batch_size,
+                )
+            for i, value in zip(filled, f1.tolist(), strict=True):
+                scores[i] = value
+        return scores
+
+    def _scorer(self) -> Any:
+        try:
+            from bert_score.utils import model2layers
+        except ImportError:
+            raise MissingPackage("bert-score", "bertscore") from None
+        layers = self.num_layers or model2layers.get(self.model_type)
+        if layers is None:
+            raise ModelError(
+                f"bert-score knows no best layer of {self.model_type!r}: set num_layers"
+            )
+        baseline = self._baseline(layers) if self.rescale_with_baseline else None
+        return load(
+            self.model_type, self.device, "encoder", _bert_scorer, layers, self.lang, baseline
+        )
+
+    def _baseline(self, layers: int) -> str:
+        from importlib.resources import files
+
+        path = files("bert_score") / "rescale_baseline" / self.lang / f"{self.model_type}.tsv"
+        if not path.is_file():
+            raise ModelError(
+                f"bert-score has no {self.lang!r} baseline of {self.model_type!r}: "
+                "set rescale_with_baseline to false"
+            )
+        return str(path)
+
+
+def _bert_scorer(folder: str, device: str, layers: int, lang: str, baseline: str | None) -> Any:
+    from bert_score import BERTScorer
+
+    scorer = BERTScorer(
+        model_type=folder,
+        num_layers=layers,
+        device=device,
+        lang=lang,
+        rescale_with_baseline=baseline is not None,
+        baseline_path=baseline,
+    )
+    if scorer._tokenizer.model_max_length > 1_000_000:  # "no limit" overflows bert-score's cutting
+        scorer._tokenizer.model_max_length = scorer._model.config.max_position_embeddings
+    return scorer

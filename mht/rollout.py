@@ -1,0 +1,135 @@
+"""From prompts to rollouts, and from rollouts to the texts that rewards see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mht.data.examples import Example, collate_prompts
+from mht.errors import ModelError
+from mht.sampling.decode import sample
+from mht.types import Rollout, Sample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from mht.models.trunk import Trunk
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Every token id that ends a response."""
+    named = [model.config.get_text_config().eos_token_id, tokenizer.eos_token_id]
+    if getattr(model, "generation_config", None) is not None:
+        named.append(model.generation_config.eos_token_id)
+    lists = [ids if isinstance(ids, list) else [ids] for ids in named]
+    return {int(i) for ids in lists for i in ids if i is not None}
+
+
+def pad_token(tokenizer: PreTrainedTokenizerBase, ends: set[int]) -> int:
+    """The token that fills batches.
+
+    Raises:
+        ModelError: there is none, or it also ends responses: a response's own end would be taken
+            for padding.
+    """
+    pad = tokenizer.pad_token_id
+    if pad is None or pad in ends:
+        what = "no padding token" if pad is None else f"{tokenizer.pad_token!r} as padding and as EOS"
+        raise ModelError(
+            f"the tokenizer has {what}: give it another one, "
+            "mht.models.assets.set_pad(model, tokenizer)"
+        )
+    return pad
+
+
+class Responder:
+    """Draws responses from a model and turns them into texts.
+
+    Args:
+        model: the policy's language model.
+        tokenizer: its tokenizer, whose padding token is not an EOS.
+        decoding: ``response_tokens``, ``temperature`` and, outside training, ``top_k``, ``top_p``.
+        trunk: the model's frozen layers, where their output is to be kept.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        decoding: Mapping[str, Any],
+        trunk: Trunk | None = None,
+    ):
+        self.model, self.tokenizer, self.trunk = model, tokenizer, trunk
+        self.decoding = dict(decoding)
+        self.eos_ids = end_tokens(model, tokenizer)
+        self.pad_id = pad_token(tokenizer, self.eos_ids)
+
+    def respond(self, examples: Sequence[Example], generator: torch.Generator) -> Rollout:
+        """One response for each example's prompt."""
+        return self.draw(*collate_prompts(examples, self.pad_id), generator)
+
+    def draw(self, prompt_ids: Tensor, prompt_mask: Tensor, generator: torch.Generator) -> Rollout:
+        """One response for each row of left-padded prompts (B, P) with their mask (True = real)."""
+        device = self.model.device
+        return sample(
+            self.model,
+            prompt_ids.to(device),
+            prompt_mask.to(device),
+            eos_ids=self.eos_ids,
+            pad_id=self.pad_id,
+            generator=generator,
+            trunk=self.trunk,
+            **self.decoding,
+        )
+
+    def rebuild(self, prompt_ids: Tensor, response_ids: Tensor) -> Rollout:
+        """A rollout from token ids alone: what is PAD is padding, on either side of the prompt.
+
+        Args:
+            prompt_ids: (B, P) int64.
+            response_ids: (B, R) int64, right-padded.
+        """
+        device = self.model.device
+        prompts, responses = prompt_ids.to(device), response_ids.to(device)
+        prompt_mask, response_mask = prompts != self.pad_id, responses != self.pad_id
+        order = prompt_mask.int().argsort(dim=1, stable=True)  # padding to the left
+        longest = max(int(response_mask.sum(1).max()), 1)
+        eos = torch.tensor(sorted(self.eos_ids), device=device)
+        return Rollout(
+            prompts.gather(1, order),
+            prompt_mask.gather(1, order),
+            responses[:, :longest],
+            response_mask[:, :longest],
+            torch.isin(responses, eos).any(1),
+        )
+
+    def samples(self, rollout: Rollout, examples: Sequence[Example]) -> list[Sample]:
+        """The texts of a rollout, special tokens left out, with what the data says of each."""
+        rows = [
+            row[keep].tolist()
+            for row, keep in zip(rollout.response_ids, rollout.response_mask, strict=True)
+        ]
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return [
+            Sample(e.prompt, text, e.target, e.item) for e, text in zip(examples, texts, strict=True)
+        ]
+
+
+def trimmed(rollout: Rollout) -> Rollout:
+    """Without the columns that are padding in every row; the trunk's output trimmed alike."""
+    left = int(rollout.prompt_mask.any(0).int().argmax())
+    longest = max(int(rollout.lengths.max()), 1)
+    end = rollout.prompt_ids.shape[1] + longest - 1
+    return replace(
+        rollout,
+        prompt_ids=rollout.prompt_ids[:, left:],
+        prompt_mask=rollout.prompt_mask[:, left:],
+        response_ids=rollout.response_ids[:, :longest],
+        response_mask=rollout.response_mask[:, :longest],
+        logprobs=None if rollout.logprobs is None else rollout.logprobs[:, :longest],
+        trunk=None if rollout.trunk is None else rollout.trunk[:, left:end],
+    )

@@ -1,0 +1,1 @@
+"""Decoding strategies: how a policy draws its responses."""

@@ -1,0 +1,91 @@
+"""What every stage does around its own work: check the settings, track the run, report mistakes.
+
+A stage ends with 0 after success, 2 after a mistake of the user's (one clear message, no
+traceback), 130 after ctrl-C and 143 after SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mht.errors import UserError
+from mht.tracking import Run, Terminated, open_run
+from mht.tracking.session import die_with_parent
+
+if TYPE_CHECKING:
+    from mht.config import Config
+
+MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
+NOISY = ("transformers", "huggingface_hub", "datasets", "sentence_transformers", "absl", "mlflow")
+ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def run_stage(main: Callable[[Config, Run], None]) -> None:
+    """Check params.yaml, open the tracking run, do the stage's work; exits on failure.
+
+    Nothing heavy is imported before the settings are known to be right.
+
+    Args:
+        main: the stage's work; seeds and outputs are its business.
+    """
+    name = stage_name()
+    prepare_process(name)
+    try:
+        config = _load_config()
+        params, experiment = config.model_dump(mode="json"), config.base.experiment
+        with open_run(name, params=params, experiment=experiment) as run:
+            main(config, run)
+    except UserError as error:
+        _leave(f"{name}: {error}", MISTAKE)
+    except KeyboardInterrupt:
+        _leave(f"{name}: interrupted", INTERRUPTED)
+    except Terminated:
+        _leave(f"{name}: terminated", TERMINATED)
+
+
+def stage_name() -> str:
+    """As DVC addresses the running stage, or the name of the module that was started."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    own = spec.name.rpartition(".")[2] if spec else Path(sys.argv[0]).stem
+    return os.environ.get("DVC_STAGE") or own or "stage"
+
+
+def prepare_process(name: str) -> None:
+    """Defaults for this process: quiet libraries, no network but in `fetch`, end with DVC.
+
+    What the user has set in the environment stays.
+    """
+    quiet = {**ENVIRONMENT} if name == "fetch" else {**ENVIRONMENT, "HF_HUB_OFFLINE": "1"}
+    for key, value in quiet.items():
+        os.environ.setdefault(key, value)
+    for logger in NOISY:
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    for kind in (FutureWarning, DeprecationWarning, UserWarning):
+        warnings.simplefilter("ignore", kind)
+    if "DVC_STAGE" in os.environ:
+        die_with_parent()
+
+
+def _load_config() -> Config:
+    from mht.config import load_config
+
+    return load_config()
+
+
+def _leave(message: str, code: int) -> None:
+    sys.stdout.flush()
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(code)

@@ -1,0 +1,153 @@
+"""What a stage says to tracking: curves, artifacts, models. It never costs a trained model.
+
+Metrics are gathered and sent about every 5 seconds, everything else after the stage has written
+its outputs. What the store refuses is said once, on stderr, and the stage goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mht.tracking import names
+from mht.tracking.record import Record, begin, one_line, to_points
+from mht.tracking.session import Terminated, terminable
+from mht.tracking.store import Point
+
+FLUSH_S = 5.0
+LONGEST_WAIT_S = 300.0
+
+
+class Soft:
+    """Turns an error of the tracking store into one warning, the first time."""
+
+    def __init__(self) -> None:
+        self.warned = False
+
+    @contextlib.contextmanager
+    def __call__(self, doing: str) -> Iterator[None]:
+        """Let the body fail."""
+        try:
+            yield
+        except Exception as error:  # MLflow, its database driver and the disk share no base class
+            if not self.warned:
+                self.warned = True
+                print(
+                    f"warning: tracking could not {doing} ({one_line(error)}). Training goes on "
+                    "and writes all its outputs; the MLflow page will lack this run or parts of it",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+
+class Run:
+    """The MLflow run of one stage.
+
+    Attributes:
+        id: MLflow's run id; None if nothing is tracked.
+    """
+
+    def __init__(self, record: Record, soft: Soft):
+        self.id: str | None = record.run_id
+        self._record = record
+        self._soft = soft
+        self._points: list[Point] = []
+        self._artifacts: list[str] = []
+        self._models: list[str] = []
+        self._wait_s = FLUSH_S
+        self._flushed = time.monotonic()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Add a point to each metric's curve; infinity and NaN are left out."""
+        now = round(time.time() * 1000)
+        self._points += [Point(key, value, now, step) for key, value in names.finite(metrics)]
+        if time.monotonic() - self._flushed >= self._wait_s:
+            self.flush()
+
+    def summary(self, metrics: Mapping[str, float]) -> None:
+        """Add final figures, which have no step."""
+        self._points += to_points(metrics)
+
+    def artifact(self, path: str) -> None:
+        """Keep a copy of this file or folder with the run, once the stage has succeeded."""
+        self._artifacts.append(path)
+
+    def model(self, path: str) -> None:
+        """Show this model folder as the run's model, once the stage has succeeded."""
+        self._models.append(path)
+
+    def flush(self) -> None:
+        """Send what was gathered; after a failure it is kept and tried again, ever later."""
+        sent = len(self._points)
+        with self._soft("log metrics"):
+            if sent:
+                self._record.log(self._points)
+            self._points, sent, self._wait_s = [], 0, FLUSH_S
+        if sent:
+            self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
+        self._flushed = time.monotonic()
+
+    def close(self, status: str, error: BaseException | None = None) -> None:
+        """Send everything and end the run as FINISHED, FAILED or KILLED."""
+        self.flush()
+        if status == "FINISHED":
+            with self._soft("log the stage's outputs"):
+                self._record.publish(self._artifacts, self._models)
+        with self._soft("close the run"):
+            self._record.close(status, error)
+
+
+class NullRun(Run):
+    """A run that records nothing: for use as a library, or when the store can't be opened."""
+
+    def __init__(self) -> None:
+        self.id = None
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Do nothing."""
+
+    def summary(self, metrics: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def artifact(self, path: str) -> None:
+        """Do nothing."""
+
+    def model(self, path: str) -> None:
+        """Do nothing."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self, status: str, error: BaseException | None = None) -> None:
+        """Do nothing."""
+
+
+@contextlib.contextmanager
+def open_run(name: str, *, params: Mapping[str, Any], experiment: str) -> Iterator[Run]:
+    """The run of this stage, for the time it takes.
+
+    It ends FINISHED, FAILED after an exception, or KILLED after ctrl-C or SIGTERM. A store that
+    can't be opened gives a `NullRun` and a warning.
+
+    Args:
+        name: the stage's, where DVC does not tell.
+        params: all settings, nested.
+        experiment: MLflow's experiment.
+    """
+    soft = Soft()
+    with terminable():
+        run: Run = NullRun()
+        with soft("open the store"):
+            run = Run(begin(name, params, experiment), soft)
+        try:
+            yield run
+        except (KeyboardInterrupt, Terminated):
+            run.close("KILLED")
+            raise
+        except BaseException as error:
+            run.close("FAILED", error)
+            raise
+        run.close("FINISHED")

@@ -1,0 +1,75 @@
+"""One training run of the pipeline: trainer, validation, curves and the saved model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mht.config import Config, HybridConfig
+from mht.data.examples import read_examples
+from mht.data.records import write_json
+from mht.rewards import Reward
+from mht.trainers.history import History
+from mht.trainers.hybrid import HybridTrainer, Plan, Stats
+from mht.validation import Validation
+
+if TYPE_CHECKING:
+    from mht.tracking import Run
+
+
+def train_variant(
+    config: Config,
+    settings: HybridConfig,
+    run: Run,
+    *,
+    start: str,
+    name: str,
+    plan: Plan,
+    eval_every: int,
+    eval_examples: int,
+) -> None:
+    """Train from a model folder; write ``models/<name>``, its curves and its last figures.
+
+    Args:
+        config: of the whole experiment.
+        settings: of this run's cycles.
+        run: gets every step's figures.
+        start: the folder to start from.
+        name: of the outputs.
+        plan: SFT and PPO steps of each cycle.
+        eval_every: cycles between two looks at the validation prompts; 0 is never.
+        eval_examples: how many of them.
+    """
+    trainer = HybridTrainer(
+        start,
+        train_data=read_examples("data/prepared/train.parquet"),
+        config=settings,
+        num_layers_unfrozen=config.model.num_layers_unfrozen,
+        seed=config.base.seed,
+        device=config.base.device,
+        dtype=config.model.dtype,
+    )
+    has_ppo = any(ppo_steps for _, ppo_steps in plan)
+    validation = Validation(
+        trainer.policy,
+        trainer.responder,
+        read_examples("data/prepared/validation.parquet")[:eval_examples],
+        settings.reward if has_ppo and isinstance(settings.reward, Reward) else None,
+        seed=config.base.seed,
+        batch_size=64,
+    )
+    history = History(run.log)
+
+    def after_cycle(cycle: int) -> Stats:
+        if settings.save_every and cycle and cycle % settings.save_every == 0:
+            trainer.save(Path(f"models/{name}") / "cycles" / str(cycle))
+        last = cycle == len(plan)
+        return validation.figures() if eval_every and (last or cycle % eval_every == 0) else {}
+
+    trainer.train(plan, history, after_cycle)
+    trainer.save(f"models/{name}")
+    history.write(f"plots/{name}")
+    final = history.last("validation") | history.last("ppo", over=5) | history.last("sft", over=5)
+    write_json(f"metrics/{name}.json", final)
+    run.summary(final)
+    run.model(f"models/{name}")

@@ -1,0 +1,309 @@
+"""The alternating loop: cycles of SFT steps and PPO steps on one set of weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from mht.config import HybridConfig, OptimizerConfig, SchedulerConfig
+from mht.data.examples import Example, collate_sft
+from mht.errors import UserError
+from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
+from mht.models.policy import Policy
+from mht.progress import track
+from mht.rewards import Reward, make_reward
+from mht.rollout import Responder
+from mht.trainers.cursor import Cursor
+from mht.trainers.optim import Updater, make_optimizer, make_scheduler
+from mht.trainers.ppo import PPO, Stats
+from mht.trainers.sft import batch_loss
+from mht.types import Rollout, Sample, Scored
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Plan = Sequence[tuple[int, int]]  # for each cycle: SFT steps, PPO steps
+Log = Callable[[Stats, int], None]
+RewardFn = Reward | Mapping[str, Any] | Callable[..., float]
+
+
+class HybridTrainer:
+    """Trains one policy by SFT and PPO in turn.
+
+    Args:
+        base_model_name: a folder, a hub name, or a loaded causal LM.
+        tokenizer: None loads the model's own. Its PAD must differ from its EOS.
+        train_data: examples to walk through in `train`; not needed for the single steps.
+        reward_fn: a reward, its spec as plain data, or a function
+            ``(response, target, prompt=..., item=...) -> float``.
+        optimizer_config: such as ``{"OPTIMIZER": "adamw"}``; None takes ``config``'s.
+        scheduler_config: such as ``{"SCHEDULER": "linear", "NUM_TRAINING_STEPS": 20000,
+            "NUM_WARMUP_STEPS": 1000}``; None takes ``config``'s.
+        lrate: None takes ``config.lr``.
+        batch_size: prompts per PPO step and examples per SFT step; None takes ``config``'s.
+        config: the schedule and PPO's settings; None takes the defaults without any step.
+        num_layers_unfrozen: how many of the top layers train, or "all".
+        seed: of data order, sampling and minibatches.
+        device: "auto", "cpu", "cuda"...
+        dtype: of the weights, where the model is loaded here.
+
+    Attributes:
+        policy: the model, its value head and its reference.
+        step: SFT and PPO steps made so far.
+
+    Raises:
+        UserError: the model, the tokenizer or a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        base_model_name: str | Path | PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        train_data: Sequence[Example] | None = None,
+        reward_fn: RewardFn | None = None,
+        optimizer_config: OptimizerConfig | Mapping[str, Any] | None = None,
+        scheduler_config: SchedulerConfig | Mapping[str, Any] | None = None,
+        lrate: float | None = None,
+        batch_size: int | None = None,
+        *,
+        config: HybridConfig | None = None,
+        num_layers_unfrozen: int | Literal["all"] = "all",
+        seed: int = 0,
+        device: str = "auto",
+        dtype: str = "float32",
+    ):
+        config = config or HybridConfig(cycles=0, sft_steps_per_cycle=0, ppo_steps_per_cycle=0)
+        self.config = _with_batch_size(config, batch_size)
+        self.lr = lrate or config.lr
+        torch.manual_seed(seed)
+        loaded = isinstance(base_model_name, torch.nn.Module)
+        model = (
+            base_model_name.to(resolve_device(device)).eval()
+            if loaded
+            else load_causal_lm(base_model_name, dtype=dtype, device=resolve_device(device))
+        )
+        self.tokenizer = tokenizer or load_tokenizer(model.name_or_path)
+        self.policy = Policy(model, num_layers_unfrozen)
+        if not loaded:
+            self.policy.load_value_head(base_model_name)
+        decoding = {
+            "response_tokens": config.response_tokens,
+            "temperature": config.temperature,
+        }
+        self.responder = Responder(model, self.tokenizer, decoding, self.policy.trunk)
+        self.reward = _as_reward(reward_fn if reward_fn is not None else config.reward)
+        self.generator = torch.Generator(device=model.device).manual_seed(seed)
+        self.updater = self._make_updater(optimizer_config, scheduler_config)
+        minibatches = torch.Generator().manual_seed(seed + 1)
+        self.ppo = PPO(self.policy, self.updater, self.config, minibatches)
+        self.sft_data = Cursor(train_data, seed + 1000) if train_data else None
+        self.ppo_data = Cursor(train_data, seed + 2000) if train_data else None
+        self.step = 0
+        self._sampled: Rollout | None = None
+
+    def _make_updater(self, optimizer_config: Any, scheduler_config: Any) -> Updater:
+        optimizer = make_optimizer(
+            self.policy.parameters(), optimizer_config or self.config.optimizer, self.lr
+        )
+        scheduler = make_scheduler(
+            optimizer, scheduler_config or self.config.scheduler, self.config.optimizer_steps
+        )
+        return Updater(self.policy.parameters(), optimizer, scheduler, self.config.max_grad_norm)
+
+    # -- the loop ---------------------------------------------------------------------------
+
+    def train(
+        self,
+        plan: Plan | None = None,
+        log: Log | None = None,
+        after_cycle: Callable[[int], Stats] | None = None,
+    ) -> None:
+        """Run the cycles.
+
+        Args:
+            plan: SFT and PPO steps of each cycle; None takes the config's.
+            log: called with the figures of every step, and its number from 1 on.
+            after_cycle: called with the number of each cycle that has ended, from 1 on, and with 0
+                before the first; what it returns is logged too.
+        """
+        plan = self.config.plan if plan is None else plan
+        log = log or (lambda stats, step: None)
+        with track((), "training", total=sum(map(sum, plan))) as bar:
+            for cycle in range(len(plan) + 1):
+                for stats in self.steps(*plan[cycle - 1]) if cycle else ():
+                    self.step += 1
+                    log(stats, self.step)
+                    bar.figures(**_headline(stats))
+                    bar.advance()
+                if after_cycle is not None:
+                    log(after_cycle(cycle), self.step)
+
+    def steps(self, sft_steps: int, ppo_steps: int) -> Iterator[Stats]:
+        """One cycle: its SFT steps, then its PPO steps; yields the figures of each."""
+        for _ in range(sft_steps):
+            yield self._next_sft_step()
+        for _ in range(ppo_steps):
+            yield self._next_ppo_step()
+
+    def _next_sft_step(self) -> Stats:
+        began = time.perf_counter()
+        examples = self._data(self.sft_data).take(self.config.sft_batch_size)
+        batch = collate_sft(examples, self.responder.pad_id)
+        loss = self.sft_step(batch)
+        seconds = time.perf_counter() - began
+        tokens = float(batch["attention_mask"].sum())
+        return {
+            "sft/loss": loss,
+            "sft/optim/lr": self._sft_lr,
+            "sft/time/step_s": seconds,
+            "sft/time/tokens_per_s": tokens / seconds,
+        }
+
+    def _next_ppo_step(self) -> Stats:
+        examples = self._data(self.ppo_data).take(self.config.batch_size)
+        began = time.perf_counter()
+        rollout = self.responder.respond(examples, self.generator)
+        sampled = time.perf_counter()
+        samples = self.responder.samples(rollout, examples)
+        scored = self._scored(samples)
+        rewarded = time.perf_counter()
+        stats = self.ppo.step(rollout, scored.score)
+        stats |= _text_stats(samples, scored)
+        stats |= {
+            "time/sample_s": sampled - began,
+            "time/reward_s": rewarded - sampled,
+            "time/step_s": time.perf_counter() - began,
+            "time/tokens_per_s": float(rollout.lengths.sum()) / (time.perf_counter() - began),
+        }
+        return {f"ppo/{name}": value for name, value in stats.items()}
+
+    @staticmethod
+    def _data(cursor: Cursor[Example] | None) -> Cursor[Example]:
+        if cursor is None:
+            raise UserError("HybridTrainer.train needs train_data")
+        return cursor
+
+    def _scored(self, samples: list[Sample]) -> Scored:
+        if self.reward is None:
+            raise UserError("PPO steps need a reward: give HybridTrainer a reward_fn")
+        if isinstance(self.reward, Reward):
+            return self.reward.evaluate(samples)
+        return Scored(
+            [float(self.reward(s.response, s.target, prompt=s.prompt, item=s.item)) for s in samples]
+        )
+
+    # -- single steps -----------------------------------------------------------------------
+
+    @property
+    def _sft_lr(self) -> float:
+        scale = 1.0 if self.config.sft_lr is None else self.config.sft_lr / self.config.lr
+        return self.updater.lr * scale
+
+    def sft_step(self, batch: Mapping[str, Tensor]) -> float:
+        """One SFT step.
+
+        Args:
+            batch: (B, T) tensors ``input_ids``, ``attention_mask`` and ``labels`` (-100 = not
+                trained on).
+
+        Returns:
+            The loss before the step, nats per token.
+        """
+        loss = batch_loss(self.policy.model, batch)
+        self.updater.step(loss, self._sft_lr / self.updater.lr if self.updater.lr else 1.0)
+        return loss.item()
+
+    def respond_to_batch(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Sample one response for each prompt.
+
+        Args:
+            input_ids: (B, P) int64 prompts, PAD on either side.
+            attention_mask: (B, P), 1 = a real token; None takes what is not PAD.
+
+        Returns:
+            (B, R) int64, right-padded with PAD, EOS included.
+        """
+        ids = input_ids
+        if attention_mask is not None:
+            ids = ids.masked_fill(~attention_mask.bool(), self.responder.pad_id)
+        empty = ids.new_full((len(ids), 1), self.responder.pad_id)
+        prompts = self.responder.rebuild(ids, empty)
+        rollout = self.responder.draw(prompts.prompt_ids, prompts.prompt_mask, self.generator)
+        self._sampled = rollout
+        return rollout.response_ids
+
+    def ppo_step(
+        self, input_ids: Tensor, response_ids: Tensor, rewards: Sequence[float] | Tensor
+    ) -> Stats:
+        """One PPO step on given responses.
+
+        Args:
+            input_ids: (B, P) int64 prompts, PAD on either side.
+            response_ids: (B, R) int64 responses to them, right-padded.
+            rewards: B scores, one per response.
+
+        Returns:
+            The step's figures, keys ``group/name``.
+        """
+        rollout = self.responder.rebuild(input_ids, response_ids)
+        known = self._sampled
+        if known is not None and _same(known.response_ids, rollout.response_ids):
+            if _same(known.prompt_ids, rollout.prompt_ids):
+                rollout = known  # with its sampled logprobs and the trunk's output
+        self._sampled = None
+        return self.ppo.step(rollout, [float(r) for r in rewards])
+
+    def save(self, folder: str | Path) -> None:
+        """Write policy, tokenizer and value head in the Hugging Face layout."""
+        self.policy.save(folder, self.tokenizer)
+
+
+def _with_batch_size(config: HybridConfig, batch_size: int | None) -> HybridConfig:
+    if batch_size is None:
+        return config
+    minibatch = config.minibatch_size
+    changed = {
+        "batch_size": batch_size,
+        "sft_batch_size": batch_size,
+        "minibatch_size": minibatch if batch_size % minibatch == 0 else batch_size,
+    }
+    return config.model_copy(update=changed)
+
+
+def _as_reward(reward: RewardFn | None) -> Reward | Callable[..., float] | None:
+    return make_reward(reward) if isinstance(reward, Mapping) else reward
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool((a == b).all())
+
+
+def _text_stats(samples: Sequence[Sample], scored: Scored) -> Stats:
+    """Means of every reward node, and the share of distinct word pairs in the batch."""
+    pairs = [pair for s in samples for pair in _pairs(s.response.split())]
+    means = {
+        f"reward/{name.removeprefix('reward.')}": sum(values) / len(values)
+        for name, values in scored.components.items()
+        if name != "reward"
+    }
+    return means | {"response/distinct_2": len(set(pairs)) / max(len(pairs), 1)}
+
+
+def _pairs(words: list[str]) -> list[tuple[str, str]]:
+    return list(zip(words, words[1:], strict=False))
+
+
+def _headline(stats: Stats) -> Stats:
+    """The figures shown beside the progress bar."""
+    shown = {
+        "loss": "sft/loss",
+        "score": "ppo/score/mean",
+        "kl_nats": "ppo/kl/k1_nats",
+        "length": "ppo/response/length_tokens",
+    }
+    return {name: stats[key] for name, key in shown.items() if key in stats}

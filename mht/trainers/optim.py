@@ -1,0 +1,151 @@
+"""Optimisers and learning-rate schedules by name, and the one optimiser step that all phases use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mht.component import build
+from mht.config import OptimizerConfig, SchedulerConfig
+from mht.errors import MissingPackage
+
+ALIASES = {
+    "optimizer": "type",
+    "scheduler": "type",
+    "num_warmup_steps": "warmup_steps",
+    "num_training_steps": "training_steps",
+    "lrate": "lr",
+    "learning_rate": "lr",
+}
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter],
+    config: OptimizerConfig | Mapping[str, Any] | None = None,
+    lr: float = 1e-4,
+) -> torch.optim.Optimizer:
+    """An optimiser over the parameters.
+
+    Args:
+        parameters: what trains.
+        config: its name and options, such as ``{"OPTIMIZER": "adamw_8bit"}`` or
+            ``{"type": "adamw", "weight_decay": 0.01}``; upper and lower case are the same.
+        lr: learning rate; one in ``config`` wins.
+
+    Raises:
+        ConfigError: an unknown name or option.
+        MissingPackage: the 8-bit one needs bitsandbytes.
+    """
+    if not isinstance(config, OptimizerConfig):
+        options = _plain(config)
+        lr = float(options.pop("lr", lr))
+        config = build(OptimizerConfig, options, path="optimizer")
+    kind, decay = config.type, {"lr": lr, "weight_decay": config.weight_decay}
+    betas = {"betas": (config.betas[0], config.betas[1]), "eps": config.eps}
+    if kind == "adamw_8bit":
+        if find_spec("bitsandbytes") is None:
+            raise MissingPackage("bitsandbytes", "the optimizer 'adamw_8bit' (or set 'adamw')")
+        import bitsandbytes
+
+        return bitsandbytes.optim.AdamW8bit(parameters, **decay, **betas)
+    if kind == "sgd":
+        return torch.optim.SGD(parameters, **decay, momentum=config.momentum)
+    if kind == "rmsprop":
+        return torch.optim.RMSprop(parameters, **decay, momentum=config.momentum)
+    if kind == "adafactor":
+        return torch.optim.Adafactor(parameters, **decay)
+    family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return family[kind](parameters, **decay, **betas)
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer,
+    config: SchedulerConfig | Mapping[str, Any] | None = None,
+    training_steps: int | None = None,
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """A learning-rate schedule over optimiser steps.
+
+    Args:
+        optimizer: whose rate it moves.
+        config: its name and options, such as ``{"SCHEDULER": "linear",
+            "NUM_TRAINING_STEPS": 20000, "NUM_WARMUP_STEPS": 1000}``.
+        training_steps: optimiser steps until a decaying rate is 0; one in ``config`` wins.
+
+    Raises:
+        ConfigError: an unknown name or option.
+    """
+    from transformers import get_scheduler
+
+    if not isinstance(config, SchedulerConfig):
+        options = _plain(config)
+        training_steps = options.pop("training_steps", training_steps)
+        config = build(SchedulerConfig, options, path="scheduler")
+    return get_scheduler(
+        config.type,
+        optimizer,
+        num_warmup_steps=config.warmup_steps,
+        num_training_steps=max(training_steps or 1, config.warmup_steps + 1),
+    )
+
+
+def _plain(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options in lower case under this project's names."""
+    lowered = {str(key).lower(): value for key, value in (config or {}).items()}
+    return {ALIASES.get(key, key): value for key, value in lowered.items()}
+
+
+class Updater:
+    """Backward, clip, step: one optimiser and its schedule over the whole alternation.
+
+    Args:
+        parameters: what trains.
+        optimizer: over them.
+        scheduler: of it.
+        max_grad_norm: gradients are clipped to this norm.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        max_grad_norm: float,
+    ):
+        self.parameters = list(parameters)
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.max_grad_norm = max_grad_norm
+
+    @property
+    def lr(self) -> float:
+        """The schedule's rate for the next step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def step(self, loss: Tensor, lr_scale: float = 1.0) -> float:
+        """One optimiser step down the loss, at the schedule's rate times ``lr_scale``.
+
+        Returns:
+            The gradients' norm before clipping.
+
+        Raises:
+            FloatingPointError: the loss or its gradients are not finite; nothing was changed.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
+        if not torch.isfinite(loss) or norm != norm or norm == float("inf"):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} and its gradients' norm {norm}: training has diverged; "
+                "lower the learning rate"
+            )
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * lr_scale
+        self.optimizer.step()
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self.scheduler.step()
+        return norm

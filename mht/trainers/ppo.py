@@ -1,0 +1,262 @@
+"""The PPO step: from a rollout and its scores to updates of the policy and its value head.
+
+Schulman et al. 2017 (arXiv:1707.06347) for language models: Ziegler et al. 2019 (arXiv:1909.08593),
+Stiennon et al. 2020 (arXiv:2009.01325). The details follow Huang et al. 2024 (arXiv:2403.17031),
+except: the reference shares the policy's frozen layers, and every logprob is of the distribution
+that was sampled from, which the first minibatch of each rollout proves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mht.config import HybridConfig
+from mht.losses import (
+    AdaptiveKL,
+    FixedKL,
+    clip_fraction,
+    explained_variance,
+    gae,
+    kl_estimate,
+    masked_mean,
+    policy_loss,
+    token_rewards,
+    value_loss,
+    whiten,
+)
+from mht.models.policy import Policy, TokenScores
+from mht.rollout import trimmed
+from mht.trainers.optim import Updater
+from mht.types import Rollout
+
+Stats = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A rollout with all that the updates need; everything is (B, R) and 0 or unused at padding.
+
+    Attributes:
+        rollout: what was sampled, with the trunk's output.
+        old_logprobs: under the policy that sampled.
+        old_values: of the value head then.
+        ref_logprobs: under the reference.
+        rewards: KL penalty and score, per token.
+        advantages: whitened under the mask.
+        returns: advantages + values, before whitening.
+    """
+
+    rollout: Rollout
+    old_logprobs: Tensor
+    old_values: Tensor
+    ref_logprobs: Tensor
+    rewards: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def rows(self, index: Tensor) -> Experience:
+        """Some of the rows, columns that are all padding trimmed off."""
+        rollout = trimmed(self.rollout.rows(index))
+        width = rollout.response_ids.shape[1]
+        names = ("old_logprobs", "old_values", "ref_logprobs", "rewards", "advantages", "returns")
+        return Experience(rollout, **{n: getattr(self, n)[index, :width] for n in names})
+
+
+class RunningStd:
+    """Standard deviation of all scores so far (Welford 1962), for ``score_norm``."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.spread = 0, 0.0, 0.0
+
+    def update(self, scores: Tensor) -> float:
+        """Take the scores in; the standard deviation, at least 1e-4."""
+        for score in scores.tolist():
+            self.count += 1
+            before = score - self.mean
+            self.mean += before / self.count
+            self.spread += before * (score - self.mean)
+        return max((self.spread / max(self.count - 1, 1)) ** 0.5, 1e-4)
+
+
+class PPO:
+    """PPO on a policy.
+
+    Args:
+        policy: what trains.
+        updater: the optimiser shared with the SFT phase.
+        config: the algorithm's settings.
+        generator: decides the minibatches.
+    """
+
+    def __init__(
+        self, policy: Policy, updater: Updater, config: HybridConfig, generator: torch.Generator
+    ):
+        self.policy, self.updater, self.config = policy, updater, config
+        self.generator = generator
+        self.running_std = RunningStd()
+        control = config.kl_control
+        self.kl_control: AdaptiveKL | FixedKL = (
+            AdaptiveKL(config.kl_coef, control.target, control.horizon)
+            if control.type == "adaptive"
+            else FixedKL(config.kl_coef)
+        )
+
+    def step(self, rollout: Rollout, scores: Sequence[float]) -> Stats:
+        """Learn from one rollout.
+
+        Args:
+            rollout: B prompts and responses.
+            scores: B numbers, one per response, from a reward.
+
+        Returns:
+            Everything worth a curve, keys ``group/name``.
+
+        Raises:
+            RuntimeError: the first minibatch shows that the logprobs being trained are not those
+                of the distribution that was sampled.
+        """
+        began = time.perf_counter()
+        experience, stats = self.assess(rollout, torch.tensor(scores, dtype=torch.float32))
+        stats["time/assess_s"] = time.perf_counter() - began
+        began = time.perf_counter()
+        stats |= self._update(experience)
+        stats["time/update_s"] = time.perf_counter() - began
+        self.kl_control.update(stats["kl/k1_nats"], len(rollout))
+        return stats
+
+    @torch.no_grad()
+    def assess(self, rollout: Rollout, scores: Tensor) -> tuple[Experience, Stats]:
+        """Logprobs, values, per-token rewards and advantages of a rollout, with its figures."""
+        c, mask = self.config, rollout.response_mask
+        rollout = self.policy.with_trunk(rollout)
+        old = self.policy.score(rollout, temperature=c.temperature, with_entropy=True)
+        self._check_ratio(old.logprobs, rollout.logprobs, mask, "sampled")
+        ref = self.policy.ref_logprobs(rollout, temperature=c.temperature)
+        kl_coef = self.kl_control.value
+        kl = kl_estimate(old.logprobs, ref, c.kl_estimator)
+        rewards = token_rewards(self._shaped(scores, rollout), kl, mask, kl_coef)
+        advantages, returns = gae(rewards, old.values, mask, gamma=c.gamma, lam=c.lam)
+        stats = self._rollout_stats(rollout, old, ref, scores, kl_coef)
+        stats["value/explained_variance"] = float(explained_variance(old.values, returns, mask))
+        white = whiten(advantages, mask)
+        return Experience(rollout, old.logprobs, old.values, ref, rewards, white, returns), stats
+
+    def _shaped(self, scores: Tensor, rollout: Rollout) -> Tensor:
+        """(B,) scores after the penalty for a missing EOS, normalisation and clipping."""
+        c = self.config
+        scores = scores.to(rollout.response_ids.device)
+        scores = scores - c.missing_eos_penalty * (~rollout.ended).float()
+        if c.score_norm:
+            scores = scores / self.running_std.update(scores)
+        return scores if c.score_clip is None else scores.clamp(-c.score_clip, c.score_clip)
+
+    def _rollout_stats(
+        self, rollout: Rollout, old: TokenScores, ref: Tensor, scores: Tensor, kl_coef: float
+    ) -> Stats:
+        mask = rollout.response_mask
+        per_response = {
+            kind: float((kl_estimate(old.logprobs, ref, kind) * mask).sum(1).mean())
+            for kind in ("k1", "k3")
+        }
+        return {
+            "score/mean": float(scores.mean()),
+            "score/std": float(scores.std(unbiased=False)),
+            "kl/k1_nats": per_response["k1"],
+            "kl/k3_nats": per_response["k3"],
+            "kl/coef": kl_coef,
+            "policy/entropy_nats": float(masked_mean(old.entropies, mask)),
+            "response/length_tokens": float(rollout.lengths.float().mean()),
+            "response/ended_share": float(rollout.ended.float().mean()),
+        }
+
+    def _minibatches(self, experience: Experience) -> Iterator[Experience]:
+        for _ in range(self.config.epochs):
+            order = torch.randperm(len(experience.rollout), generator=self.generator)
+            for index in order.split(self.config.minibatch_size):
+                yield experience.rows(index.to(experience.rewards.device))
+
+    def _update(self, experience: Experience) -> Stats:
+        """All optimiser steps of one rollout; their mean figures."""
+        seen: list[Stats] = []
+        for minibatch in self._minibatches(experience):
+            loss, stats = self._loss(minibatch, is_first=not seen)
+            stats["optim/lr"] = self.updater.lr
+            stats["optim/grad_norm"] = self.updater.step(loss)
+            seen.append(stats)
+            limit = self.config.target_kl
+            if limit is not None and stats["policy/approx_kl_nats"] > limit:
+                break
+        means = {name: sum(s[name] for s in seen) / len(seen) for name in seen[0]}
+        means["policy/ratio_max"] = max(s["policy/ratio_max"] for s in seen)
+        return means | {"optim/steps": float(len(seen))}
+
+    def _loss(self, m: Experience, *, is_first: bool) -> tuple[Tensor, Stats]:
+        c, mask = self.config, m.rollout.response_mask
+        new = self.policy.score(
+            m.rollout, temperature=c.temperature, with_entropy=c.ent_coef > 0
+        )
+        if is_first:
+            self._check_ratio(new.logprobs.detach(), m.old_logprobs, mask, "first minibatch's old")
+        pg_loss = policy_loss(
+            new.logprobs,
+            m.old_logprobs,
+            m.advantages,
+            mask,
+            clip_range=c.clip_range,
+            dual_clip=c.dual_clip,
+        )
+        vf_loss = value_loss(
+            new.values, m.old_values, m.returns, mask, clip_range=c.value_clip_range
+        )
+        loss = pg_loss + c.vf_coef * vf_loss
+        if c.ent_coef:
+            loss = loss - c.ent_coef * masked_mean(new.entropies, mask)
+        return loss, self._update_stats(m, new, pg_loss, vf_loss)
+
+    @torch.no_grad()
+    def _update_stats(
+        self, m: Experience, new: TokenScores, pg_loss: Tensor, vf_loss: Tensor
+    ) -> Stats:
+        mask = m.rollout.response_mask
+        ratio = torch.exp(new.logprobs - m.old_logprobs)
+        approx_kl = kl_estimate(m.old_logprobs, new.logprobs, "k3")
+        return {
+            "policy/loss": float(pg_loss),
+            "value/loss": float(vf_loss),
+            "policy/approx_kl_nats": float(masked_mean(approx_kl, mask)),
+            "policy/clipfrac": float(
+                clip_fraction(
+                    new.logprobs, m.old_logprobs, mask, clip_range=self.config.clip_range
+                )
+            ),
+            "policy/ratio_max": float(torch.where(mask, ratio, 1.0).max()),
+        }
+
+    def _check_ratio(self, new: Tensor, old: Tensor | None, mask: Tensor, which: str) -> None:
+        """The ratio before any update is 1, or what is trained is not what was sampled."""
+        if old is None:
+            return
+        worst = float(torch.where(mask, torch.exp(new - old) - 1, 0.0).abs().max())
+        if not worst <= self.config.ratio_tolerance:
+            raise RuntimeError(
+                f"PPO: max |ratio - 1| to the {which} logprobs is {worst:.3g} before any update, "
+                f"over ppo.ratio_tolerance {self.config.ratio_tolerance:g}: the policy is scored "
+                "under another distribution than it was sampled from (a changed temperature, mask, "
+                "padding or dtype)"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resume needs beside the policy and the optimiser."""
+        return {"kl_coef": self.kl_control.value, "running_std": vars(self.running_std)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self.kl_control.value = state["kl_coef"]
+        vars(self.running_std).update(state["running_std"])
+

@@ -1,0 +1,100 @@
+"""The records that flow through the pipeline, with the shape of every tensor.
+
+Shapes: B batch, P prompt (left-padded), R response (right-padded), T = P + R.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt with the policy's response, as text: what a reward and a metric see.
+
+    Attributes:
+        prompt: what the policy was given.
+        response: what the policy wrote, without the prompt.
+        target: the reference text, or "" where the data has none.
+        item: the whole data row, for rewards that need more than the texts.
+    """
+
+    prompt: str
+    response: str
+    target: str = ""
+    item: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def full(self) -> str:
+        """The prompt and the response as one text."""
+        return self.prompt + self.response
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A reward's answer for a batch.
+
+    Attributes:
+        score: B numbers, one per response, before any KL penalty.
+        components: name in the reward tree (dotted) to that node's B values; ``<name>`` holds the
+            raw values, ``<name>.post`` those after its own postprocess, where it has one.
+    """
+
+    score: list[float]
+    components: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A batch of prompts with the policy's responses, as token ids (the record; text is derived).
+
+    Attributes:
+        prompt_ids: (B, P) int64, left-padded.
+        prompt_mask: (B, P) bool, True = a real prompt token.
+        response_ids: (B, R) int64, right-padded; EOS included where the policy gave it.
+        response_mask: (B, R) bool, True = a real response token.
+        ended: (B,) bool, True = stopped by EOS, False = cut by the length limit.
+        logprobs: (B, R) float32 as they were when sampled, 0 at padding; None if not known.
+        trunk: (B, T - 1, H) output of the policy's frozen layers, or None: no need to compute it
+            again for the reference and for every epoch.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    response_ids: Tensor
+    response_mask: Tensor
+    ended: Tensor
+    logprobs: Tensor | None = None
+    trunk: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.prompt_ids.shape[0]
+
+    @property
+    def input_ids(self) -> Tensor:
+        """(B, T) prompt and response."""
+        import torch
+
+        return torch.cat([self.prompt_ids, self.response_ids], 1)
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """(B, T) bool, True = a real token."""
+        import torch
+
+        return torch.cat([self.prompt_mask, self.response_mask], 1)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) int64, real tokens of each response."""
+        return self.response_mask.sum(1)
+
+    def rows(self, index: Tensor) -> Rollout:
+        """The rollout of some of the rows, in the order of ``index`` (int64)."""
+        picked = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Rollout(**{k: None if v is None else v[index] for k, v in picked.items()})

@@ -1,0 +1,57 @@
+"""Measure one variant on unseen prompts: ``python -m stages.evaluate hybrid``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from mht.data.examples import read_examples
+from mht.errors import UserError
+from mht.evaluation.summary import summarise, write_json, write_samples
+from mht.evaluator import evaluate_policy
+from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
+from mht.rollout import Responder
+from mht.stage import run_stage
+
+if TYPE_CHECKING:
+    from mht.config import Config
+    from mht.tracking import Run
+
+VARIANTS = ("base", "sft_only", "ppo_only", "hybrid")
+
+
+def main(config: Config, run: Run) -> None:
+    """Write the variant's samples and its metrics with their intervals."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in VARIANTS:
+        raise UserError(f"name the variant, one of {', '.join(VARIANTS)}; got {name!r}")
+    settings, seed = config.evaluate, config.base.seed
+    where = {"dtype": config.model.dtype, "device": resolve_device(config.base.device)}
+    policy = load_causal_lm(f"models/{name}", **where)
+    base = policy if name == "base" else load_causal_lm("models/base", **where)
+    examples = read_examples("data/prepared/test.parquet")[: settings.prompts]
+    samples, columns = evaluate_policy(
+        policy,
+        base,
+        Responder(policy, load_tokenizer(f"models/{name}"), settings.decoding.model_dump()),
+        examples,
+        judge=settings.judge,
+        reward=config.ppo.reward,
+        batch_size=settings.batch_size,
+        seed=seed,
+        bertscore_model=settings.bertscore_model,
+        bertscore_layer=settings.bertscore_layer,
+    )
+    ids = [example.id for example in examples]
+    summary = summarise(columns, samples, resamples=settings.resamples, seed=seed)
+    write_samples(f"reports/evaluate/{name}/samples.jsonl", ids, samples, columns)
+    write_json(f"metrics/evaluate/{name}.json", summary)
+    run.summary({f"evaluate/{metric}": value["mean"] for metric, value in summary.items()})
+    run.artifact(f"reports/evaluate/{name}")
+    for metric in ("p_positive", "vader", "response_length", "kl_nats", "perplexity_human"):
+        if metric in summary:
+            print("{0:>18} {mean:8.3f}  [{low:.3f}, {high:.3f}]".format(metric, **summary[metric]))
+
+
+if __name__ == "__main__":
+    run_stage(main)

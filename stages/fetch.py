@@ -1,0 +1,36 @@
+"""Models and data into the project, each pinned and with its licence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mht.data.fetch import fetch_rows
+from mht.data.records import write_json
+from mht.models.assets import fetch_encoder, fetch_policy
+from mht.sources.bundled import size_of
+from mht.stage import run_stage
+
+if TYPE_CHECKING:
+    from mht.config import Config
+    from mht.tracking import Run
+
+BASE, ENCODER, RAW = Path("models/base"), Path("data/raw/encoder"), Path("data/raw")
+
+
+def main(config: Config, run: Run) -> None:
+    """Write the starting model, the encoder, the rows, and what they are."""
+    data = fetch_rows(config.data, RAW)  # first: it is what users get wrong, and quick
+    encoder = fetch_encoder(config.reward_model.encoder, ENCODER)
+    policy = fetch_policy(config.model, BASE)
+    assets = [policy, encoder, *data]
+    write_json(RAW / "assets.json", assets)
+    places = [BASE, ENCODER, RAW / "examples.jsonl", RAW / "labels.jsonl"]
+    for asset, place in zip(assets, places, strict=False):
+        size = f"{size_of(place) / 1e6:.1f} MB"
+        print(f"{asset['name']}: {size} in {place}, licence {asset['licence']}")
+    run.artifact(str(RAW / "assets.json"))
+
+
+if __name__ == "__main__":
+    run_stage(main)
