@@ -48,15 +48,17 @@ def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("par
 
 
 def _summary(config: Config) -> list[str]:
-    sft = config.sft.steps
+    totals = config.optimizer_steps
     variants = {"hybrid": config.ppo, **dict(config.baselines)}
     lines = [
         f"  model     {config.model.name}, {config.model.num_layers_unfrozen} layers train",
         f"  data      {config.data.source.type}",
-        f"  sft       {sft} optimiser steps, before every variant but base",
+        f"  sft       {config.sft.steps} optimiser steps, before hybrid and sft_only",
     ]
     lines += [f"  {name:9} {_steps(variant)}" for name, variant in variants.items()]
-    if len({variant.optimizer_steps for variant in variants.values()}) > 1:
+    lines.append("  in all    " + ", ".join(f"{name} {n}" for name, n in totals.items()))
+    trained = {n for name, n in totals.items() if name != "base"}
+    if len(trained) > 1:
         lines.append("  note: the optimiser steps differ, so the benchmark's budgets are unequal")
     return lines
 

@@ -24,6 +24,7 @@ NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class BaseConfig(Section):
@@ -142,7 +143,7 @@ class OptimizerConfig(Section):
 
     type: Literal["adamw", "adamw_8bit", "adam", "sgd", "rmsprop", "adafactor"] = "adamw"
     weight_decay: Weight = 0.0
-    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.95]
+    betas: Annotated[list[Decay], Field(min_length=2, max_length=2)] = Field(default=[0.9, 0.95])
     eps: Rate = 1e-8
     momentum: Share = 0.0
 
@@ -395,6 +396,17 @@ class Config(Section):
     evaluate: EvaluateConfig
     benchmark: BenchmarkConfig
 
+    @property
+    def optimizer_steps(self) -> dict[str, int]:
+        """Optimiser steps of each variant, those of the SFT that it starts from included."""
+        sft = self.sft.steps
+        return {
+            "base": 0,
+            "sft_only": sft + self.baselines.sft_only.optimizer_steps,
+            "ppo_only": self.baselines.ppo_only.optimizer_steps,
+            "hybrid": sft + self.ppo.optimizer_steps,
+        }
+
 
 def read_yaml(path: str | Path) -> Any:
     """The plain data of a YAML 1.2 file.
@@ -407,7 +419,8 @@ def read_yaml(path: str | Path) -> Any:
     except FileNotFoundError:
         raise ConfigError(["no such file"], str(path)) from None
     except UnicodeDecodeError as error:
-        raise ConfigError([f"byte {error.start} is not UTF-8: save it as UTF-8"], str(path)) from None
+        problem = f"byte {error.start} is not UTF-8: save it as UTF-8"
+        raise ConfigError([problem], str(path)) from None
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

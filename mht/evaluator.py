@@ -11,7 +11,7 @@ from torch import Tensor
 from mht.data.examples import Example
 from mht.evaluation.metrics import text_metrics
 from mht.losses import kl_estimate, token_logprobs
-from mht.models.policy import position_ids
+from mht.models.logits import response_logits, spread
 from mht.progress import track
 from mht.rollout import Responder
 from mht.types import Rollout, Sample
@@ -28,15 +28,9 @@ Columns = dict[str, list[float]]
 @torch.no_grad()
 def response_logprobs(model: PreTrainedModel, rollout: Rollout, temperature: float) -> Tensor:
     """(B, R) log-probabilities of a rollout's response tokens under any model, 0 at padding."""
-    mask = rollout.attention_mask[:, :-1]
-    logits = model(
-        input_ids=rollout.input_ids[:, :-1],
-        attention_mask=mask,
-        position_ids=position_ids(mask),
-        use_cache=False,
-        logits_to_keep=rollout.response_ids.shape[1],
-    ).logits
-    return token_logprobs(logits, rollout.response_ids, temperature) * rollout.response_mask
+    logits, _ = response_logits(model, rollout)
+    mask = rollout.response_mask
+    return spread(token_logprobs(logits, rollout.response_ids[mask], temperature), mask)
 
 
 def model_columns(

@@ -23,8 +23,8 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     >>> masked_mean(torch.tensor([1.0, 3.0, 100.0]), torch.tensor([True, True, False])).item()
     2.0
     """
-    keep = mask.to(x.dtype)
-    return (x * keep).sum() / keep.sum().clamp(min=1.0)
+    keep = mask.bool()  # where, not times: padding may hold inf or nan
+    return torch.where(keep, x, 0.0).sum() / keep.sum().clamp(min=1)
 
 
 def whiten(x: Tensor, mask: Tensor) -> Tensor:
@@ -33,9 +33,8 @@ def whiten(x: Tensor, mask: Tensor) -> Tensor:
     >>> whiten(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([True, True, False])).tolist()
     [-1.0, 1.0, 0.0]
     """
-    keep = mask.to(x.dtype)
-    centred = x - masked_mean(x, mask)
-    return centred * torch.rsqrt(masked_mean(centred.square(), mask) + 1e-8) * keep
+    centred = torch.where(mask.bool(), x - masked_mean(x, mask), 0.0)
+    return centred * torch.rsqrt(masked_mean(centred.square(), mask) + 1e-8)
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
@@ -61,21 +60,6 @@ def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """
     logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
     return -(logprobs.exp() * logprobs).sum(-1)
-
-
-def sft_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean next-token cross-entropy over the labels that are not -100.
-
-    Args:
-        logits: (B, T, V); the logits at t predict the label at t + 1.
-        labels: (B, T) int64; -100 at prompt and padding.
-
-    Returns:
-        Scalar, nats per token.
-    """
-    return functional.cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
-    )
 
 
 def kl_estimate(
@@ -122,7 +106,7 @@ def token_rewards(
     >>> token_rewards(torch.tensor([1.0]), torch.tensor([[0.5, 0.5, 9.0]]), mask, 0.5).tolist()
     [[-0.25, 0.75, 0.0]]
     """
-    rewards = -kl_coef * kl * response_mask
+    rewards = torch.where(response_mask.bool(), -kl_coef * kl, 0.0)
     last = (response_mask.long().sum(1) - 1).clamp(min=0)
     placed = functional.one_hot(last, response_mask.shape[1]) * response_mask
     return rewards + placed * scores[:, None]
@@ -151,7 +135,7 @@ def gae(
     [0.65792, 0.7695, 0.9, 1.0]
     """
     keep = response_mask.to(values.dtype)
-    rewards, values = rewards * keep, values * keep
+    rewards, values = (torch.where(response_mask.bool(), x, 0.0) for x in (rewards, values))
     advantages = torch.zeros_like(values)
     after_advantage = after_value = values.new_zeros(values.shape[0])
     for t in reversed(range(values.shape[1])):
@@ -184,13 +168,13 @@ def policy_loss(
         clip_range: eps.
         dual_clip: c > 1, or None.
     """
-    ratio = torch.exp(logprobs - old_logprobs)
+    keep = response_mask.bool()
+    advantages = torch.where(keep, advantages, 0.0)
+    ratio = torch.exp(torch.where(keep, logprobs - old_logprobs, 0.0))
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
     losses = torch.maximum(-advantages * ratio, -advantages * clipped)
     if dual_clip is not None:
-        losses = torch.where(
-            advantages < 0, torch.minimum(losses, -advantages * dual_clip), losses
-        )
+        losses = torch.where(advantages < 0, torch.minimum(losses, -advantages * dual_clip), losses)
     return masked_mean(losses, response_mask)
 
 
@@ -206,6 +190,8 @@ def value_loss(
 
     All (B, R); the larger of the clipped and the unclipped error counts, averaged over real tokens.
     """
+    keep = response_mask.bool()
+    values, old_values, returns = (torch.where(keep, x, 0.0) for x in (values, old_values, returns))
     errors = (values - returns).square()
     if clip_range is not None:
         clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
@@ -222,9 +208,10 @@ def clip_fraction(
 
 
 def explained_variance(values: Tensor, returns: Tensor, response_mask: Tensor) -> Tensor:
-    """1 - Var(returns - values) / Var(returns) over real tokens: 1 is perfect, 0 is no better than
-    a constant.
-    """  # noqa: D205
+    """1 - Var(returns - values) / Var(returns) over real tokens.
+
+    1 is perfect, 0 is no better than a constant.
+    """
     keep = response_mask.bool()
     errors, truth = (returns - values)[keep], returns[keep]
     return 1 - errors.var(unbiased=False) / truth.var(unbiased=False).clamp(min=1e-8)

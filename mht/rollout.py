@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mht.data.examples import Example, collate_prompts
-from mht.errors import ModelError
+from mht.errors import DataError, ModelError
 from mht.sampling.decode import sample
 from mht.types import Rollout, Sample
 
@@ -36,9 +36,9 @@ def pad_token(tokenizer: PreTrainedTokenizerBase, ends: set[int]) -> int:
         ModelError: there is none, or it also ends responses: a response's own end would be taken
             for padding.
     """
-    pad = tokenizer.pad_token_id
+    pad, name = tokenizer.pad_token_id, tokenizer.pad_token
     if pad is None or pad in ends:
-        what = "no padding token" if pad is None else f"{tokenizer.pad_token!r} as padding and as EOS"
+        what = "no padding token" if pad is None else f"{name!r} as padding and as EOS"
         raise ModelError(
             f"the tokenizer has {what}: give it another one, "
             "mht.models.assets.set_pad(model, tokenizer)"
@@ -73,7 +73,12 @@ class Responder:
         return self.draw(*collate_prompts(examples, self.pad_id), generator)
 
     def draw(self, prompt_ids: Tensor, prompt_mask: Tensor, generator: torch.Generator) -> Rollout:
-        """One response for each row of left-padded prompts (B, P) with their mask (True = real)."""
+        """One response for each row of left-padded prompts (B, P) with their mask (True = real).
+
+        Raises:
+            DataError: a prompt is empty, or leaves no room for a response in the model's context.
+        """
+        self._check_lengths(prompt_mask.sum(1))
         device = self.model.device
         return sample(
             self.model,
@@ -86,26 +91,49 @@ class Responder:
             **self.decoding,
         )
 
+    def _check_lengths(self, lengths: Tensor) -> None:
+        """The prompts' numbers of tokens (B,) are ones that the model can continue."""
+        shortest, longest = int(lengths.min()), int(lengths.max())
+        if not shortest:
+            raise DataError(f"prompt {int(lengths.argmin())} of the batch has no token to continue")
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        wanted = self.decoding["response_tokens"]
+        if context is not None and longest + wanted > context:
+            raise DataError(
+                f"a prompt of {longest} tokens and response_tokens {wanted} do not fit the model's "
+                f"context of {context}: lower response_tokens, or shorten the prompts"
+            )
+
     def rebuild(self, prompt_ids: Tensor, response_ids: Tensor) -> Rollout:
-        """A rollout from token ids alone: what is PAD is padding, on either side of the prompt.
+        """A rollout from token ids alone.
 
         Args:
-            prompt_ids: (B, P) int64.
-            response_ids: (B, R) int64, right-padded.
+            prompt_ids: (B, P) int64; what is PAD is padding, on either side.
+            response_ids: (B, R) int64; each ends with its first EOS, or else with its last token
+                that is not PAD.
         """
         device = self.model.device
         prompts, responses = prompt_ids.to(device), response_ids.to(device)
-        prompt_mask, response_mask = prompts != self.pad_id, responses != self.pad_id
+        prompt_mask = prompts != self.pad_id
+        response_mask, ended = self._response_mask(responses)
         order = prompt_mask.int().argsort(dim=1, stable=True)  # padding to the left
         longest = max(int(response_mask.sum(1).max()), 1)
-        eos = torch.tensor(sorted(self.eos_ids), device=device)
         return Rollout(
             prompts.gather(1, order),
             prompt_mask.gather(1, order),
             responses[:, :longest],
             response_mask[:, :longest],
-            torch.isin(responses, eos).any(1),
+            ended,
         )
+
+    def _response_mask(self, responses: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, R) bool, True = a token of the response, and (B,) bool, True = ended by EOS."""
+        eos = torch.tensor(sorted(self.eos_ids), dtype=torch.long, device=responses.device)
+        column = torch.arange(responses.shape[1], device=responses.device)
+        ends = torch.isin(responses, eos)
+        last = torch.where(responses != self.pad_id, column, -1).amax(1)
+        last = torch.where(ends.any(1), ends.int().argmax(1), last)
+        return column <= last[:, None], ends.any(1)
 
     def samples(self, rollout: Rollout, examples: Sequence[Example]) -> list[Sample]:
         """The texts of a rollout, special tokens left out, with what the data says of each."""
@@ -114,9 +142,8 @@ class Responder:
             for row, keep in zip(rollout.response_ids, rollout.response_mask, strict=True)
         ]
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
-        return [
-            Sample(e.prompt, text, e.target, e.item) for e, text in zip(examples, texts, strict=True)
-        ]
+        pairs = zip(examples, texts, strict=True)
+        return [Sample(e.prompt, text, e.target, e.item) for e, text in pairs]
 
 
 def trimmed(rollout: Rollout) -> Rollout:

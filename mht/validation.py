@@ -9,7 +9,8 @@ import torch
 
 from mht.data.examples import Example, collate_sft
 from mht.losses import IGNORED, kl_estimate, token_logprobs
-from mht.models.policy import Policy, position_ids
+from mht.models.logits import logits_at, spread
+from mht.models.policy import Policy
 from mht.progress import track
 from mht.rollout import Responder
 from mht.types import Rollout, Sample
@@ -26,12 +27,12 @@ def generate(
     """Responses to all prompts, batch after batch, each batch seeded by itself."""
     batches = [examples[i : i + batch_size] for i in range(0, len(examples), batch_size)]
     answered = []
-    with track(batches, "generating") as bar:
-        for number, batch in enumerate(bar):
-            generator = torch.Generator(device=responder.model.device).manual_seed(seed + number)
-            rollout = responder.respond(batch, generator)
-            answered.append((rollout, responder.samples(rollout, batch)))
-            bar.figures(tokens=float(rollout.lengths.float().mean()))
+    bar = track(batches, "generating")
+    for number, batch in enumerate(bar):
+        generator = torch.Generator(device=responder.model.device).manual_seed(seed + number)
+        rollout = responder.respond(batch, generator)
+        answered.append((rollout, responder.samples(rollout, batch)))
+        bar.figures(tokens=float(rollout.lengths.float().mean()))
     return answered
 
 
@@ -48,16 +49,11 @@ def target_nll(
         ids, mask, labels = (
             batch[key].to(model.device) for key in ("input_ids", "attention_mask", "labels")
         )
-        keep = int((labels != IGNORED).any(0).sum())
-        logits = model(
-            input_ids=ids[:, :-1],
-            attention_mask=mask[:, :-1],
-            position_ids=position_ids(mask[:, :-1].bool()),
-            use_cache=False,
-            logits_to_keep=keep,
-        ).logits
-        learnt = labels[:, -keep:] != IGNORED
-        logprobs = token_logprobs(logits, ids[:, -keep:]) * learnt
+        learnt = labels[:, 1:] != IGNORED
+        learnt = learnt[:, int(learnt.any(0).int().argmax()) :]
+        logits, _ = logits_at(model, learnt, ids[:, :-1], mask[:, :-1].bool())
+        tokens = ids[:, -learnt.shape[1] :][learnt]
+        logprobs = spread(token_logprobs(logits, tokens), learnt)
         nats += (-logprobs.sum(1)).tolist()
         counts += learnt.sum(1).float().tolist()
     return nats, counts

@@ -24,7 +24,7 @@ def main(config: Config, run: Run) -> None:
     """Write metrics/benchmark.json, the tables, the plots and the report."""
     wanted = config.benchmark
     comparison = compare(
-        steps(config),
+        config.optimizer_steps,
         metrics=wanted.metrics,
         samples=wanted.samples,
         baseline=wanted.baseline,
@@ -37,17 +37,6 @@ def main(config: Config, run: Run) -> None:
     for path in ("metrics/benchmark.json", "metrics/benchmark_differences.json"):
         run.artifact(path)
     run.artifact("reports/benchmark")
-
-
-def steps(config: Config) -> dict[str, int]:
-    """Optimiser steps of each variant, those of the SFT that it starts from included."""
-    sft, baselines = config.sft.steps, config.baselines
-    return {
-        "base": 0,
-        "sft_only": sft + baselines.sft_only.optimizer_steps,
-        "ppo_only": baselines.ppo_only.optimizer_steps,
-        "hybrid": sft + config.ppo.optimizer_steps,
-    }
 
 
 def show(comparison: Comparison) -> None:

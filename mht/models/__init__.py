@@ -1,0 +1,1 @@
+"""Causal language models with what PPO adds to them, and the classifier for rewards."""

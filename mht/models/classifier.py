@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from mht.data.order import bucketed
 from mht.errors import DataError, ModelError
 from mht.progress import track
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 LABELS = {0: "negative", 1: "positive"}
 BINS = 10
-POOL = 16  # batches whose texts are sorted by length together
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,27 @@ def load_encoder(folder: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     Raises:
         ModelError: the folder holds no encoder.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     names = {"id2label": LABELS, "label2id": {name: i for i, name in LABELS.items()}}
     try:
         model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, **names)
-        return model, AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"reward_model.encoder: {folder} holds no encoder ({error})") from None
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"reward_model.encoder: {folder} holds no encoder ({reason})") from None
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"reward_model.encoder: the tokenizer of {folder} has no padding token")
+    return model, tokenizer
+
+
+def _check_fits(model: PreTrainedModel, config: RewardModelConfig) -> None:
+    room = getattr(model.config, "max_position_embeddings", None)
+    if room is not None and config.max_tokens > room:
+        raise ModelError(
+            f"reward_model.max_tokens: {config.max_tokens} is more than the encoder's {room}"
+        )
 
 
 def train_classifier(
@@ -88,11 +101,15 @@ def train_classifier(
         seed: of the new head and the order of the texts.
         device: where to train.
         log: called with each step's loss.
+
+    Raises:
+        ModelError: the folder holds no encoder, or not one that these settings fit.
     """
     from transformers import get_scheduler
 
     torch.manual_seed(seed)
     model, tokenizer = load_encoder(folder)
+    _check_fits(model, config)
     model.to(device).eval()  # without dropout
     _freeze(model, config)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -120,7 +137,7 @@ def _freeze(model: PreTrainedModel, config: RewardModelConfig) -> None:
     wanted = config.num_layers_unfrozen
     if wanted == "all":
         return
-    layers = model.base_model.encoder.layer
+    layers = _encoder_layers(model)
     if wanted > len(layers):
         raise ModelError(
             f"reward_model.num_layers_unfrozen: {wanted} is more than the encoder's {len(layers)}"
@@ -132,25 +149,28 @@ def _freeze(model: PreTrainedModel, config: RewardModelConfig) -> None:
         model.base_model.pooler.requires_grad_(True)
 
 
+def _encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    count = model.config.num_hidden_layers
+    for module in model.base_model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise ModelError(
+        f"reward_model.num_layers_unfrozen: {type(model).__name__} has no list of {count} layers; "
+        "set it to 'all'"
+    )
+
+
 def _batches(
     rated: Rated, tokenizer: PreTrainedTokenizerBase, config: RewardModelConfig, seed: int
 ) -> Iterator[tuple[Any, Tensor]]:
-    """Shuffled batches of texts of like length, which need little padding."""
     shuffle = torch.Generator().manual_seed(seed)
-    pool = POOL * config.batch_size
+    lengths = [len(text) for text in rated.texts]
     for _ in range(config.epochs):
-        order = torch.randperm(len(rated.texts), generator=shuffle)
-        batches = [
-            batch
-            for part in order.split(pool)
-            for batch in torch.tensor(
-                sorted(part.tolist(), key=lambda i: len(rated.texts[i]))
-            ).split(config.batch_size)
-        ]
-        for k in torch.randperm(len(batches), generator=shuffle).tolist():
-            texts = [rated.texts[i] for i in batches[k]]
-            labels = torch.tensor([rated.labels[i] for i in batches[k]])
-            yield _encode(tokenizer, texts, config.max_tokens), labels
+        order = bucketed(lengths, config.batch_size, shuffle)
+        for start in range(0, len(order), config.batch_size):
+            batch = order[start : start + config.batch_size]
+            labels = torch.tensor([rated.labels[i] for i in batch])
+            yield _encode(tokenizer, [rated.texts[i] for i in batch], config.max_tokens), labels
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> Any:

@@ -26,7 +26,8 @@ def resolve_device(name: str = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"base.device: {name!r} can't be used here ({reason}); try 'auto'") from None
+        problem = f"{name!r} can't be used here ({reason})"
+        raise ModelError(f"base.device: {problem}; try 'auto'") from None
     return device
 
 
@@ -50,6 +51,7 @@ def load_causal_lm(
     Raises:
         ModelError: it is no model, or it can't be reached.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -57,7 +59,7 @@ def load_causal_lm(
         model = AutoModelForCausalLM.from_pretrained(
             str(name), dtype=getattr(torch, dtype), **options
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _not_a_model(name, error) from None
     return model.to(device).eval()
 

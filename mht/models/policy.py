@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mht.losses import entropy, token_logprobs
+from mht.models.logits import response_logits, spread
 from mht.models.trunk import Trunk, freeze_below, frozen_copy
 from mht.types import Rollout
 
@@ -52,10 +53,9 @@ class Policy:
     def __init__(self, model: PreTrainedModel, num_layers_unfrozen: int | Literal["all"] = "all"):
         self.model = model
         self.trunk = Trunk(freeze_below(model, num_layers_unfrozen))
-        self._head_input: Tensor  # (B, R, H) of the last forward
         self.reference = frozen_copy(model)
-        model.get_output_embeddings().register_forward_pre_hook(self._remember_head_input)
-        self.value_head = nn.Linear(model.config.get_text_config().hidden_size, 1, device=model.device)
+        width = model.config.get_text_config().hidden_size
+        self.value_head = nn.Linear(width, 1, device=model.device)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
 
@@ -72,18 +72,22 @@ class Policy:
     def score(
         self, rollout: Rollout, *, temperature: float = 1.0, with_entropy: bool = False
     ) -> TokenScores:
-        """Log-probabilities and values of the response tokens, with gradients.
+        """Log-probabilities and values of the response tokens, with gradients; 0 at padding.
 
         Args:
             rollout: prompts and responses.
             temperature: divides the logits.
             with_entropy: also the entropy of each token's distribution.
         """
-        logits = self._response_logits(self.model, rollout)
+        mask = rollout.response_mask
+        with self.trunk.replay(rollout.trunk):
+            logits, hidden = response_logits(self.model, rollout)
+        logprobs = token_logprobs(logits, rollout.response_ids[mask], temperature)
+        values = self.value_head(hidden.float()).squeeze(-1)
         return TokenScores(
-            token_logprobs(logits, rollout.response_ids, temperature),
-            self.value_head(self._head_input.float()).squeeze(-1),
-            entropy(logits, temperature) if with_entropy else None,
+            spread(logprobs, mask),
+            spread(values, mask),
+            spread(entropy(logits, temperature), mask) if with_entropy else None,
         )
 
     @torch.no_grad()
@@ -91,29 +95,16 @@ class Policy:
         """The rollout with the frozen layers' output in it, if there are any."""
         if rollout.trunk is not None or not self.trunk.exists:
             return rollout
-        self._response_logits(self.model, rollout)
+        response_logits(self.model, rollout)
         return replace(rollout, trunk=self.trunk.output)
 
     @torch.no_grad()
     def ref_logprobs(self, rollout: Rollout, *, temperature: float = 1.0) -> Tensor:
-        """(B, R) log-probabilities of the response tokens under the frozen reference."""
-        logits = self._response_logits(self.reference, rollout)
-        return token_logprobs(logits, rollout.response_ids, temperature)
-
-    def _response_logits(self, model: nn.Module, rollout: Rollout) -> Tensor:
-        """(B, R, V): the logits that predict each response token; the last token is not fed."""
-        mask = rollout.attention_mask[:, :-1]
+        """(B, R) log-probabilities of the response tokens under the reference; 0 at padding."""
+        mask = rollout.response_mask
         with self.trunk.replay(rollout.trunk):
-            return model(
-                input_ids=rollout.input_ids[:, :-1],
-                attention_mask=mask,
-                position_ids=position_ids(mask),
-                use_cache=False,
-                logits_to_keep=rollout.response_ids.shape[1],
-            ).logits
-
-    def _remember_head_input(self, _: nn.Module, args: tuple[Tensor, ...]) -> None:
-        self._head_input = args[0]
+            logits, _ = response_logits(self.reference, rollout)
+        return spread(token_logprobs(logits, rollout.response_ids[mask], temperature), mask)
 
     def save(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write the model in the Hugging Face layout, its tokenizer and the value head."""
@@ -133,12 +124,3 @@ class Policy:
             return False
         self.value_head.load_state_dict(load_file(file))
         return True
-
-
-def position_ids(attention_mask: Tensor) -> Tensor:
-    """(B, T) positions that count real tokens only, so left padding shifts nothing.
-
-    >>> position_ids(torch.tensor([[False, True, True]])).tolist()
-    [[0, 0, 1]]
-    """
-    return (attention_mask.long().cumsum(1) - 1).clamp(min=0)

@@ -29,8 +29,8 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
     raise ModelError(
-        f"model.num_layers_unfrozen: {type(model).__name__} has no list of {count} layers to freeze; "
-        "set it to 'all'"
+        f"model.num_layers_unfrozen: {type(model).__name__} has no list of {count} layers to "
+        "freeze; set it to 'all'"
     )
 
 
@@ -41,15 +41,15 @@ def freeze_below(model: nn.Module, num_layers_unfrozen: int | Literal["all"]) ->
         The frozen layers, bottom first; none for "all".
 
     Raises:
-        ModelError: more layers asked for than there are.
+        ModelError: more layers asked for than there are, or none.
     """
     if num_layers_unfrozen == "all":
         return []
     layers = decoder_layers(model)
-    if num_layers_unfrozen > len(layers):
+    if not 1 <= num_layers_unfrozen <= len(layers):
         raise ModelError(
-            f"model.num_layers_unfrozen: {num_layers_unfrozen} is more than the model's "
-            f"{len(layers)} layers; set at most {len(layers)}, or 'all'"
+            f"model.num_layers_unfrozen: {num_layers_unfrozen} does not fit the model's "
+            f"{len(layers)} layers; set 1 to {len(layers)}, or 'all'"
         )
     model.requires_grad_(False)
     top = list(layers)[len(layers) - num_layers_unfrozen :]
@@ -61,7 +61,8 @@ def freeze_below(model: nn.Module, num_layers_unfrozen: int | Literal["all"]) ->
 def _final_norms(model: nn.Module, layers: nn.ModuleList) -> list[nn.Module]:
     """Norms that stand beside the list of layers: those that its output goes through."""
     owner = next(m for m in model.modules() if any(child is layers for child in m.children()))
-    return [m for m in owner.children() if "norm" in type(m).__name__.lower()]
+    norms = {n: m for n, m in owner.named_children() if "norm" in type(m).__name__.lower()}
+    return [m for name, m in norms.items() if "emb" not in name]  # BLOOM has one below the layers
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mht.losses import token_logprobs
-from mht.models.policy import position_ids
+from mht.models.logits import position_ids
 from mht.models.trunk import Trunk
 from mht.types import Rollout
 
@@ -53,7 +53,17 @@ def draw(
     if temperature == 0:
         return logits.argmax(-1)
     shaped = truncate_logits(logits / temperature, top_k=top_k, top_p=top_p)
-    return torch.multinomial(shaped.softmax(-1), 1, generator=generator).squeeze(1)
+    return _inverse_cdf(shaped.softmax(-1), generator)
+
+
+def _inverse_cdf(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
+    """(B,) draws from (B, V) probabilities; one random number a row, not one a token.
+
+    On a CPU this takes a fraction of the time of `torch.multinomial` at vocabulary size.
+    """
+    cdf = probabilities.cumsum(-1, dtype=torch.float64)
+    u = torch.rand(len(cdf), 1, dtype=torch.float64, device=cdf.device, generator=generator)
+    return torch.searchsorted(cdf, u * cdf[:, -1:], right=True).squeeze(1)
 
 
 @torch.no_grad()
@@ -99,27 +109,29 @@ def sample(
     logprobs = torch.zeros(batch, response_tokens, device=device)
     lengths = torch.zeros(batch, dtype=torch.long, device=device)
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
-    eos = torch.tensor(sorted(eos_ids), device=device)
+    eos = torch.tensor(sorted(eos_ids), dtype=torch.long, device=device)
 
     kept: list[Tensor] = []  # the trunk's output, (B, P, H) and then (B, 1, H) for each step
     rows = torch.arange(batch, device=device)  # those still being written
     cache = DynamicCache(config=model.config)
     tokens, mask, positions = prompt_ids, prompt_mask, position_ids(prompt_mask)
     for t in range(response_tokens):
-        logits = model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1].float()
-        if trunk is not None and trunk.exists:
+        logits = (
+            model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            .logits[:, -1]
+            .float()
+        )
+        if trunk is not None and trunk.output is not None:
             new = trunk.output.new_zeros(batch, *trunk.output.shape[1:])
             kept.append(new.index_copy_(0, rows, trunk.output))
-        drawn = draw(
-            logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
-        )
+        drawn = draw(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
         responses[rows, t] = drawn
         logprobs[rows, t] = token_logprobs(logits, drawn, temperature or 1.0)
         lengths[rows] = t + 1

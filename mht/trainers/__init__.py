@@ -1,0 +1,1 @@
+"""What changes weights: the SFT and PPO steps, their optimiser, and the loop over both."""

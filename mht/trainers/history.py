@@ -31,7 +31,8 @@ class History:
     def last(self, phase: str, over: int = 1) -> dict[str, float]:
         """Means over the last rows of a phase, without times: what a stage's metrics file holds."""
         rows = [row for _, row in self._of(phase)][-over:]
-        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}
+        names = rows[0] if rows else ()
+        return {name: sum(row[name] for row in rows) / len(rows) for name in names}
 
     def write(self, folder: str | Path) -> None:
         """One csv per phase that had steps: ``step`` and every figure that is not a time."""

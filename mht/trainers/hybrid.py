@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from mht.config import HybridConfig, OptimizerConfig, SchedulerConfig
 from mht.data.examples import Example, collate_sft
-from mht.errors import UserError
+from mht.errors import ConfigError, UserError
 from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.policy import Policy
 from mht.progress import track
@@ -79,17 +80,16 @@ class HybridTrainer:
     ):
         config = config or HybridConfig(cycles=0, sft_steps_per_cycle=0, ppo_steps_per_cycle=0)
         self.config = _with_batch_size(config, batch_size)
-        self.lr = lrate or config.lr
+        self.lr = config.lr if lrate is None else lrate
         torch.manual_seed(seed)
-        loaded = isinstance(base_model_name, torch.nn.Module)
         model = (
-            base_model_name.to(resolve_device(device)).eval()
-            if loaded
-            else load_causal_lm(base_model_name, dtype=dtype, device=resolve_device(device))
+            load_causal_lm(base_model_name, dtype=dtype, device=resolve_device(device))
+            if isinstance(base_model_name, str | Path)
+            else base_model_name.to(resolve_device(device)).eval()
         )
         self.tokenizer = tokenizer or load_tokenizer(model.name_or_path)
         self.policy = Policy(model, num_layers_unfrozen)
-        if not loaded:
+        if isinstance(base_model_name, str | Path):
             self.policy.load_value_head(base_model_name)
         decoding = {
             "response_tokens": config.response_tokens,
@@ -101,8 +101,11 @@ class HybridTrainer:
         self.updater = self._make_updater(optimizer_config, scheduler_config)
         minibatches = torch.Generator().manual_seed(seed + 1)
         self.ppo = PPO(self.policy, self.updater, self.config, minibatches)
-        self.sft_data = Cursor(train_data, seed + 1000) if train_data else None
-        self.ppo_data = Cursor(train_data, seed + 2000) if train_data else None
+        self.sft_data = self.ppo_data = None
+        if train_data:
+            sft_size = self.config.sft_batch_size
+            self.sft_data = Cursor(train_data, seed + 1000, batch_size=sft_size, length=_length)
+            self.ppo_data = Cursor(train_data, seed + 2000)
         self.step = 0
         self._sampled: Rollout | None = None
 
@@ -133,7 +136,7 @@ class HybridTrainer:
         """
         plan = self.config.plan if plan is None else plan
         log = log or (lambda stats, step: None)
-        with track((), "training", total=sum(map(sum, plan))) as bar:
+        with track(range(sum(map(sum, plan))), "training") as bar:
             for cycle in range(len(plan) + 1):
                 for stats in self.steps(*plan[cycle - 1]) if cycle else ():
                     self.step += 1
@@ -193,16 +196,18 @@ class HybridTrainer:
             raise UserError("PPO steps need a reward: give HybridTrainer a reward_fn")
         if isinstance(self.reward, Reward):
             return self.reward.evaluate(samples)
+        score = self.reward
         return Scored(
-            [float(self.reward(s.response, s.target, prompt=s.prompt, item=s.item)) for s in samples]
+            [float(score(s.response, s.target, prompt=s.prompt, item=s.item)) for s in samples]
         )
 
     # -- single steps -----------------------------------------------------------------------
 
     @property
     def _sft_lr(self) -> float:
-        scale = 1.0 if self.config.sft_lr is None else self.config.sft_lr / self.config.lr
-        return self.updater.lr * scale
+        if self.config.sft_lr is None or not self.updater.peak_lr:
+            return self.updater.lr
+        return self.updater.lr / self.updater.peak_lr * self.config.sft_lr
 
     def sft_step(self, batch: Mapping[str, Tensor]) -> float:
         """One SFT step.
@@ -228,17 +233,23 @@ class HybridTrainer:
         Returns:
             (B, R) int64, right-padded with PAD, EOS included.
         """
-        ids = input_ids
-        if attention_mask is not None:
-            ids = ids.masked_fill(~attention_mask.bool(), self.responder.pad_id)
-        empty = ids.new_full((len(ids), 1), self.responder.pad_id)
-        prompts = self.responder.rebuild(ids, empty)
+        empty = input_ids.new_full((len(input_ids), 1), self.responder.pad_id)
+        prompts = self.responder.rebuild(self._with_pad(input_ids, attention_mask), empty)
         rollout = self.responder.draw(prompts.prompt_ids, prompts.prompt_mask, self.generator)
         self._sampled = rollout
         return rollout.response_ids
 
+    def _with_pad(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        if attention_mask is None:
+            return ids
+        return ids.masked_fill(~attention_mask.bool(), self.responder.pad_id)
+
     def ppo_step(
-        self, input_ids: Tensor, response_ids: Tensor, rewards: Sequence[float] | Tensor
+        self,
+        input_ids: Tensor,
+        response_ids: Tensor,
+        rewards: Sequence[float] | Tensor,
+        attention_mask: Tensor | None = None,
     ) -> Stats:
         """One PPO step on given responses.
 
@@ -246,16 +257,19 @@ class HybridTrainer:
             input_ids: (B, P) int64 prompts, PAD on either side.
             response_ids: (B, R) int64 responses to them, right-padded.
             rewards: B scores, one per response.
+            attention_mask: (B, P) of the prompts, 1 = a real token; None takes what is not PAD.
 
         Returns:
             The step's figures, keys ``group/name``.
         """
-        rollout = self.responder.rebuild(input_ids, response_ids)
-        known = self._sampled
-        if known is not None and _same(known.response_ids, rollout.response_ids):
-            if _same(known.prompt_ids, rollout.prompt_ids):
-                rollout = known  # with its sampled logprobs and the trunk's output
-        self._sampled = None
+        rollout = self.responder.rebuild(self._with_pad(input_ids, attention_mask), response_ids)
+        known, self._sampled = self._sampled, None
+        if (
+            known is not None
+            and _same(known.response_ids, response_ids.to(self.policy.device))
+            and _same(known.prompt_ids, rollout.prompt_ids)
+        ):
+            rollout = known  # with its sampled logprobs and the trunk's output
         return self.ppo.step(rollout, [float(r) for r in rewards])
 
     def save(self, folder: str | Path) -> None:
@@ -263,9 +277,15 @@ class HybridTrainer:
         self.policy.save(folder, self.tokenizer)
 
 
+def _length(example: Example) -> int:
+    return len(example.prompt_ids) + len(example.target_ids)
+
+
 def _with_batch_size(config: HybridConfig, batch_size: int | None) -> HybridConfig:
     if batch_size is None:
         return config
+    if batch_size < 1:
+        raise ConfigError([f"batch_size: should be at least 1, got {batch_size}"])
     minibatch = config.minibatch_size
     changed = {
         "batch_size": batch_size,
@@ -285,17 +305,13 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 def _text_stats(samples: Sequence[Sample], scored: Scored) -> Stats:
     """Means of every reward node, and the share of distinct word pairs in the batch."""
-    pairs = [pair for s in samples for pair in _pairs(s.response.split())]
+    pairs = [pair for s in samples for pair in pairwise(s.response.split())]
     means = {
         f"reward/{name.removeprefix('reward.')}": sum(values) / len(values)
         for name, values in scored.components.items()
         if name != "reward"
     }
     return means | {"response/distinct_2": len(set(pairs)) / max(len(pairs), 1)}
-
-
-def _pairs(words: list[str]) -> list[tuple[str, str]]:
-    return list(zip(words, words[1:], strict=False))
 
 
 def _headline(stats: Stats) -> Stats:

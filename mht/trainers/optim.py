@@ -1,18 +1,20 @@
-"""Optimisers and learning-rate schedules by name, and the one optimiser step that all phases use."""
+"""Optimisers and learning-rate schedules by name, and the optimiser step that all phases share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mht.component import build
 from mht.config import OptimizerConfig, SchedulerConfig
-from mht.errors import MissingPackage
+from mht.errors import ConfigError, MissingPackage, UserError
 
+N = TypeVar("N", int, float)
 ALIASES = {
     "optimizer": "type",
     "scheduler": "type",
@@ -21,6 +23,11 @@ ALIASES = {
     "lrate": "lr",
     "learning_rate": "lr",
 }
+DECAYING = ("linear", "cosine", "polynomial")
+
+
+class Diverged(UserError, FloatingPointError):
+    """The loss or its gradients are not finite any more."""
 
 
 def make_optimizer(
@@ -42,7 +49,7 @@ def make_optimizer(
     """
     if not isinstance(config, OptimizerConfig):
         options = _plain(config)
-        lr = float(options.pop("lr", lr))
+        lr = _number("optimizer.lr", options.pop("lr", lr), float)
         config = build(OptimizerConfig, options, path="optimizer")
     kind, decay = config.type, {"lr": lr, "weight_decay": config.weight_decay}
     betas = {"betas": (config.betas[0], config.betas[1]), "eps": config.eps}
@@ -76,7 +83,7 @@ def make_scheduler(
         training_steps: optimiser steps until a decaying rate is 0; one in ``config`` wins.
 
     Raises:
-        ConfigError: an unknown name or option.
+        ConfigError: an unknown name or option, or a decaying rate without a number of steps.
     """
     from transformers import get_scheduler
 
@@ -84,6 +91,11 @@ def make_scheduler(
         options = _plain(config)
         training_steps = options.pop("training_steps", training_steps)
         config = build(SchedulerConfig, options, path="scheduler")
+    if training_steps is not None:
+        training_steps = _number("scheduler.training_steps", training_steps, int)
+    elif config.type in DECAYING:
+        problem = f"scheduler.training_steps: {config.type} needs it: over how many steps it falls"
+        raise ConfigError([problem])
     return get_scheduler(
         config.type,
         optimizer,
@@ -96,6 +108,16 @@ def _plain(config: Mapping[str, Any] | None) -> dict[str, Any]:
     """Options in lower case under this project's names."""
     lowered = {str(key).lower(): value for key, value in (config or {}).items()}
     return {ALIASES.get(key, key): value for key, value in lowered.items()}
+
+
+def _number(path: str, value: Any, kind: Callable[[Any], N]) -> N:
+    try:
+        number = kind(value)
+    except (TypeError, ValueError):
+        raise ConfigError([f"{path}: should be a number, got {value!r}"]) from None
+    if not (math.isfinite(number) and number >= 0):
+        raise ConfigError([f"{path}: should be a finite number, 0 or more, got {value!r}"])
+    return number
 
 
 class Updater:
@@ -124,6 +146,11 @@ class Updater:
         """The schedule's rate for the next step."""
         return self.optimizer.param_groups[0]["lr"]
 
+    @property
+    def peak_lr(self) -> float:
+        """The rate that the schedule's share is taken of."""
+        return self.optimizer.param_groups[0]["initial_lr"]
+
     def step(self, loss: Tensor, lr_scale: float = 1.0) -> float:
         """One optimiser step down the loss, at the schedule's rate times ``lr_scale``.
 
@@ -131,13 +158,13 @@ class Updater:
             The gradients' norm before clipping.
 
         Raises:
-            FloatingPointError: the loss or its gradients are not finite; nothing was changed.
+            Diverged: the loss or its gradients are not finite; nothing was changed.
         """
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
         if not torch.isfinite(loss) or norm != norm or norm == float("inf"):
-            raise FloatingPointError(
+            raise Diverged(
                 f"the loss is {loss.item()} and its gradients' norm {norm}: training has diverged; "
                 "lower the learning rate"
             )

@@ -8,6 +8,7 @@ that was sampled from, which the first minibatch of each rollout proves.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mht.config import HybridConfig
+from mht.errors import UserError
 from mht.losses import (
     AdaptiveKL,
     FixedKL,
@@ -31,11 +33,16 @@ from mht.losses import (
     whiten,
 )
 from mht.models.policy import Policy, TokenScores
+from mht.rewards import RewardError
 from mht.rollout import trimmed
 from mht.trainers.optim import Updater
 from mht.types import Rollout
 
 Stats = dict[str, float]
+
+
+class RatioError(UserError, RuntimeError):
+    """What is trained is not the distribution that was sampled from."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +82,14 @@ class RunningStd:
         self.count, self.mean, self.spread = 0, 0.0, 0.0
 
     def update(self, scores: Tensor) -> float:
-        """Take the scores in; the standard deviation, at least 1e-4."""
+        """Take the scores in; the standard deviation, or 1 while they are all alike."""
         for score in scores.tolist():
             self.count += 1
             before = score - self.mean
             self.mean += before / self.count
             self.spread += before * (score - self.mean)
-        return max((self.spread / max(self.count - 1, 1)) ** 0.5, 1e-4)
+        std = (self.spread / max(self.count - 1, 1)) ** 0.5
+        return std if std > 1e-4 else 1.0
 
 
 class PPO:
@@ -118,9 +126,15 @@ class PPO:
             Everything worth a curve, keys ``group/name``.
 
         Raises:
-            RuntimeError: the first minibatch shows that the logprobs being trained are not those
+            RewardError: the scores are not one finite number for each response.
+            RatioError: the first minibatch shows that the logprobs being trained are not those
                 of the distribution that was sampled.
         """
+        if len(scores) != len(rollout) or not all(map(math.isfinite, scores)):
+            raise RewardError(
+                f"a PPO step needs a finite score for each of {len(rollout)} responses, got "
+                f"{len(scores)} scores: {list(scores)!r:.80}"
+            )
         began = time.perf_counter()
         experience, stats = self.assess(rollout, torch.tensor(scores, dtype=torch.float32))
         stats["time/assess_s"] = time.perf_counter() - began
@@ -198,9 +212,7 @@ class PPO:
 
     def _loss(self, m: Experience, *, is_first: bool) -> tuple[Tensor, Stats]:
         c, mask = self.config, m.rollout.response_mask
-        new = self.policy.score(
-            m.rollout, temperature=c.temperature, with_entropy=c.ent_coef > 0
-        )
+        new = self.policy.score(m.rollout, temperature=c.temperature, with_entropy=c.ent_coef > 0)
         if is_first:
             self._check_ratio(new.logprobs.detach(), m.old_logprobs, mask, "first minibatch's old")
         pg_loss = policy_loss(
@@ -231,9 +243,7 @@ class PPO:
             "value/loss": float(vf_loss),
             "policy/approx_kl_nats": float(masked_mean(approx_kl, mask)),
             "policy/clipfrac": float(
-                clip_fraction(
-                    new.logprobs, m.old_logprobs, mask, clip_range=self.config.clip_range
-                )
+                clip_fraction(new.logprobs, m.old_logprobs, mask, clip_range=self.config.clip_range)
             ),
             "policy/ratio_max": float(torch.where(mask, ratio, 1.0).max()),
         }
@@ -244,11 +254,11 @@ class PPO:
             return
         worst = float(torch.where(mask, torch.exp(new - old) - 1, 0.0).abs().max())
         if not worst <= self.config.ratio_tolerance:
-            raise RuntimeError(
+            raise RatioError(
                 f"PPO: max |ratio - 1| to the {which} logprobs is {worst:.3g} before any update, "
                 f"over ppo.ratio_tolerance {self.config.ratio_tolerance:g}: the policy is scored "
-                "under another distribution than it was sampled from (a changed temperature, mask, "
-                "padding or dtype)"
+                "under another distribution than it was sampled from (a changed temperature, mask "
+                "or padding, a training step in between; 16-bit weights need a higher tolerance)"
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -259,4 +269,3 @@ class PPO:
         """Put back what `state_dict` gave."""
         self.kl_control.value = state["kl_coef"]
         vars(self.running_std).update(state["running_std"])
-

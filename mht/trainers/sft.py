@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
+from torch.nn import functional
 
-from mht.losses import IGNORED, sft_loss
-from mht.models.policy import position_ids
+from mht.losses import IGNORED
+from mht.models.logits import logits_at
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 def batch_loss(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
-    """The loss of one batch; logits are computed from the first labelled position on.
+    """The loss of one batch; logits are computed for the labelled tokens only.
 
     Args:
         model: a causal LM.
@@ -31,15 +32,10 @@ def batch_loss(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
     ids, mask, labels = (
         batch[key].to(model.device) for key in ("input_ids", "attention_mask", "labels")
     )
-    learnt = (labels[:, 1:] != IGNORED).any(0)
+    # a token whose predecessor is padding has nothing to be predicted from
+    learnt = (labels[:, 1:] != IGNORED) & mask[:, :-1].bool()
     if not learnt.any():
         raise ValueError("the batch has no label to learn: every one is -100 or stands first")
-    first = int(learnt.int().argmax())  # the logits here predict the first label
-    logits = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=position_ids(mask.bool()),
-        use_cache=False,
-        logits_to_keep=ids.shape[1] - first,
-    ).logits
-    return sft_loss(logits, labels[:, first:])
+    first = int(learnt.any(0).int().argmax())  # the logits here predict the first label
+    logits, _ = logits_at(model, learnt[:, first:], ids[:, :-1], mask[:, :-1].bool())
+    return functional.cross_entropy(logits.float(), labels[:, 1:][learnt])

@@ -1,0 +1,76 @@
+"""Logits where they are needed only: the vocabulary product is the dearest part of a small model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from mht.types import Rollout
+
+
+def position_ids(attention_mask: Tensor) -> Tensor:
+    """(B, T) positions that count real tokens only, so left padding shifts nothing.
+
+    >>> import torch
+    >>> position_ids(torch.tensor([[False, True, True]])).tolist()
+    [[0, 0, 1]]
+    """
+    return (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def logits_at(
+    model: PreTrainedModel, wanted: Tensor, input_ids: Tensor, attention_mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Run a causal LM and compute logits at some of its last positions.
+
+    Args:
+        model: any causal LM of transformers; its own forward runs, with its head fed less.
+        wanted: (B, K) bool over the last K positions, True = compute logits here.
+        input_ids: (B, T) int64.
+        attention_mask: (B, T) bool, True = a real token.
+
+    Returns:
+        logits (N, V) and the hidden states under them (N, H), for the N wanted positions in
+        row-major order.
+    """
+    picked: list[Tensor] = []
+
+    def pick(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        picked.append(args[0][wanted])
+        return (picked[0], *args[1:])
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(pick)
+    try:
+        logits = model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids(attention_mask),
+            use_cache=False,
+            logits_to_keep=wanted.shape[1],
+        ).logits
+    finally:
+        hook.remove()
+    return logits, picked[0]
+
+
+def response_logits(model: PreTrainedModel, rollout: Rollout) -> tuple[Tensor, Tensor]:
+    """Logits (N, V) that predict each of the N real response tokens, and the hidden states (N, H).
+
+    The last token of the longest response predicts nothing and is not fed.
+    """
+    ids, mask = rollout.input_ids[:, :-1], rollout.attention_mask[:, :-1]
+    return logits_at(model, rollout.response_mask, ids, mask)
+
+
+def spread(values: Tensor, mask: Tensor) -> Tensor:
+    """The (N,) values at the True places of the mask, 0 elsewhere; gradients pass through.
+
+    >>> import torch
+    >>> spread(torch.tensor([1.0, 2.0]), torch.tensor([[True, False, True]])).tolist()
+    [[1.0, 0.0, 2.0]]
+    """
+    return values.new_zeros(mask.shape).masked_scatter(mask, values)

@@ -1,0 +1,452 @@
+"""The whole pipeline by real `dvc repro` and MLflow: what it leaves, what reruns it, experiments."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from pipeline_fixtures import ROOT, STAGES, Clone
+
+pytest_plugins = ["pipeline_fixtures"]
+
+EVALUATIONS = {name for name in STAGES if name.startswith("evaluate")}
+TRAINERS = {"sft", "ppo", "baseline@sft_only", "baseline@ppo_only"}
+MEASURED = EVALUATIONS | {"benchmark"}
+AFTER_TRAINERS = MEASURED - {"evaluate_baseline@base"}
+VARIANTS = {"base", "sft_only", "ppo_only", "hybrid"}
+METRICS = {
+    "p_positive", "vader", "response_length", "distinct_2", "kl_nats", "perplexity_human",
+}  # fmt: skip
+
+
+def ran(output: str) -> list[str]:
+    """The stages that a `dvc repro` says it ran."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+# What one `dvc repro` leaves.
+
+
+def test_every_stage_ran_once(finished):
+    assert sorted(ran(finished.first)) == sorted(STAGES)
+
+
+def test_every_output_exists(finished):
+    lock = finished.lock()
+    assert lock.keys() == STAGES
+    for stage in lock.values():
+        for out in stage["outs"]:
+            assert (finished.path / out["path"]).exists(), out["path"]
+
+
+def test_a_second_repro_runs_nothing_and_logs_nothing(finished):
+    assert ran(finished.second) == []
+    assert finished.second.count("didn't change, skipping") == len(STAGES)
+    assert "up to date" in finished.second
+    assert finished.added == ""
+    assert finished.second_s < 20, "seconds even on a busy machine"
+
+
+def test_git_sees_no_outputs(finished):
+    assert finished.left == ""
+    tracked = finished.run("git", "ls-files").stdout.splitlines()
+    outputs = [f for f in tracked if f.startswith(("models/", "data/raw", "data/prep", "reports/"))]
+    assert outputs == []
+    assert "dvc.lock" in tracked and "metrics/benchmark.json" in tracked
+    assert not any(f.startswith(("mlflow.db", "mlartifacts/")) for f in tracked)
+
+
+@pytest.mark.parametrize("name", ["hybrid", "sft", "sft_only", "ppo_only"])
+def test_models_load_anywhere(finished, name):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = finished.path / "models" / name
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer("the film was", return_tensors="pt")
+    answer = model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    assert answer.shape[1] <= inputs["input_ids"].shape[1] + 2
+    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
+    before = AutoModelForCausalLM.from_pretrained(finished.path / "models/base").state_dict()
+    after = model.state_dict()
+    changed = {key for key, weight in before.items() if not torch.equal(weight, after[key])}
+    assert changed and all("layers.1." in key or key == "model.norm.weight" for key in changed)
+
+
+@pytest.mark.parametrize("name", ["hybrid", "ppo_only"])
+def test_the_value_head_is_saved_with_the_policy(finished, name):
+    from safetensors.numpy import load_file
+
+    head = load_file(finished.path / "models" / name / "value_head.safetensors")
+    assert any(array.any() for array in head.values()), "all zeros: it has not trained"
+    assert not (finished.path / "models/sft/value_head.safetensors").exists()
+
+
+def test_the_benchmark_compares_the_four_variants(finished):
+    table = finished.json("metrics/benchmark.json")
+    assert table.keys() == VARIANTS
+    for variant, metrics in table.items():
+        assert metrics.keys() >= METRICS, variant
+        for name in METRICS:
+            value = metrics[name]
+            assert value.keys() >= {"mean", "low", "high"}
+            assert value["low"] <= value["mean"] + 1e-9 and value["mean"] <= value["high"] + 1e-9
+    assert abs(table["base"]["kl_nats"]["mean"]) < 1e-5, "base is its own reference"
+    assert 0 <= table["hybrid"]["p_positive"]["mean"] <= 1
+    assert 1 <= table["hybrid"]["response_length"]["mean"] <= 6
+
+
+def test_the_variants_answered_the_same_unseen_prompts(finished):
+    seen = {}
+    for name in VARIANTS:
+        file = finished.path / "reports/evaluate" / name / "samples.jsonl"
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        seen[name] = [(row["id"], row["prompt"], row["target"]) for row in rows]
+    assert len(seen["hybrid"]) == 12
+    assert all(rows == seen["hybrid"] for rows in seen.values())
+
+
+def test_what_people_look_at_is_there(finished):
+    folder = finished.path / "reports/benchmark"
+    table = (folder / "table.md").read_text(encoding="utf-8")
+    samples = (folder / "samples.md").read_text(encoding="utf-8")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for name in ("sft_only", "ppo_only", "hybrid"):
+        assert name in table and name in samples and name in page
+    assert not re.search(r'(?:src|href)="https?:', page), "the page must open without network"
+    pictures = [*folder.glob("*.png"), finished.path / "plots/lengths.png"]
+    assert len(pictures) > 1
+    for picture in pictures:
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_have_a_step_column(finished):
+    for name, phases in {
+        "sft": ["sft"], "hybrid": ["sft", "ppo"], "sft_only": ["sft"], "ppo_only": ["ppo"],
+    }.items():  # fmt: skip
+        for phase in phases:
+            text = (finished.path / "plots" / name / f"{phase}.csv").read_text(encoding="utf-8")
+            steps = [int(row["step"]) for row in csv.DictReader(io.StringIO(text))]
+            assert steps and steps == sorted(set(steps)), (name, phase)
+
+
+def test_outputs_tell_nothing_of_the_machine(finished):
+    """No path and no time in an output, else nobody else gets the same bytes."""
+    place = str(finished.path.parent).encode()
+    for stage in finished.lock().values():
+        for out in stage["outs"]:
+            top = finished.path / out["path"]
+            for file in [top] if top.is_file() else filter(Path.is_file, top.rglob("*")):
+                assert place not in file.read_bytes(), file
+
+
+# What MLflow has of it.
+
+
+@pytest.fixture(scope="module")
+def runs(finished):
+    """The MLflow client, the pipeline run and the stages' runs by name."""
+    return read_runs(finished)
+
+
+def read_runs(clone: Clone):
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{clone.path}/mlflow.db")
+    experiment = client.get_experiment_by_name("mht").experiment_id
+    every = client.search_runs([experiment], order_by=["attributes.start_time DESC"])
+    parents = [run for run in every if run.data.tags["mht.kind"] == "pipeline"]
+    latest = parents[0].info.run_id
+    children = {
+        run.info.run_name: run for run in every if run.data.tags.get("mlflow.parentRunId") == latest
+    }
+    return client, parents, children
+
+
+def test_one_pipeline_run_with_all_settings_and_metrics(finished, runs):
+    from mht.config import load_config
+    from mht.tracking.names import flat_params
+
+    _, parents, children = runs
+    (parent,) = parents
+    assert parent.info.status == "FINISHED"
+    settings = load_config(finished.path / "params.yaml").model_dump(mode="json")
+    assert parent.data.params == flat_params(settings)
+    table = finished.json("metrics/benchmark.json")
+    for variant in VARIANTS:
+        logged = parent.data.metrics[f"benchmark/{variant}/p_positive"]
+        assert logged == pytest.approx(table[variant]["p_positive"]["mean"])
+    lineage = {k: v for k, v in parent.data.tags.items() if k.startswith("mht.lineage.")}
+    assert sorted(lineage.values()) == sorted(run.info.run_id for run in children.values())
+
+
+def test_every_stage_is_a_finished_child(runs):
+    _, _, children = runs
+    assert children.keys() == STAGES
+    assert {run.info.status for run in children.values()} == {"FINISHED"}
+    assert "sft.lr" in children["sft"].data.params
+    assert "ppo.kl_coef" not in children["sft"].data.params
+
+
+def test_training_stages_have_curves(runs):
+    client, _, children = runs
+    for stage, metric, count in [
+        ("reward_model", "reward_model/loss", 2),
+        ("sft", "sft/loss", 4),
+        ("ppo", "ppo/score/mean", 2),
+        ("ppo", "sft/loss", 2),
+        ("baseline@sft_only", "sft/loss", 6),
+        ("baseline@ppo_only", "ppo/kl/k1_nats", 5),
+    ]:
+        points = client.get_metric_history(children[stage].info.run_id, metric)
+        steps = {point.step for point in points}
+        assert len(steps) == len(points) >= count, (stage, metric)
+
+
+def test_lineage_tags_are_those_of_dvc_lock(finished, runs):
+    _, _, children = runs
+    for name, stage in finished.lock().items():
+        for kind, tag in (("deps", "dvc.dep."), ("outs", "dvc.out.")):
+            expected = {f"{tag}{item['path']}": item["md5"] for item in stage[kind]}
+            tags = {k: v for k, v in children[name].data.tags.items() if k.startswith(tag)}
+            assert tags == expected, (name, kind)
+
+
+def test_artifacts_and_models_are_with_the_runs(runs):
+    client, _, children = runs
+    listed = client.list_artifacts(children["benchmark"].info.run_id, "reports/benchmark")
+    assert "reports/benchmark/report.html" in {item.path for item in listed}
+    for stage in (*TRAINERS, "reward_model"):
+        outputs = client.get_run(children[stage].info.run_id).outputs
+        assert len(outputs.model_outputs) == 1, stage
+
+
+# Which edit reruns which stages.
+
+
+@pytest.fixture(scope="module")
+def bench(finished, tmp_path_factory):
+    """A copy for edits, of which only the consequences are asked."""
+    import shutil
+
+    place = tmp_path_factory.mktemp("edits") / "mht"
+    shutil.copytree(finished.path, place, symlinks=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_SITE_CACHE_DIR", str(place.parent / "site"))
+        yield Clone(place)
+
+
+def stale(clone: Clone) -> tuple[set[str], set[str]]:
+    """The stages that changed themselves, and those with all that depend on them."""
+    import networkx
+    from dvc.repo import Repo
+
+    with Repo(str(clone.path)) as repo:
+        changed = set(repo.status())
+        graph = repo.index.graph
+        above = {s.addressing: networkx.descendants(graph, s) for s in graph.nodes}
+    reached = {
+        name for name, below in above.items() if changed & {name, *(s.addressing for s in below)}
+    }
+    return changed, reached
+
+
+SETTINGS = [
+    ("base.experiment", "other", set()),
+    ("base.seed", 7, STAGES - {"fetch", "prepare"}),
+    ("model.dtype", "bfloat16", STAGES),
+    ("model.num_layers_unfrozen", "all", TRAINERS | AFTER_TRAINERS),
+    ("data.source.path", "data/local/other.jsonl", STAGES),
+    ("data.prompt_words", 4, STAGES - {"fetch"}),
+    ("data.splits.test", 0.2, STAGES - {"fetch"}),
+    ("reward_model.lr", 1e-3, STAGES - {"fetch", "prepare", "sft"}),
+    (
+        "sft.lr",
+        1e-3,
+        {"sft", "ppo", "baseline@sft_only", "evaluate", "evaluate_baseline@sft_only", "benchmark"},
+    ),
+    ("ppo.kl_coef", 0.2, {"ppo", "evaluate", "benchmark"}),
+    ("ppo.cycles", 3, {"ppo", "evaluate", "benchmark"}),
+    ("ppo.kl_control.type", "adaptive", {"ppo", "evaluate", "benchmark"}),
+    ("ppo.reward.components.length.weight", 0.1, {"ppo"} | MEASURED),
+    (
+        "baselines.sft_only.sft_lr",
+        1e-3,
+        {"baseline@sft_only", "evaluate_baseline@sft_only", "benchmark"},
+    ),
+    (
+        "baselines.ppo_only.lr",
+        1e-3,
+        {"baseline@ppo_only", "evaluate_baseline@ppo_only", "benchmark"},
+    ),
+    ("evaluate.prompts", 8, MEASURED),
+    ("evaluate.decoding.temperature", 0.7, MEASURED),
+    ("benchmark.samples", 3, {"benchmark"}),
+    ("benchmark.metrics", ["vader"], {"benchmark"}),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), SETTINGS, ids=[s[0] for s in SETTINGS])
+def test_a_setting_reruns_what_it_touches(bench, key, value, expected):
+    file = bench.path / "params.yaml"
+    before = file.read_bytes()
+    bench.set_params({key: value})
+    try:
+        assert stale(bench)[1] == expected
+    finally:
+        file.write_bytes(before)
+
+
+FILES = {
+    "data/local/reviews.jsonl": STAGES,
+    "mht/data/fetch.py": STAGES,
+    "mht/data/clean.py": STAGES - {"fetch"},
+    "mht/models/classifier.py": STAGES - {"fetch", "prepare", "sft"},
+    "mht/losses.py": TRAINERS | MEASURED,
+    "mht/rewards/surface.py": TRAINERS | MEASURED,
+    "mht/trainers/ppo.py": TRAINERS | AFTER_TRAINERS,
+    "stages/ppo.py": {"ppo", "evaluate", "benchmark"},
+    "mht/evaluation/metrics.py": MEASURED,
+    "mht/evaluation/plots.py": {"benchmark"},
+    "stages/benchmark.py": {"benchmark"},
+    "mht/tracking/store.py": set(),
+    "mht/config.py": set(),
+    "mht/progress.py": set(),
+    "mht/cli.py": set(),
+    "docs/rewards.md": set(),
+    "tests/conftest.py": set(),
+    "README.md": set(),
+    "pyproject.toml": set(),
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), FILES.items(), ids=FILES.keys())
+def test_a_changed_file_reruns_what_uses_it(bench, name, expected):
+    file = bench.path / name
+    before = file.read_bytes()
+    file.write_bytes(before + b"\n# changed\n")
+    try:
+        assert stale(bench)[1] == expected
+    finally:
+        file.write_bytes(before)
+
+
+def test_without_an_edit_nothing_is_stale(bench):
+    assert stale(bench) == (set(), set())
+
+
+# Mistakes cost nothing that was there before.
+
+
+def test_a_failing_repro_loses_nothing(clone):
+    """DVC takes a stage's outs away before it runs; mending the mistake brings all back."""
+    lock = (clone.path / "dvc.lock").read_bytes()
+    model = (clone.path / "models/hybrid/model.safetensors").read_bytes()
+    file = clone.path / "data/local/reviews.jsonl"
+    good = file.read_text(encoding="utf-8")
+    file.write_text(good + '{"text": "no end\n', encoding="utf-8")
+    failed = clone.dvc("repro", code=None)
+    assert failed.returncode != 0
+    (line,) = [x for x in failed.stderr.splitlines() if x.startswith("fetch: ")]
+    assert "data/local/reviews.jsonl:97: column" in line and "not JSON" in line
+    assert "Traceback" not in failed.stderr
+    assert (clone.path / "dvc.lock").read_bytes() == lock
+    assert (clone.path / "models/hybrid/model.safetensors").read_bytes() == model
+    file.write_text(good, encoding="utf-8")
+    mended = clone.dvc("repro")
+    assert "> python -m stages." not in mended.stdout, "a stage ran again"
+    assert (clone.path / "models/base/model.safetensors").is_file()
+    assert (clone.path / "dvc.lock").read_bytes() == lock
+
+
+# Minutes long.
+
+
+@pytest.mark.slow
+def test_every_stage_gives_the_same_bytes_again(clone):
+    before = (clone.path / "dvc.lock").read_bytes()
+    again = clone.dvc("repro", "-f")
+    assert sorted(ran(again.stdout)) == sorted(STAGES)
+    assert (clone.path / "dvc.lock").read_bytes() == before
+    assert clone.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_cheap_stages_give_the_same_bytes_again(clone):
+    before = (clone.path / "dvc.lock").read_bytes()
+    again = clone.dvc("repro", "-f", "-s", "prepare", "benchmark")
+    assert ran(again.stdout) == ["prepare", "benchmark"]
+    assert (clone.path / "dvc.lock").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_an_experiment_runs_what_it_touches_and_can_be_compared(clone):
+    done = clone.dvc("exp", "run", "-n", "firm", "-S", "ppo.kl_coef=0.2")
+    assert ran(done.stdout) == ["ppo", "evaluate", "benchmark"]
+    _, parents, children = read_runs(clone)
+    assert len(parents) == 2 and parents[0].info.run_name == "firm"
+    assert parents[0].info.status == "FINISHED"
+    assert parents[0].data.params["ppo.kl_coef"] == "0.2"
+    assert children.keys() == {"ppo", "evaluate", "benchmark"}
+    lineage = [k for k in parents[0].data.tags if k.startswith("mht.lineage.")]
+    assert len(lineage) == len(STAGES), "also of the stages that did not run"
+
+    shown = json.loads(clone.dvc("exp", "show", "--json").stdout)
+    assert "firm" in json.dumps(shown)
+    changed = json.loads(clone.dvc("metrics", "diff", "--json").stdout)["diff"]
+    assert "metrics/hybrid.json" in changed and "metrics/sft.json" not in changed
+    params = json.loads(clone.dvc("params", "diff", "--json").stdout)
+    assert params["params.yaml"]["ppo.kl_coef"] == {"old": 0.05, "new": 0.2, "diff": 0.15000000000000002}
+    plots = clone.dvc("plots", "diff", "HEAD", "-o", "compared").stdout
+    page = Path(plots.strip().removeprefix("file://"))
+    assert page.is_file() and "ppo/score/mean" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_queued_experiments_land_in_the_same_store(clone):
+    for value in (0.1, 0.3):
+        clone.dvc("exp", "run", "--queue", "-n", f"kl{value}", "-S", f"ppo.kl_coef={value}")
+    clone.dvc("exp", "run", "--run-all", "-j", "1")
+    _, parents, _ = read_runs(clone)
+    found = {run.info.run_name: run for run in parents}
+    assert {"kl0.1", "kl0.3"} <= found.keys()
+    for value in (0.1, 0.3):
+        run = found[f"kl{value}"]
+        assert run.info.status == "FINISHED"
+        assert run.data.params["ppo.kl_coef"] == str(value)
+        assert "benchmark/hybrid/p_positive" in run.data.metrics
+    clone.dvc("exp", "apply", "kl0.3")
+    assert "kl_coef: 0.3" in (clone.path / "params.yaml").read_text(encoding="utf-8")
+
+
+# The repository's own settings.
+
+
+def overrides() -> list[str]:
+    """Every ``-S key=value`` in the documentation."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    found = re.findall(r"(?:-S|--set-param)[ =]('[^'\n]+'|\"[^\"\n]+\"|[^\s`]+)", text)
+    return sorted({item.strip("'\"") for item in found if "=" in item and "..." not in item})
+
+
+@pytest.mark.parametrize("override", overrides())
+def test_overrides_in_the_documentation_work(override, tmp_path):
+    import shutil
+
+    from dvc.utils.hydra import apply_overrides, to_hydra_overrides
+
+    from mht.config import load_config
+
+    file = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", file)
+    before = load_config(file)
+    (simple, *_rest) = to_hydra_overrides([override.split(",")[0]])  # of a sweep, the first
+    apply_overrides(file, [simple])
+    assert load_config(file) != before or override.partition("=")[2] in file.read_text()
+
+
+def test_there_are_overrides_to_try():
+    assert len(overrides()) >= 3

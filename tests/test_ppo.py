@@ -1,0 +1,337 @@
+"""The PPO step: its ratio check, its options, padding, and a reward that rises."""
+
+import math
+import statistics
+
+import pytest
+import torch
+from training_fixtures import EOS, PAD, hybrid_config, model_of, responses_of, rollout_of
+
+from mht.errors import UserError
+from mht.losses import AdaptiveKL, FixedKL
+from mht.models.policy import Policy
+from mht.rewards import RewardError
+from mht.sampling.decode import sample
+from mht.trainers.optim import Diverged, Updater, make_optimizer, make_scheduler
+from mht.trainers.ppo import PPO, RatioError, RunningStd
+
+PROMPTS = [[40, 41, 42, 43], [50], [60, 61], [70, 71, 72]] * 2
+SCORES = [1.0, -0.5, 0.25, 2.0, 0.0, 1.5, -1.0, 0.75]
+
+
+def ppo_of(folder, *, unfrozen="all", seed=0, lr=1e-3, optimizer="adamw", **changes):
+    config = hybrid_config(**changes)
+    policy = Policy(model_of(folder), unfrozen)
+    made = make_optimizer(policy.parameters(), {"type": optimizer}, lr)
+    updater = Updater(policy.parameters(), made, make_scheduler(made), config.max_grad_norm)
+    return PPO(policy, updater, config, torch.Generator().manual_seed(seed))
+
+
+def sampled(ppo, *, seed=0, temperature=None, ends=(EOS,), prompts=PROMPTS):
+    bare = rollout_of(prompts, [[9]] * len(prompts))
+    return sample(
+        ppo.policy.model,
+        bare.prompt_ids,
+        bare.prompt_mask,
+        response_tokens=ppo.config.response_tokens,
+        eos_ids=set(ends),
+        pad_id=PAD,
+        temperature=temperature or ppo.config.temperature,
+        generator=torch.Generator().manual_seed(seed),
+        trunk=ppo.policy.trunk,
+    )
+
+
+def without_times(stats):
+    return {k: v for k, v in stats.items() if not k.startswith("time/")}
+
+
+def weights(ppo):
+    return torch.cat([p.detach().flatten() for p in ppo.policy.parameters()])
+
+
+# -- the ratio --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unfrozen", [1, "all"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_ratio_is_1_before_any_update(tiny_model_dir, unfrozen, temperature):
+    ppo = ppo_of(
+        tiny_model_dir(layers=3),
+        unfrozen=unfrozen,
+        temperature=temperature,
+        ratio_tolerance=2e-5,
+        epochs=1,
+        minibatch_size=8,
+    )
+    stats = ppo.step(sampled(ppo, ends=range(100, 140)), SCORES)  # stops if the ratio is not 1
+    assert stats["policy/ratio_max"] == pytest.approx(1, abs=2e-5)
+    assert stats["policy/clipfrac"] == 0
+    assert stats["policy/approx_kl_nats"] == pytest.approx(0, abs=1e-8)
+    assert stats["kl/k1_nats"] == pytest.approx(0, abs=1e-4)  # nothing has trained yet
+
+
+def test_another_temperature_stops_the_run(tiny_model_dir):
+    ppo = ppo_of(tiny_model_dir(), temperature=1.0)
+    before = weights(ppo)
+    with pytest.raises(RuntimeError, match=r"\|ratio - 1\| .* ppo\.ratio_tolerance 0\.001") as error:
+        ppo.step(sampled(ppo, temperature=0.8), SCORES)
+    assert isinstance(error.value, RatioError)
+    assert isinstance(error.value, UserError), "the stage shows it as one line"
+    assert torch.equal(weights(ppo), before)
+
+
+def test_a_policy_changed_in_between_stops_the_run(tiny_model_dir):
+    ppo = ppo_of(tiny_model_dir())
+    rollout = sampled(ppo)
+    with torch.no_grad():
+        next(iter(ppo.policy.parameters())).mul_(1.2)
+    with pytest.raises(RatioError):
+        ppo.step(rollout, SCORES)
+
+
+@pytest.mark.parametrize("scores", [SCORES[:7], [*SCORES, 1.0], [1.0]])
+def test_scores_must_be_one_each(tiny_model_dir, scores):
+    ppo = ppo_of(tiny_model_dir())
+    with pytest.raises(RewardError, match=f"each of 8 responses, got {len(scores)}"):
+        ppo.step(sampled(ppo), scores)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_scores_must_be_finite(tiny_model_dir, bad):
+    ppo = ppo_of(tiny_model_dir())
+    with pytest.raises(RewardError, match=str(bad)):
+        ppo.step(sampled(ppo), [bad, *SCORES[1:]])
+
+
+def test_divergence_is_told_and_changes_nothing(tiny_model_dir):
+    ppo = ppo_of(tiny_model_dir())
+    rollout, before = sampled(ppo), weights(ppo)
+    with pytest.raises(Diverged, match="lower the learning rate") as error:
+        ppo.step(rollout, [1e38, -1e38] * 4)
+    assert isinstance(error.value, UserError | FloatingPointError)
+    assert torch.equal(weights(ppo), before)
+
+
+# -- rewards and advantages -------------------------------------------------------------------
+
+
+def assessed(ppo, rollout, scores=SCORES):
+    return ppo.assess(rollout, torch.tensor(scores))[0]
+
+
+def test_scores_stand_at_the_last_token_and_advantages_are_white(tiny_model_dir):
+    ppo = ppo_of(tiny_model_dir(), kl_coef=0.0)
+    rollout = sampled(ppo, ends=range(100, 140))
+    assert len(set(rollout.lengths.tolist())) > 1
+    experience = assessed(ppo, rollout)
+    for row, length, score in zip(experience.rewards, rollout.lengths, SCORES, strict=True):
+        assert row[length - 1] == score
+        assert row.abs().sum() == abs(score)
+    mask = rollout.response_mask
+    assert experience.advantages[mask].mean().abs() < 1e-6
+    assert experience.advantages[mask].std(unbiased=False) == pytest.approx(1, abs=1e-4)
+    assert (experience.advantages[~mask] == 0).all()
+    assert experience.returns[mask].std() > 0  # of before the whitening: gamma 1, values 0, lam .95
+    last = experience.returns[torch.arange(8), rollout.lengths - 1]
+    assert last.tolist() == pytest.approx(SCORES, abs=1e-6)
+
+
+def test_the_penalty_is_kl_coef_times_the_estimate(tiny_model_dir):
+    for kind in ("k1", "k2", "k3"):
+        ppo = ppo_of(tiny_model_dir(), kl_coef=0.3, kl_estimator=kind)
+        with torch.no_grad():
+            for p in ppo.policy.model.parameters():
+                p.mul_(1.05)
+        rollout = sampled(ppo)
+        experience = assessed(ppo, rollout, [0.0] * 8)
+        d = experience.old_logprobs - experience.ref_logprobs
+        assert d.abs().max() > 0.01
+        estimate = {"k1": d, "k2": d**2 / 2, "k3": torch.exp(-d) - 1 + d}[kind]
+        expected = -0.3 * estimate * rollout.response_mask
+        torch.testing.assert_close(experience.rewards, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_missing_eos_penalty(tiny_model_dir):
+    ppo = ppo_of(tiny_model_dir(), kl_coef=0.0, missing_eos_penalty=0.75)
+    rollout = sampled(ppo, ends=range(100, 140))
+    assert 0 < rollout.ended.sum() < 8
+    got = assessed(ppo, rollout).rewards.sum(1).tolist()
+    ended = rollout.ended.tolist()
+    assert got == pytest.approx([s - 0.75 * (not e) for s, e in zip(SCORES, ended, strict=True)])
+
+
+def test_score_clip(tiny_model_dir):
+    ppo = ppo_of(tiny_model_dir(), kl_coef=0.0, score_clip=0.6)
+    got = assessed(ppo, sampled(ppo)).rewards.sum(1).tolist()
+    assert got == pytest.approx([min(max(s, -0.6), 0.6) for s in SCORES])
+
+
+def test_score_norm_divides_by_the_running_std(tiny_model_dir):
+    ppo = ppo_of(tiny_model_dir(), kl_coef=0.0, score_norm=True)
+    rollout = sampled(ppo)
+    first = assessed(ppo, rollout).rewards.sum(1).tolist()
+    assert first == pytest.approx([s / statistics.stdev(SCORES) for s in SCORES], rel=1e-5)
+    more = [10 * s for s in SCORES]
+    second = assessed(ppo, rollout, more).rewards.sum(1).tolist()
+    assert second == pytest.approx([s / statistics.stdev(SCORES + more) for s in more], rel=1e-5)
+
+
+def test_equal_scores_are_not_blown_up_by_score_norm():
+    running = RunningStd()
+    assert running.update(torch.tensor([1.0])) == 1.0
+    assert running.update(torch.tensor([1.0, 1.0])) == 1.0
+    assert running.update(torch.tensor([3.0])) == pytest.approx(statistics.stdev([1, 1, 1, 3]))
+
+
+# -- padding and order ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unfrozen", [1, "all"])
+def test_padding_changes_nothing_in_a_step(tiny_model_dir, unfrozen):
+    seen, updated = [], []
+    rollout = None
+    for left, right, pad in ((0, 0, PAD), (3, 2, PAD), (1, 1, 99)):
+        ppo = ppo_of(
+            tiny_model_dir(layers=2), unfrozen=unfrozen, optimizer="sgd", ent_coef=0.01, lr=0.1
+        )
+        ppo.policy.value_head.weight.data.fill_(0.02)
+        rollout = rollout or sampled(ppo, ends=range(100, 140))
+        padded = rollout_of(PROMPTS, responses_of(rollout), left=left, right=right, pad=pad)
+        seen.append(without_times(ppo.step(padded, SCORES)))
+        updated.append(weights(ppo))
+    for other in (1, 2):
+        differing = {k for k in seen[0] if k.endswith("ended_share")}  # EOS here is any of 40
+        for name in seen[0].keys() - differing:
+            assert seen[other][name] == pytest.approx(seen[0][name], abs=2e-4, rel=1e-3), name
+        torch.testing.assert_close(updated[other], updated[0], atol=1e-4, rtol=0)
+
+
+def test_one_whole_minibatch_does_not_depend_on_its_order(tiny_model_dir):
+    updated = []
+    for seed in (0, 1):
+        ppo = ppo_of(
+            tiny_model_dir(), epochs=1, minibatch_size=8, optimizer="sgd", lr=0.1, seed=seed
+        )
+        ppo.step(sampled(ppo), SCORES)
+        updated.append(weights(ppo))
+    torch.testing.assert_close(*updated, atol=1e-5, rtol=0)
+
+
+def test_every_response_is_seen_once_per_epoch(tiny_model_dir):
+    ppo = ppo_of(tiny_model_dir(), epochs=3, minibatch_size=4)
+    experience = assessed(ppo, sampled(ppo))
+    batches = list(ppo._minibatches(experience))
+    assert len(batches) == 6
+    rows = [tuple(r) for b in batches for r in responses_of(b.rollout)]
+    assert sorted(rows) == sorted([tuple(r) for r in responses_of(experience.rollout)] * 3)
+
+
+# -- learning ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("unfrozen", "lr"), [(1, 2e-2), ("all", 3e-3)])
+def test_the_reward_rises(tiny_model_dir, unfrozen, lr):
+    """30 steps on the share of tokens below 200, half of the vocabulary."""
+    ppo = ppo_of(tiny_model_dir(), unfrozen=unfrozen, kl_coef=0.0, lr=lr)
+    shares = []
+    for step in range(30):
+        rollout = sampled(ppo, seed=step, prompts=PROMPTS * 4)
+        below = (rollout.response_ids < 200) & rollout.response_mask
+        scores = (below.sum(1) / rollout.lengths).tolist()
+        shares.append(statistics.mean(scores))
+        stats = ppo.step(rollout, scores)
+    assert statistics.mean(shares[-5:]) > statistics.mean(shares[:3]) + 0.25, shares
+    assert stats["kl/k1_nats"] > 1  # it has left the reference, as kl_coef 0 lets it
+
+
+def test_the_kl_penalty_holds_the_policy_back(tiny_model_dir):
+    kl = {}
+    for coef in (0.0, 1.0):
+        ppo = ppo_of(tiny_model_dir(), unfrozen=1, kl_coef=coef, lr=1e-2)
+        seen = []
+        for step in range(12):
+            rollout = sampled(ppo, seed=step, prompts=PROMPTS * 4)
+            below = (rollout.response_ids < 200) & rollout.response_mask
+            stats = ppo.step(rollout, (below.sum(1) / rollout.lengths).tolist())
+            seen.append(stats["kl/k3_nats"])
+        kl[coef] = statistics.mean(seen[-3:])
+    assert kl[1.0] < kl[0.0] / 2
+
+
+def test_the_value_head_learns_the_score(tiny_model_dir):
+    ppo = ppo_of(
+        tiny_model_dir(), kl_coef=0.0, lr=1e-2, vf_coef=1.0, value_clip_range=None, clip_range=1e-6
+    )
+    rollout = sampled(ppo)
+    losses = [ppo.step(rollout_of(PROMPTS, responses_of(rollout)), [2.0] * 8)["value/loss"]
+              for _ in range(8)]
+    assert losses[0] > 1.0
+    assert losses[-1] < losses[0] / 5
+
+
+def test_the_coefficient_moves_if_adaptive(tiny_model_dir):
+    control = {"type": "adaptive", "target": 6.0, "horizon": 100}
+    ppo = ppo_of(tiny_model_dir(), kl_coef=0.1, kl_control=control)
+    assert isinstance(ppo.kl_control, AdaptiveKL)
+    assert ppo.step(sampled(ppo), SCORES)["kl/coef"] == 0.1
+    assert ppo.kl_control.value == pytest.approx(0.1 * (1 - 0.2 * 8 / 100))  # KL is 0, far below
+    assert ppo.step(sampled(ppo), SCORES)["kl/coef"] == pytest.approx(0.1 * 0.984)
+    fixed = ppo_of(tiny_model_dir(), kl_coef=0.1)
+    fixed.step(sampled(fixed), SCORES)
+    assert isinstance(fixed.kl_control, FixedKL)
+    assert fixed.kl_control.value == 0.1
+
+
+def test_target_kl_stops_the_epochs(tiny_model_dir):
+    steps = {}
+    for limit in (None, 1e-4, 1e-9):
+        ppo = ppo_of(tiny_model_dir(), epochs=6, lr=1e-2, target_kl=limit)
+        steps[limit] = ppo.step(sampled(ppo), SCORES)["optim/steps"]
+    assert steps[None] == 12
+    assert 1 <= steps[1e-9] <= steps[1e-4] < 12
+
+
+def test_an_entropy_bonus_spreads_the_policy(tiny_model_dir):
+    entropies = {}
+    for coef in (0.0, 1.0):
+        ppo = ppo_of(tiny_model_dir(), kl_coef=0.0, ent_coef=coef, lr=3e-3)
+        for step in range(4):
+            stats = ppo.step(sampled(ppo, seed=step), SCORES)
+        entropies[coef] = stats["policy/entropy_nats"]
+    assert entropies[1.0] > entropies[0.0] + 0.05
+
+
+def test_dual_clip_reaches_the_loss(tiny_model_dir):
+    """Half of the old logprobs are far too low: a ratio of e^3 against a negative advantage."""
+    losses = {}
+    for dual in (None, 1.5):
+        ppo = ppo_of(tiny_model_dir(), dual_clip=dual)
+        experience = assessed(ppo, sampled(ppo))
+        loss, _ = ppo._loss(
+            type(experience)(
+                **vars(experience) | {"old_logprobs": experience.old_logprobs - 3.0}
+            ),
+            is_first=False,
+        )
+        losses[dual] = loss.item()
+    assert losses[1.5] < losses[None] - 1
+
+
+def test_gradients_are_clipped_and_their_norm_is_told(tiny_model_dir):
+    ppo = ppo_of(tiny_model_dir(), optimizer="sgd", lr=1.0, max_grad_norm=1e-3, epochs=1)
+    before = weights(ppo)
+    stats = ppo.step(sampled(ppo), [100 * s for s in SCORES])
+    assert stats["optim/grad_norm"] > 1e-3
+    assert (weights(ppo) - before).norm() <= 2 * 1e-3 * 1.01  # two steps at rate 1
+
+
+def test_state_goes_on_where_it_was(tiny_model_dir):
+    control = {"type": "adaptive", "target": 1.0, "horizon": 50}
+    settings = {"kl_control": control, "score_norm": True}
+    ppo, again = (ppo_of(tiny_model_dir(), **settings) for _ in range(2))
+    ppo.step(sampled(ppo), SCORES)
+    again.load_state_dict(ppo.state_dict())
+    assert again.kl_control.value == ppo.kl_control.value != 0.05
+    a, b = (x.running_std.update(torch.tensor([9.0])) for x in (ppo, again))
+    assert a == b

@@ -1,0 +1,145 @@
+"""README.md: its results are those that were measured, its file list that of the repository."""
+
+import csv
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mht.evaluation.metrics import METRICS as KNOWN
+from mht.evaluation.statistics import holm
+from tools import readme_results
+from tools.marked import BlockError, fill
+from tools.readme_results import METRICS, judge, main, optimizer_steps, table, unfilled
+
+README = Path("README.md")
+RESULTS = ["metrics/benchmark.json", "metrics/benchmark_differences.json"]
+MEANS = {"base": 0.5, "sft_only": 0.55, "ppo_only": 0.7, "hybrid": 0.75}
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def difference(value: float, p: float) -> dict[str, float]:
+    spread = {"difference_low": value - 0.1, "difference_high": value + 0.1}
+    return {"difference": value, "p_value": p, **spread}
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """A repository with a README and results, none of them real."""
+    summary = {
+        variant: {m: {"mean": mean, "low": mean - 0.1, "high": mean + 0.1} for m in METRICS}
+        for variant, mean in MEANS.items()
+    }
+    p_values = dict(zip(METRICS, (0.001, 0.02, 0.001, 0.9, 0.001, 0.3), strict=True))
+    differences = {m: difference(0.2, p) for m, p in p_values.items()}
+    write(tmp_path / RESULTS[0], json.dumps(summary))
+    write(tmp_path / RESULTS[1], json.dumps({"hybrid_minus_sft_only": differences}))
+    write(tmp_path / "README.md", "before <!-- results:begin -->x<!-- results:end --> after")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_steps(root: Path, name: str, phase: str, rows: list[dict[str, float]]) -> None:
+    file = root / "plots" / name / f"{phase}.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="") as out:
+        lines = csv.DictWriter(out, rows[0].keys())
+        lines.writeheader()
+        lines.writerows(rows)
+
+
+def test_written_once_then_up_to_date(measured, capsys):
+    assert main(["--check"]) == 1
+    assert main([]) == 0
+    text = README.read_text(encoding="utf-8")
+    assert text.startswith("before ") and text.endswith(" after")
+    assert main(["--check"]) == 0
+    results = json.loads(Path(RESULTS[0]).read_text())
+    results["hybrid"]["vader"]["mean"] = 0.4
+    write(Path(RESULTS[0]), json.dumps(results))
+    assert main(["--check"]) == 1
+    assert "out of date" in capsys.readouterr().err
+
+
+def test_the_rows_say_what_was_measured(measured):
+    lines = table(measured).splitlines()
+    assert lines[0].split(" | ")[-2:] == ["hybrid - SFT only", "verdict |"]
+    assert lines[2] == (
+        "| P(positive), the judge ↑ | 0.500 | 0.550 | 0.700 | 0.750 "
+        "| +0.200 [0.100, 0.300] | **better** |"
+    )
+    verdicts = [line.split(" | ")[-1].rstrip(" |") for line in lines[2:]]
+    expected = ["**better**", "unclear", "**differs**", "unclear", "**worse**", "unclear"]
+    assert verdicts == expected  # 0.02 is 0.06 after Holm's adjustment
+
+
+def test_verdicts_agree_with_the_benchmarks_own_adjustment():
+    p_values = [0.04, 0.001, 0.002, 0.011, 0.5, 0.03]
+    verdicts = judge({m: difference(1, p) for m, p in zip(METRICS, p_values, strict=True)})
+    clear = [verdicts[m] != "unclear" for m in METRICS]
+    assert clear == [p < 0.05 for p in holm(p_values)]
+    assert any(clear) and not all(clear)
+
+
+def test_optimiser_steps_are_counted_from_the_curves(measured):
+    assert optimizer_steps(measured, "base") == 0
+    assert optimizer_steps(measured, "hybrid") is None
+    write_steps(measured, "sft", "sft", [{"step": n, "sft/loss": 1.0} for n in (1, 2, 3)])
+    write_steps(measured, "hybrid", "sft", [{"step": 1, "sft/loss": 1.0}])
+    write_steps(measured, "hybrid", "ppo", [{"step": n, "ppo/optim/steps": 8.0} for n in (2, 3)])
+    assert optimizer_steps(measured, "hybrid") == 3 + 1 + 16
+    assert "optimiser steps" not in table(measured)  # those of the others are not known
+
+
+def test_without_results_it_says_what_to_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 2
+    assert "metrics/benchmark.json: no such file; run dvc repro first" in capsys.readouterr().err
+
+
+def test_pictures_are_copied(measured):
+    write(Path("reports/benchmark/metrics.png"), "picture")
+    main([])
+    assert Path("docs/images/benchmark.png").read_text() == "picture"
+
+
+def test_directions_are_the_benchmarks():
+    assert {m: row.better or "neither" for m, row in METRICS.items()} == {
+        m: KNOWN[m].direction for m in METRICS
+    }
+
+
+def test_a_block_must_be_there_once():
+    for text in ("nothing", "<!-- x:begin --><!-- x:end -->" * 2):
+        with pytest.raises(BlockError):
+            fill(text, "x", "new")
+
+
+def test_the_file_list_has_no_file_too_many():
+    listed = re.findall(r"\b(\w+\.(?:py|sh))\b", re.search(r"## Files\n.*?```\n(.*?)```",
+                        README.read_text(encoding="utf-8"), re.S)[1])  # fmt: skip
+    there = {f.name for top in ("mht", "stages", "tools") for f in Path(top).rglob("*.*")}
+    assert listed
+    assert not set(listed) - there
+
+
+def unchanged() -> bool:
+    """Whether the results are those of the last commit, and not of somebody's experiment."""
+    paths = [*RESULTS, "plots"]
+    known = subprocess.run(["git", "cat-file", "-e", f"HEAD:{RESULTS[0]}"], capture_output=True)
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *paths], capture_output=True)
+    return known.returncode == 0 and changed.returncode == 0
+
+
+def test_results_are_up_to_date():
+    if not unchanged():
+        pytest.skip("the results are not the committed ones")
+    text = README.read_text(encoding="utf-8")
+    assert fill(text, "results", table(Path())) == text, f"run {readme_results.COMMAND}"
+    assert not unfilled(text), "figures that nobody has filled in"

@@ -1,0 +1,250 @@
+"""Sampling: the distribution, the ends, the shrinking batch, the recorded trunk, the texts."""
+
+import pytest
+import torch
+from training_fixtures import EOS, KINDS, PAD, examples, model_of, responses_of, rollout_of
+
+from mht.data.examples import Example
+from mht.errors import DataError, ModelError
+from mht.evaluator import response_logprobs
+from mht.models.policy import Policy
+from mht.rollout import Responder, end_tokens, pad_token, trimmed
+from mht.sampling.decode import draw, sample, truncate_logits
+
+PROMPTS = [[40, 41, 42, 43], [50], [60, 61], [70, 71, 72]]
+TOKENS = 12
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+def batch_of(prompts=PROMPTS, left=0):
+    rollout = rollout_of(prompts, [[9]] * len(prompts), left=left)
+    return rollout.prompt_ids, rollout.prompt_mask
+
+
+def write(model, prompts=PROMPTS, *, left=0, seed=0, **options):
+    options = {"response_tokens": TOKENS, "eos_ids": {EOS}, "pad_id": PAD} | options
+    generator = torch.Generator().manual_seed(seed)
+    return sample(model, *batch_of(prompts, left), generator=generator, **options)
+
+
+def ends_at_different_steps(model):
+    """EOS ids for which greedy responses end at several lengths, one of them not at all."""
+    free = responses_of(write(model, temperature=0, eos_ids=set()))
+    common = {t for row in free for t in row[1:9]}
+    for chosen in sorted(common):
+        ends = [row.index(chosen) if chosen in row else None for row in free]
+        if len(set(ends)) >= 3 or (None in ends and len(set(ends)) == 2):
+            return {chosen}
+    raise AssertionError("the tiny model never says anything that ends one row before another")
+
+
+# -- distribution -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_sampled_logprobs_are_the_teacher_forced_ones(tiny_model_dir, kind, temperature):
+    """Past the sliding window of gemma2 (16 tokens) too, and with rows that end early."""
+    model = model_of(tiny_model_dir(kind, layers=4))
+    ends = set(range(100, 130))
+    rollout = write(model, temperature=temperature, left=3, response_tokens=30, eos_ids=ends)
+    assert len(set(rollout.lengths.tolist())) > 1, "no row left the batch early"
+    forced = response_logprobs(model, rollout, temperature)
+    torch.testing.assert_close(rollout.logprobs, forced, atol=1e-4, rtol=0)
+    assert (rollout.logprobs[~rollout.response_mask] == 0).all()
+
+
+def test_draws_follow_the_distribution():
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).repeat(20_000, 1)
+    generator = torch.Generator().manual_seed(0)
+    for temperature in (1.0, 0.5, 2.0):
+        drawn = draw(logits, temperature=temperature, generator=generator)
+        shares = torch.bincount(drawn, minlength=4) / len(drawn)
+        wanted = (logits[0] / temperature).softmax(-1)
+        torch.testing.assert_close(shares, wanted, atol=0.015, rtol=0)
+
+
+def test_top_k_and_top_p_supports():
+    logits = torch.log(torch.tensor([[0.1, 0.4, 0.2, 0.3]])).repeat(4000, 1)
+    generator = torch.Generator().manual_seed(0)
+
+    def support(**options):
+        drawn = draw(logits, temperature=1.0, generator=generator, **options)
+        return set(drawn.tolist())
+
+    assert support() == {0, 1, 2, 3}
+    assert support(top_k=1) == {1}
+    assert support(top_k=2) == {1, 3}
+    assert support(top_k=99) == {0, 1, 2, 3}
+    assert support(top_p=0.39) == {1}
+    assert support(top_p=0.65) == {1, 3}
+    assert support(top_p=0.75) == {1, 2, 3}
+    assert support(top_p=1e-9) == {1}
+    assert support(top_k=3, top_p=0.75) == {1, 3}  # of the three left, .44 + .33 is enough
+
+
+def test_truncation_keeps_the_odds_of_what_is_left():
+    kept = truncate_logits(torch.tensor([[1.0, 3.0, 2.0, 0.0]]), top_k=3, top_p=0.999)
+    assert kept.tolist() == [[1.0, 3.0, 2.0, -torch.inf]]
+
+
+def test_the_seed_decides(tiny_model_dir):
+    model = model_of(tiny_model_dir())
+    first, same, other = (write(model, seed=seed).response_ids for seed in (5, 5, 6))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_greedy_draws_nothing_from_the_generator(tiny_model_dir):
+    model = model_of(tiny_model_dir())
+    a, b = (write(model, temperature=0, seed=seed).response_ids for seed in (1, 2))
+    assert torch.equal(a, b)
+
+
+# -- ends -------------------------------------------------------------------------------------
+
+
+def test_greedy_equals_transformers_generate(tiny_model_dir, kind):
+    model = model_of(tiny_model_dir(kind, layers=4))
+    ends = ends_at_different_steps(model)
+    ids, mask = batch_of(left=2)
+    theirs = model.generate(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        max_new_tokens=TOKENS,
+        do_sample=False,
+        eos_token_id=list(ends),
+        pad_token_id=PAD,
+    )[:, ids.shape[1] :]
+    mine = write(model, left=2, temperature=0, eos_ids=ends)
+    assert mine.response_ids.tolist() == theirs.tolist()
+
+
+def test_the_shrinking_batch_writes_what_each_row_writes_alone(tiny_model_dir, kind):
+    model = model_of(tiny_model_dir(kind, layers=4))
+    ends = ends_at_different_steps(model)
+    together = write(model, left=3, temperature=0, eos_ids=ends)
+    alone = [write(model, [p], temperature=0, eos_ids=ends) for p in PROMPTS]
+    assert len(set(together.lengths.tolist())) > 1
+    assert responses_of(together) == [responses_of(a)[0] for a in alone]
+    assert together.ended.tolist() == [bool(a.ended) for a in alone]
+    for row, one in zip(together.logprobs, alone, strict=True):
+        got = row[: one.logprobs.shape[1]]
+        torch.testing.assert_close(got, one.logprobs[0], atol=1e-4, rtol=0)
+
+
+def test_eos_is_included_and_what_follows_is_padding(tiny_model_dir):
+    model = model_of(tiny_model_dir())
+    ends = set(range(4, 200))  # every second token or so ends a response
+    rollout = write(model, PROMPTS * 8, eos_ids=ends, response_tokens=3)
+    assert 0 < rollout.ended.sum() < len(rollout)
+    for row, ended in zip(responses_of(rollout), rollout.ended.tolist(), strict=True):
+        assert all(t not in ends for t in row[:-1])
+        assert (row[-1] in ends) == ended
+        assert ended or len(row) == 3
+    assert (rollout.response_ids[~rollout.response_mask] == PAD).all()
+    assert rollout.response_ids.shape[1] == rollout.lengths.max()
+
+
+def test_no_eos_at_all(tiny_model_dir):
+    rollout = write(model_of(tiny_model_dir()), eos_ids=set(), response_tokens=1)
+    assert rollout.lengths.tolist() == [1, 1, 1, 1]
+    assert not rollout.ended.any()
+
+
+# -- trunk ------------------------------------------------------------------------------------
+
+
+def test_the_trunk_recorded_while_sampling_is_the_one_recomputed(tiny_model_dir, kind):
+    policy = Policy(model_of(tiny_model_dir(kind, layers=4)), 1)
+    policy.value_head.weight.data.normal_()
+    ends = set(range(100, 130))
+    rollout = write(policy.model, left=2, response_tokens=20, eos_ids=ends, trunk=policy.trunk)
+    assert len(set(rollout.lengths.tolist())) > 1
+    width = rollout.input_ids.shape[1] - 1
+    assert rollout.trunk.shape == (len(PROMPTS), width, 32)
+    bare = rollout_of(PROMPTS, responses_of(rollout))
+    recorded, computed = rollout, policy.with_trunk(bare)
+    refs = [policy.ref_logprobs(r) for r in (recorded, computed, bare)]
+    for ref in refs[1:]:
+        torch.testing.assert_close(refs[0], ref, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        policy.score(recorded).values, policy.score(computed).values, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_trimmed_and_rows_change_no_number(tiny_model_dir, kind):
+    policy = Policy(model_of(tiny_model_dir(kind, layers=4)), 2)
+    rollout = write(
+        policy.model, left=5, response_tokens=20, eos_ids=set(range(100, 140)), trunk=policy.trunk
+    )
+    order = rollout.lengths.argsort()[:2]  # the shortest
+    part = trimmed(rollout.rows(order))
+    assert part.prompt_ids.shape[1] == max(len(PROMPTS[i]) for i in order)
+    assert part.response_ids.shape[1] == part.lengths.max()
+    assert part.trunk.shape[1] == part.input_ids.shape[1] - 1
+    whole = policy.score(rollout).logprobs[order, : part.response_ids.shape[1]]
+    torch.testing.assert_close(policy.score(part).logprobs, whole, atol=1e-5, rtol=0)
+
+
+# -- Responder --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def responder(tiny_model_dir, tiny_tokenizer):
+    model = model_of(tiny_model_dir())
+    return Responder(model, tiny_tokenizer, {"response_tokens": 5, "temperature": 1.0})
+
+
+def test_responses_and_their_texts(responder, tiny_tokenizer):
+    rows = examples(tiny_tokenizer, 3)
+    rollout = responder.respond(rows, torch.Generator().manual_seed(0))
+    samples = responder.samples(rollout, rows)
+    assert [(s.prompt, s.target, s.item) for s in samples] == [
+        (e.prompt, e.target, e.item) for e in rows
+    ]
+    for tokens, s in zip(responses_of(rollout), samples, strict=True):
+        assert s.response == tiny_tokenizer.decode(tokens, skip_special_tokens=True)
+        assert s.full == s.prompt + s.response
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rebuild_takes_prompts_padded_on_either_side(responder, side):
+    prompts = [[40, 41, 42], [50]]
+    rows = [[PAD] * (4 - len(p)) + p if side == "left" else p + [PAD] * (4 - len(p)) for p in prompts]
+    responses = torch.tensor([[70, EOS, PAD, PAD], [80, 81, PAD, PAD]])
+    rollout = responder.rebuild(torch.tensor(rows), responses)
+    expected = rollout_of(prompts, [[70, EOS], [80, 81]], left=1)
+    for name in ("prompt_ids", "prompt_mask", "response_ids", "response_mask", "ended"):
+        assert torch.equal(getattr(rollout, name), getattr(expected, name)), name
+
+
+def test_rebuild_knows_a_sampled_pad_and_what_follows_an_eos(responder):
+    """A PAD between tokens was written by the policy; tokens after the first EOS were not."""
+    responses = torch.tensor([[70, PAD, 71, PAD], [80, EOS, 81, EOS]])
+    rollout = responder.rebuild(torch.tensor([[40], [50]]), responses)
+    assert rollout.lengths.tolist() == [3, 2]
+    assert rollout.ended.tolist() == [False, True]
+
+
+def test_prompts_that_can_not_be_continued(responder):
+    generator = torch.Generator()
+    with pytest.raises(DataError, match="prompt 1 of the batch has no token"):
+        responder.draw(torch.tensor([[5], [PAD]]), torch.tensor([[True], [False]]), generator)
+    long = Example("0", "", "", [5] * 252, [5], {})
+    with pytest.raises(DataError, match="252 tokens and response_tokens 5 .* context of 256"):
+        responder.respond([long], generator)
+    fits = Example("0", "", "", [5] * 251, [5], {})
+    assert len(responder.respond([fits], generator)) == 1
+
+
+def test_end_and_padding_tokens(tiny_model_dir, tiny_tokenizer):
+    model = model_of(tiny_model_dir())
+    model.generation_config.eos_token_id = [EOS, 17]
+    assert end_tokens(model, tiny_tokenizer) == {EOS, 17}
+    assert pad_token(tiny_tokenizer, {EOS}) == PAD
+    with pytest.raises(ModelError, match="'<pad>' as padding and as EOS"):
+        pad_token(tiny_tokenizer, {EOS, PAD})

@@ -1,0 +1,171 @@
+"""Writes the tables of docs/configuration.md from mht/config.py.
+
+``python -m tools.config_docs`` writes, ``--check`` only says whether the page is out of date.
+Keys, types, bounds and defaults are those that are enforced; meanings are the docstrings'.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from mht.component import Section
+from mht.config import Config
+from mht.rewards import Reward
+from mht.sources import Source
+from tools.marked import fill, update
+
+PAGE = Path("docs/configuration.md")
+HEAD = ["key", "type", "bounds", "default", "meaning"]
+PLAIN = {int: "integer", float: "number", str: "text", bool: "true or false"}
+PLURAL = {"integer": "integers", "number": "numbers", "text": "texts"}
+FAMILIES: dict[type, str] = {
+    Reward: "[reward](rewards.md#every-type)",
+    Source: "[source](data.md#what-you-can-point-it-at)",
+}
+SIGNS = {"gt": ">", "ge": ">=", "le": "<=", "lt": "<"}
+SIZES = ("min_length", "max_length")
+
+
+class Shape(NamedTuple):
+    """A field's type and bounds as people read them."""
+
+    type: str
+    bounds: str = ""
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check the page."""
+    text = fill(PAGE.read_text(encoding="utf-8"), "keys", tables())
+    command = "python -m tools.config_docs"
+    return update(PAGE, text, check="--check" in arguments, command=command)
+
+
+def tables() -> str:
+    """A heading, a sentence and a table for every section, those inside others after them."""
+    places: dict[type[Section], str] = {}
+    parts = []
+    for name, field in Config.model_fields.items():
+        assert isinstance(field.annotation, type)
+        parts += list(_sections(field.annotation, name, places, "##"))
+    return "\n\n".join(parts)
+
+
+def _sections(
+    cls: type[Section], path: str, places: dict[type[Section], str], level: str
+) -> Iterator[str]:
+    """The section's own text, then that of each section in it that has none yet."""
+    places[cls] = path
+    inner = [
+        (f"{path}.{name}", hint)
+        for name, hint in hints(cls).items()
+        if _is_section(hint) and hint not in places
+    ]
+    places |= {hint: place for place, hint in inner}
+    rows = [_row(cls, name, path, places) for name in cls.model_fields]
+    yield f"{level} {path}"
+    yield _plain(summary(cls))
+    yield "\n".join(f"| {' | '.join(row)} |" for row in [HEAD, ["---"] * len(HEAD), *rows])
+    for place, hint in inner:
+        yield from _sections(hint, place, places, "###")
+
+
+def _row(cls: type[Section], name: str, path: str, places: dict[type[Section], str]) -> list[str]:
+    hint, field = hints(cls)[name], cls.model_fields[name]
+    key = f"`{path}.{name}`"
+    if _is_section(hint):
+        place = places[hint]
+        link = f"[{place}](#{place.replace('.', '')})"
+        default = "required" if field.is_required() else ""
+        return [key, "section", "", default, f"{_plain(summary(hint))} Keys: {link}."]
+    found = shape(hint)
+    default = "required" if field.is_required() else f"`{_yaml(field.get_default())}`"
+    return [key, found.type, found.bounds, default, _plain(meanings(cls)[name])]
+
+
+def hints(cls: type[Section]) -> dict[str, Any]:
+    """The annotations of a section's fields, bounds included."""
+    found = typing.get_type_hints(cls, include_extras=True)
+    return {name: found[name] for name in cls.model_fields}
+
+
+def shape(hint: Any) -> Shape:
+    """What an annotation allows.
+
+    >>> from mht.config import Positive
+    >>> shape(Positive | Literal["all"])
+    Shape(type='integer or `all`', bounds='> 0')
+    """
+    if hint in PLAIN:
+        return Shape(PLAIN[hint])
+    if hint in FAMILIES:
+        return Shape(FAMILIES[hint])
+    if hint is type(None):
+        return Shape("`null`")
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        inner = shape(arguments[0])
+        return Shape(inner.type, ", ".join(filter(None, [inner.bounds, _bounds(arguments[1:])])))
+    if origin is Literal:
+        return Shape(", ".join(f"`{value}`" for value in arguments))
+    if origin is list:
+        inner = shape(arguments[0])
+        each = f"each {inner.bounds}" if inner.bounds else ""
+        return Shape(f"list of {PLURAL.get(inner.type, inner.type)}", each)
+    if origin in (typing.Union, types.UnionType):
+        members = [shape(argument) for argument in arguments]
+        bounds = ", ".join(m.bounds for m in members if m.bounds)
+        return Shape(" or ".join(m.type for m in members), bounds)
+    raise TypeError(f"tools/config_docs.py has no words for the type {hint}")
+
+
+def _bounds(metadata: tuple[Any, ...]) -> str:
+    single = [m for item in metadata for m in getattr(item, "metadata", [item])]
+    words = [
+        f"{sign} {getattr(m, name):g}"
+        for m in single
+        for name, sign in SIGNS.items()
+        if hasattr(m, name)
+    ]
+    sizes = {getattr(m, name) for m in single for name in SIZES if hasattr(m, name)}
+    if sizes:
+        words.append(" to ".join(map(str, sorted(sizes))) + " of them")
+    return ", ".join(words)
+
+
+def meanings(cls: type[Section]) -> dict[str, str]:
+    """Field to its entry under "Attributes" in the class's docstring."""
+    _, _, block = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block, flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def summary(cls: type[Section]) -> str:
+    """The docstring's first paragraph on one line."""
+    return " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split())
+
+
+def _is_section(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Section) and hint not in FAMILIES
+
+
+def _plain(text: str) -> str:
+    """A docstring's text as Markdown inside a table."""
+    return text.replace("``", "`").replace("|", "\\|").replace(" +- ", " ± ")
+
+
+def _yaml(value: Any) -> str:
+    """A default as params.yaml would have it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) and not value.is_integer() else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,156 @@
+"""Writes the results table of README.md, and its pictures, from what `dvc repro` measured.
+
+``python -m tools.readme_results`` writes, ``--check`` only says whether README.md is out of date.
+Read are metrics/benchmark.json and metrics/benchmark_differences.json, the training curves (for the
+optimiser steps that were really made) and the figures of reports/benchmark. Standard library only.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tools.marked import fill, update
+
+README = Path("README.md")
+IMAGES = Path("docs/images")
+PICTURES = {"metrics.png": "benchmark.png", "training.png": "training.png"}
+VARIANTS = {"base": "base", "sft_only": "SFT only", "ppo_only": "PPO only", "hybrid": "hybrid"}
+CURVES = {  # whose steps a variant's weights have seen
+    "base": (),
+    "sft_only": ("sft", "sft_only"),
+    "ppo_only": ("ppo_only",),
+    "hybrid": ("sft", "hybrid"),
+}
+ALPHA = 0.05
+COMMAND = "python -m tools.readme_results"
+
+
+class Row(NamedTuple):
+    """A metric of the table: its label, and which way is better ("" where neither is)."""
+
+    label: str
+    better: str = ""
+
+
+METRICS = {
+    "p_positive": Row("P(positive), the judge", "higher"),
+    "vader": Row("VADER, never a reward", "higher"),
+    "response_length": Row("Response length, tokens"),
+    "distinct_2": Row("Distinct-2", "higher"),
+    "kl_nats": Row("KL to the base, nats", "lower"),
+    "perplexity_human": Row("Perplexity of human text", "lower"),
+}
+ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write or check README.md."""
+    check = "--check" in arguments
+    try:
+        content = table(Path())
+    except FileNotFoundError as error:
+        print(f"{error.filename}: no such file; run dvc repro first", file=sys.stderr)
+        return 2
+    if not check:
+        copy_pictures()
+    text = fill(README.read_text(encoding="utf-8"), "results", content)
+    status = update(README, text, check=check, command=COMMAND)
+    for name in unfilled(text):
+        print(f"{README}: still to be written by hand: FIGURE:{name}", file=sys.stderr)
+    return status
+
+
+def table(root: Path) -> str:
+    """The results as a Markdown table."""
+    found = json.loads((root / "metrics/benchmark.json").read_text(encoding="utf-8"))
+    text = (root / "metrics/benchmark_differences.json").read_text(encoding="utf-8")
+    (versus, differences), *_ = json.loads(text).items()
+    baseline = versus.removeprefix("hybrid_minus_")
+    verdicts = judge({m: differences[m] for m in METRICS if m in differences})
+    against = f"hybrid - {VARIANTS[baseline]}"
+    rows = [["", *VARIANTS.values(), against, "verdict"], ["---", *["---:"] * 5, "---"]]
+    steps = [optimizer_steps(root, variant) for variant in VARIANTS]
+    if None not in steps:
+        rows.append(["optimiser steps", *(str(n) for n in steps), "", ""])
+    for metric, (label, better) in METRICS.items():
+        if metric in verdicts:
+            cells = [number(found[variant][metric]["mean"]) for variant in VARIANTS]
+            difference = _difference(differences[metric])
+            rows.append([label + ARROWS[better], *cells, difference, verdicts[metric]])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def judge(differences: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Each metric's verdict: its p-value must stay below 0.05 after Holm's adjustment.
+
+    >>> judge({"vader": {"difference": 0.1, "p_value": 0.01}})
+    {'vader': '**better**'}
+    """
+    verdicts, worst = {}, 0.0
+    ordered = sorted(differences, key=lambda m: differences[m]["p_value"])
+    for place, metric in enumerate(ordered):
+        worst = max(worst, differences[metric]["p_value"] * (len(ordered) - place))
+        better = METRICS[metric].better
+        up = differences[metric]["difference"] > 0
+        word = "differs" if not better else "better" if up == (better == "higher") else "worse"
+        verdicts[metric] = f"**{word}**" if worst < ALPHA else "unclear"
+    return verdicts
+
+
+def optimizer_steps(root: Path, variant: str) -> int | None:
+    """Optimiser steps behind a variant's weights, from its curves; None where they are absent."""
+    total = 0
+    for name in CURVES[variant]:
+        files = [root / "plots" / name / f"{phase}.csv" for phase in ("sft", "ppo")]
+        if not any(file.exists() for file in files):
+            return None
+        total += sum(_steps(file) for file in files if file.exists())
+    return total
+
+
+def _steps(file: Path) -> int:
+    """An SFT step is one optimiser step; a PPO step says how many it made."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows: list[dict[str, Any]] = list(csv.DictReader(lines))
+    return round(sum(float(row.get("ppo/optim/steps") or 1) for row in rows))
+
+
+def number(value: float) -> str:
+    """About three digits that matter.
+
+    >>> [number(x) for x in (0.8614, 17.62, 3.456, 1234.5, -0.02)]
+    ['0.861', '17.6', '3.46', '1234', '-0.020']
+    """
+    size = abs(value)
+    return f"{value:.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
+
+
+def _difference(found: Mapping[str, float]) -> str:
+    sign = "+" if found["difference"] > 0 else ""
+    low, high = number(found["difference_low"]), number(found["difference_high"])
+    return f"{sign}{number(found['difference'])} [{low}, {high}]"
+
+
+def unfilled(text: str) -> list[str]:
+    """Names of the figures that still say "to be measured"."""
+    return re.findall(r"<!-- FIGURE:(\w+) -->\s*to be measured", text)
+
+
+def copy_pictures() -> None:
+    """Bring the benchmark's figures to where README.md shows them."""
+    for source, target in PICTURES.items():
+        picture = Path("reports/benchmark", source)
+        if picture.exists():
+            IMAGES.mkdir(parents=True, exist_ok=True)
+            (IMAGES / target).write_bytes(picture.read_bytes())
+            print(f"{IMAGES / target}: copied")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
