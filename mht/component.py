@@ -184,8 +184,19 @@ def build(cls: type[S], data: Any, *, path: str = "", source: str = "the configu
     try:
         return cls.model_validate(data)
     except ValidationError as error:
-        found = list(_problems(error.errors(include_url=False), cls, data, path))
-        raise ConfigError(list(dict.fromkeys(found)), source) from None
+        found = _problems(error.errors(include_url=False), cls, data, path)
+        raise ConfigError(_one_each(found), source) from None
+
+
+def _one_each(problems: Iterable[str]) -> list[str]:
+    """One line for each path: a value that fits no member of a union is one mistake."""
+    found: dict[str, list[str]] = {}
+    for where, _, what in (problem.partition(": ") for problem in dict.fromkeys(problems)):
+        found.setdefault(where, []).append(what)
+    for said in found.values():
+        got = f", got {said[-1].rpartition(', got ')[2]}"
+        said[:-1] = [what.removesuffix(got) for what in said[:-1]]
+    return [f"{where}: {', or '.join(said)}" for where, said in found.items()]
 
 
 def _problems(errors: Iterable[Any], cls: type[Section], data: Any, path: str) -> Iterable[str]:
@@ -227,4 +238,6 @@ def _sentence(error: Any) -> str:
     message = message.replace("Input should be", "should be")
     got = error.get("input")
     shown = "" if isinstance(got, Mapping | list) else f", got {got!r}"
-    return f"{message[:1].lower()}{message[1:]}{shown}"
+    if not message[:2].isupper():  # an abbreviation, such as PPO, stays
+        message = message[:1].lower() + message[1:]
+    return f"{message}{shown}"

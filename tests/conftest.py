@@ -20,6 +20,8 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_STAGE", "DVC_ROOT", "D
 
 import pytest  # noqa: E402
 
+pytest.register_assert_rewrite("pipeline_fixtures")
+
 SENTENCES = [
     "the film is a warm and funny story about an old man and his dog .",
     "a dull plot , flat jokes and no end in sight : the movie is bad .",

@@ -71,7 +71,7 @@ TINY |= {
 }  # fmt: skip
 
 SUBJECTS = ["film", "plot", "cast", "story", "music", "scene", "ending", "script"]
-WORDS = {"good": 3, "warm": 2, "funny": 2.5, "calm": 1, "bad": -3, "dull": -2, "slow": -1, "flat": -2}
+GOODNESS = {"good": 3, "warm": 2, "funny": 2, "calm": 1, "bad": -3, "dull": -2, "slow": -1}
 ENDS = ["so we saw it again", "and the end of it too", "as we had thought before"]
 
 
@@ -155,9 +155,9 @@ def copy_repository(target: Path) -> None:
 
 def write_texts(folder: Path) -> None:
     """Reviews to write on, as JSON Lines, and other ones with one to five stars, as CSV."""
-    made = list(itertools.product(SUBJECTS, WORDS, ENDS))
+    made = list(itertools.product(SUBJECTS, GOODNESS, ENDS))
     texts = [
-        (f"I think that the {subject} was {word} , {end} .", 3 + WORDS[word] / 2)
+        (f"I think that the {subject} was {word} , {end} .", 3 + GOODNESS[word] / 2)
         for subject, word, end in made
     ]
     rows = [json.dumps({"text": text, "place": n}) for n, (text, _) in enumerate(texts[::2])]
@@ -172,7 +172,7 @@ def save_encoder(folder: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *SUBJECTS, *WORDS, "the", "was", "a", "it", ","]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *SUBJECTS, *GOODNESS, "the", "was", "a", "it", ","]
     core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))

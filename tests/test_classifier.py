@@ -1,8 +1,10 @@
 """The sentiment classifier: its split, its training, its quality and calibration."""
 
+import copy
+
 import pytest
 import torch
-from sklearn.metrics import brier_score_loss, roc_auc_score
+from sklearn.metrics import accuracy_score, brier_score_loss, roc_auc_score
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from mht.config import RewardModelConfig
@@ -35,7 +37,9 @@ def encoder(tmp_path_factory, tiny_tokenizer):
         pad_token_id=tiny_tokenizer.pad_token_id,
     )
     BertModel(config).save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.padding_side = "right"  # as encoders have it: their positions count from the left
+    tokenizer.save_pretrained(folder)
     return str(folder)
 
 
@@ -100,7 +104,7 @@ def test_quality_against_sklearn():
     found = quality(probabilities.tolist(), labels.tolist())
     assert found["auc"] == pytest.approx(roc_auc_score(labels, probabilities))
     assert found["brier"] == pytest.approx(brier_score_loss(labels, probabilities))
-    assert found["accuracy"] == ((probabilities > 0.5) == labels.bool()).float().mean().item()
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, probabilities > 0.5))
     assert found["calibration_error"] < 0.15  # they are calibrated by the way they were made
 
 
@@ -155,7 +159,9 @@ def test_layers_of_another_architecture(tmp_path, tiny_tokenizer):
     DistilBertModel(config).save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
     model, _, _ = trained(str(tmp_path), epochs=1, num_layers_unfrozen=1)
-    trains = {n.split(".")[3] for n, p in model.named_parameters() if p.requires_grad and "layer." in n}
+    trains = {
+        n.split(".")[3] for n, p in model.named_parameters() if p.requires_grad and "layer." in n
+    }
     assert trains == {"1"}
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from training_fixtures import TokenShare, examples, model_of, responses_of
 from torch.nn import functional
+from training_fixtures import TokenShare, examples, model_of, responses_of
 
 from mht.evaluator import evaluate_policy, model_columns, response_logprobs, reward_columns
 from mht.models.policy import Policy
@@ -39,7 +39,9 @@ def test_target_nll_is_the_cross_entropy(tiny_model_dir, tiny_tokenizer, kind, b
     model, rows = model_of(tiny_model_dir(kind)), examples(tiny_tokenizer)
     nats, counts = target_nll(model, rows, 3, batch_size=batch_size)
     assert counts == [float(len(e.target_ids)) for e in rows]
-    assert nats == pytest.approx([direct_nats(model, e.prompt_ids, e.target_ids) for e in rows], 1e-4)
+    assert nats == pytest.approx(
+        [direct_nats(model, e.prompt_ids, e.target_ids) for e in rows], 1e-4
+    )
 
 
 def test_generate_is_repeatable_and_covers_every_prompt(responder, tiny_tokenizer):
@@ -59,7 +61,9 @@ def test_the_kl_of_the_base_to_itself_is_0(policy, responder, tiny_tokenizer):
     assert columns["response_length"] == columns["tokens_generated"]
 
 
-def test_model_columns_by_the_model_called_directly(policy, responder, tiny_tokenizer, tiny_model_dir):
+def test_model_columns_by_the_model_called_directly(
+    policy, responder, tiny_tokenizer, tiny_model_dir
+):
     base, rows = model_of(tiny_model_dir(layers=2)), examples(tiny_tokenizer)
     answered = generate(responder, rows, batch_size=4, seed=0)
     columns = model_columns(base, answered, 1.0)

@@ -141,8 +141,9 @@ def test_sampled_responses_keep_their_logprobs(tiny_model_dir, tiny_tokenizer):
             with pytest.raises(RuntimeError, match="ratio"):
                 trainer.ppo_step(prompts, responses, [1.0, 0.0])
         else:  # the user changed the responses: they are not the sampled ones any more
-            trainer.ppo_step(prompts, torch.nn.functional.pad(responses, (0, wide), value=PAD),
-                             [1.0, 0.0])
+            trainer.ppo_step(
+                prompts, torch.nn.functional.pad(responses, (0, wide), value=PAD), [1.0, 0.0]
+            )
 
 
 @pytest.mark.parametrize("rewards", [[1.0], [1.0, 2.0, 3.0], [float("nan"), 1.0]])

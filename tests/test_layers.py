@@ -12,7 +12,7 @@ from tools.stage_deps import all_imports, needed, read_stages, too_broad
 
 # From the bottom up. A file imports only from its own family or from a lower row.
 LAYERS = [
-    {"errors", "types", "losses", "progress"},
+    {"errors", "types", "losses", "order", "progress"},
     {"component"},
     {"rewards", "memory", "evaluation", "tracking", "sources"},
     {"config"},
@@ -34,7 +34,9 @@ HEAVY = {
     "pyarrow", "rouge_score", "sacrebleu", "scipy", "sentence_transformers", "sklearn", "torch",
     "transformers", "vaderSentiment",
 }  # fmt: skip
-TORCH_IS_FINE_IN = {"losses", "models", "sampling", "rollout", "validation", "evaluator", "trainers"}
+TORCH_IS_FINE_IN = {
+    "losses", "models", "sampling", "rollout", "validation", "evaluator", "trainers",
+}  # fmt: skip
 
 LIBRARY = sorted(set(Path("mht").rglob("*.py")) - {FACE})
 STAGES = sorted(Path("stages").rglob("*.py"))

@@ -183,7 +183,9 @@ def test_training_changes_the_top_alone(tiny_model_dir, tiny_tokenizer, kind, un
     for _ in range(3):
         updater.step(batch_loss(policy.model, batch))
     frozen = 0 if unfrozen == "all" else 4 - unfrozen
-    top = {id(p) for layer in list(decoder_layers(policy.model))[frozen:] for p in layer.parameters()}
+    top = {
+        id(p) for layer in list(decoder_layers(policy.model))[frozen:] for p in layer.parameters()
+    }
     for name, p in policy.model.named_parameters():
         changed = not torch.equal(p, initial[name])
         if id(p) in top or unfrozen == "all":
@@ -215,7 +217,9 @@ def test_the_reference_shares_what_is_frozen(tiny_model_dir, kind):
 
 def test_all_makes_a_second_model(tiny_model_dir, kind):
     policy = Policy(model_of(tiny_model_dir(kind)), "all")
-    mine, theirs = ({p.data_ptr() for p in m.parameters()} for m in (policy.model, policy.reference))
+    mine, theirs = (
+        {p.data_ptr() for p in m.parameters()} for m in (policy.model, policy.reference)
+    )
     assert len(mine) == len(theirs)
     assert not mine & theirs
     assert not policy.trunk.exists

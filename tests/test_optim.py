@@ -61,7 +61,10 @@ def test_the_8bit_optimizer_says_what_to_install():
     ("config", "says"),
     [
         ({"OPTIMIZER": "adamm"}, r"optimizer\.type: should be 'adamw', .* got 'adamm'"),
-        ({"OPTIMIZER": "adamw", "WEIGHT_DECAI": 0.1}, "'weight_decai' .did you mean 'weight_decay'"),
+        (
+            {"OPTIMIZER": "adamw", "WEIGHT_DECAI": 0.1},
+            "'weight_decai' .did you mean 'weight_decay'",
+        ),
         ({"type": "adamw", "weight_decay": "much"}, r"optimizer\.weight_decay: .*'much'"),
         ({"type": "adamw", "betas": [0.9, 1.0]}, r"optimizer\.betas\[1\]: .*less than 1"),
         ({"LR": "fast"}, r"optimizer\.lr: should be a number, got 'fast'"),
@@ -87,7 +90,12 @@ def test_schedules_by_hand():
     assert rates({"SCHEDULER": "linear"}, 4, 5) == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0])
     warm = {"SCHEDULER": "linear", "NUM_WARMUP_STEPS": 2, "NUM_TRAINING_STEPS": 4}
     assert rates(warm, 99, 5) == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])
-    assert rates(SchedulerConfig(type="constant_with_warmup", warmup_steps=2), 9, 4) == [0, 0.5, 1, 1]
+    assert rates(SchedulerConfig(type="constant_with_warmup", warmup_steps=2), 9, 4) == [
+        0,
+        0.5,
+        1,
+        1,
+    ]
     assert rates({"type": "cosine"}, 2, 3) == pytest.approx([1.0, 0.5, 0.0])
 
 
@@ -163,7 +171,7 @@ def test_batches_of_like_length():
     items = torch.randint(1, 100, (40,), generator=torch.Generator().manual_seed(0)).tolist()
     cursor = Cursor(items, 0, batch_size=4, length=lambda n: n)
     batches = [cursor.take(4) for _ in range(10)]
-    assert sorted(sum(batches, [])) == sorted(items)
+    assert sorted(item for batch in batches for item in batch) == sorted(items)
     assert sum(max(b) - min(b) for b in batches) < 10 * 20
     assert [min(b) for b in batches] != sorted(min(b) for b in batches)
 
@@ -190,3 +198,5 @@ def test_history(tmp_path):
     history.write(tmp_path)
     assert (tmp_path / "sft.csv").read_text().splitlines() == ["step,sft/loss", "1,2.0", "2,1.0"]
     assert not (tmp_path / "validation.csv").exists()
+    History(print).write(tmp_path / "nothing")
+    assert (tmp_path / "nothing").is_dir(), "DVC wants the folder"

@@ -74,7 +74,9 @@ def test_the_ratio_is_1_before_any_update(tiny_model_dir, unfrozen, temperature)
 def test_another_temperature_stops_the_run(tiny_model_dir):
     ppo = ppo_of(tiny_model_dir(), temperature=1.0)
     before = weights(ppo)
-    with pytest.raises(RuntimeError, match=r"\|ratio - 1\| .* ppo\.ratio_tolerance 0\.001") as error:
+    with pytest.raises(
+        RuntimeError, match=r"\|ratio - 1\| .* ppo\.ratio_tolerance 0\.001"
+    ) as error:
         ppo.step(sampled(ppo, temperature=0.8), SCORES)
     assert isinstance(error.value, RatioError)
     assert isinstance(error.value, UserError), "the stage shows it as one line"
@@ -230,10 +232,10 @@ def test_every_response_is_seen_once_per_epoch(tiny_model_dir):
 # -- learning ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("unfrozen", "lr"), [(1, 2e-2), ("all", 3e-3)])
+@pytest.mark.parametrize(("unfrozen", "lr"), [(1, 3e-2), ("all", 5e-3)])
 def test_the_reward_rises(tiny_model_dir, unfrozen, lr):
     """30 steps on the share of tokens below 200, half of the vocabulary."""
-    ppo = ppo_of(tiny_model_dir(), unfrozen=unfrozen, kl_coef=0.0, lr=lr)
+    ppo = ppo_of(tiny_model_dir(), unfrozen=unfrozen, kl_coef=0.0, lr=lr, minibatch_size=8)
     shares = []
     for step in range(30):
         rollout = sampled(ppo, seed=step, prompts=PROMPTS * 4)
@@ -248,7 +250,7 @@ def test_the_reward_rises(tiny_model_dir, unfrozen, lr):
 def test_the_kl_penalty_holds_the_policy_back(tiny_model_dir):
     kl = {}
     for coef in (0.0, 1.0):
-        ppo = ppo_of(tiny_model_dir(), unfrozen=1, kl_coef=coef, lr=1e-2)
+        ppo = ppo_of(tiny_model_dir(), unfrozen=1, kl_coef=coef, lr=1e-2, minibatch_size=8)
         seen = []
         for step in range(12):
             rollout = sampled(ppo, seed=step, prompts=PROMPTS * 4)
@@ -264,8 +266,10 @@ def test_the_value_head_learns_the_score(tiny_model_dir):
         tiny_model_dir(), kl_coef=0.0, lr=1e-2, vf_coef=1.0, value_clip_range=None, clip_range=1e-6
     )
     rollout = sampled(ppo)
-    losses = [ppo.step(rollout_of(PROMPTS, responses_of(rollout)), [2.0] * 8)["value/loss"]
-              for _ in range(8)]
+    losses = [
+        ppo.step(rollout_of(PROMPTS, responses_of(rollout)), [2.0] * 8)["value/loss"]
+        for _ in range(8)
+    ]
     assert losses[0] > 1.0
     assert losses[-1] < losses[0] / 5
 
@@ -309,9 +313,7 @@ def test_dual_clip_reaches_the_loss(tiny_model_dir):
         ppo = ppo_of(tiny_model_dir(), dual_clip=dual)
         experience = assessed(ppo, sampled(ppo))
         loss, _ = ppo._loss(
-            type(experience)(
-                **vars(experience) | {"old_logprobs": experience.old_logprobs - 3.0}
-            ),
+            type(experience)(**vars(experience) | {"old_logprobs": experience.old_logprobs - 3.0}),
             is_first=False,
         )
         losses[dual] = loss.item()

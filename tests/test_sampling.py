@@ -214,7 +214,9 @@ def test_responses_and_their_texts(responder, tiny_tokenizer):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_rebuild_takes_prompts_padded_on_either_side(responder, side):
     prompts = [[40, 41, 42], [50]]
-    rows = [[PAD] * (4 - len(p)) + p if side == "left" else p + [PAD] * (4 - len(p)) for p in prompts]
+    rows = [
+        [PAD] * (4 - len(p)) + p if side == "left" else p + [PAD] * (4 - len(p)) for p in prompts
+    ]
     responses = torch.tensor([[70, EOS, PAD, PAD], [80, 81, PAD, PAD]])
     rollout = responder.rebuild(torch.tensor(rows), responses)
     expected = rollout_of(prompts, [[70, EOS], [80, 81]], left=1)

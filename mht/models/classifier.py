@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mht.data.order import bucketed
 from mht.errors import DataError, ModelError
+from mht.order import bucketed
 from mht.progress import track
 
 if TYPE_CHECKING:

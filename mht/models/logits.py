@@ -1,4 +1,4 @@
-"""Logits where they are needed only: the vocabulary product is the dearest part of a small model."""
+"""Logits only where they are needed: a small model's dearest part is the vocabulary product."""
 
 from __future__ import annotations
 

@@ -52,8 +52,12 @@ def _bad_name(key: Any) -> InitErrorDetails:
 
 def _again(error: Any) -> InitErrorDetails:
     """A problem inside a component, to be reported together with the bad names."""
-    template = {"component": "{text}", "nested": "{cls} is wrong"}[error["type"]]
-    problem = PydanticCustomError(error["type"], template, error["ctx"])
+    template = {"component": "{text}", "nested": "{cls} is wrong"}.get(error["type"])
+    if template is None:  # what a validator of the component itself says
+        context = {"text": error["msg"].removeprefix("Value error, "), "at": ()}
+        problem = PydanticCustomError("component", "{text}", context)
+    else:
+        problem = PydanticCustomError(error["type"], template, error["ctx"])
     return InitErrorDetails(type=problem, loc=error["loc"], input=error["input"])
 
 

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from mht.data.order import bucketed
+from mht.order import bucketed
 
 T = TypeVar("T")
 

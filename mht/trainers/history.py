@@ -36,6 +36,7 @@ class History:
 
     def write(self, folder: str | Path) -> None:
         """One csv per phase that had steps: ``step`` and every figure that is not a time."""
+        Path(folder).mkdir(parents=True, exist_ok=True)  # an output, also where nothing was said
         for phase in PHASES:
             rows = [{"step": step, **row} for step, row in self._of(phase)]
             if rows:
