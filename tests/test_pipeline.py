@@ -410,7 +410,7 @@ def test_an_experiment_runs_what_it_touches_and_can_be_compared(clone):
 
     shown = json.loads(clone.dvc("exp", "show", "--json").stdout)
     assert "firm" in json.dumps(shown)
-    changed = json.loads(clone.dvc("metrics", "diff", "--json").stdout)["diff"]
+    changed = json.loads(clone.dvc("metrics", "diff", "--json").stdout)
     assert "metrics/hybrid.json" in changed and "metrics/sft.json" not in changed
     params = json.loads(clone.dvc("params", "diff", "--json").stdout)["params.yaml"]
     assert params["ppo.kl_coef"]["old"] == 0.05 and params["ppo.kl_coef"]["new"] == 0.2
