@@ -7,12 +7,14 @@ look at. ``clone`` is a copy of it for one test to work in.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -125,7 +127,15 @@ def environment(root: Path) -> dict[str, str]:
         env |= {f"GIT_{who}_NAME": "someone", f"GIT_{who}_EMAIL": "someone@example.com"}
     nowhere = "http://127.0.0.1:9"
     env |= {"http_proxy": nowhere, "https_proxy": nowhere, "HF_HUB_OFFLINE": "1"}
-    return env | {"DVC_SITE_CACHE_DIR": str(root.parent / "site"), "PYTHONPATH": ""}
+    return env | {"DVC_SITE_CACHE_DIR": str(root.parent / "site"), "PYTHONPATH": quick_start()}
+
+
+@functools.cache
+def quick_start() -> str:
+    """A folder for PYTHONPATH: without garbage collection imports take a fifth less time."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "sitecustomize.py").write_text("import gc\n\ngc.disable()\n")
+    return str(folder)
 
 
 def change_yaml(source: Path, target: Path, changes: Mapping[str, Any]) -> None:

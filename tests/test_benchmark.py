@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -199,8 +200,7 @@ def test_uneven_budgets_warn(root: Path, hybrid: int, warned: bool) -> None:
 
 def test_a_single_prompt_and_no_curves_still_work(tmp_path: Path) -> None:
     evaluated(tmp_path, prompts=1)
-    for file in (tmp_path / "plots").iterdir():
-        file.unlink()
+    shutil.rmtree(tmp_path / "plots")
     found = compare(STEPS, metrics=METRICS, resamples=50, root=tmp_path)
     write_outputs(found, root=tmp_path)
     assert all(found.verdict(m) == benchmark.UNCLEAR for m in METRICS)

@@ -277,37 +277,37 @@ def bench(finished, tmp_path_factory):
         made.repo.close()
 
 
-SETTINGS = [
+SETTINGS = [  # values that nobody has
     ("base.experiment", "other", set()),
     ("base.seed", 7, STAGES - {"fetch", "prepare"}),
     ("model.dtype", "bfloat16", STAGES),
     ("model.num_layers_unfrozen", "all", TRAINERS | AFTER_TRAINERS),
     ("data.source.path", "data/local/other.jsonl", STAGES),
-    ("data.prompt_words", 4, STAGES - {"fetch"}),
-    ("data.splits.test", 0.2, STAGES - {"fetch"}),
-    ("reward_model.lr", 1e-3, STAGES - {"fetch", "prepare", "sft"}),
+    ("data.prompt_words", 11, STAGES - {"fetch"}),
+    ("data.splits.test", 0.123, STAGES - {"fetch"}),
+    ("reward_model.lr", 0.00123, STAGES - {"fetch", "prepare", "sft"}),
     (
         "sft.lr",
-        1e-3,
+        0.00123,
         {"sft", "ppo", "baseline@sft_only", "evaluate", "evaluate_baseline@sft_only", "benchmark"},
     ),
-    ("ppo.kl_coef", 0.2, {"ppo", "evaluate", "benchmark"}),
-    ("ppo.cycles", 3, {"ppo", "evaluate", "benchmark"}),
+    ("ppo.kl_coef", 0.123, {"ppo", "evaluate", "benchmark"}),
+    ("ppo.cycles", 11, {"ppo", "evaluate", "benchmark"}),
     ("ppo.kl_control.type", "adaptive", {"ppo", "evaluate", "benchmark"}),
-    ("ppo.reward.components.length.weight", 0.1, {"ppo"} | MEASURED),
+    ("ppo.reward.components.length.weight", 0.123, {"ppo"} | MEASURED),
     (
         "baselines.sft_only.sft_lr",
-        1e-3,
+        0.00123,
         {"baseline@sft_only", "evaluate_baseline@sft_only", "benchmark"},
     ),
     (
         "baselines.ppo_only.lr",
-        1e-3,
+        0.00123,
         {"baseline@ppo_only", "evaluate_baseline@ppo_only", "benchmark"},
     ),
-    ("evaluate.prompts", 8, MEASURED),
-    ("evaluate.decoding.temperature", 0.7, MEASURED),
-    ("benchmark.samples", 3, {"benchmark"}),
+    ("evaluate.prompts", 11, MEASURED),
+    ("evaluate.decoding.temperature", 0.123, MEASURED),
+    ("benchmark.samples", 11, {"benchmark"}),
     ("benchmark.metrics", ["vader"], {"benchmark"}),
 ]
 
