@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from mht.data.examples import Example
 from mht.evaluation.metrics import text_metrics
-from mht.losses import kl_estimate, token_logprobs
-from mht.models.logits import response_logits, spread
+from mht.losses import kl_estimate
+from mht.models.head import response_logprobs
 from mht.progress import track
 from mht.rollout import Responder
 from mht.types import Rollout, Sample
@@ -23,14 +20,6 @@ if TYPE_CHECKING:
     from mht.rewards import Reward
 
 Columns = dict[str, list[float]]
-
-
-@torch.no_grad()
-def response_logprobs(model: PreTrainedModel, rollout: Rollout, temperature: float) -> Tensor:
-    """(B, R) log-probabilities of a rollout's response tokens under any model, 0 at padding."""
-    logits, _ = response_logits(model, rollout)
-    mask = rollout.response_mask
-    return spread(token_logprobs(logits, rollout.response_ids[mask], temperature), mask)
 
 
 def model_columns(

@@ -151,12 +151,17 @@ def trimmed(rollout: Rollout) -> Rollout:
     left = int(rollout.prompt_mask.any(0).int().argmax())
     longest = max(int(rollout.lengths.max()), 1)
     end = rollout.prompt_ids.shape[1] + longest - 1
+    per_token = {
+        name: None if value is None else value[:, :longest]
+        for name in ("logprobs", "entropies", "hidden")
+        for value in [getattr(rollout, name)]
+    }
     return replace(
         rollout,
         prompt_ids=rollout.prompt_ids[:, left:],
         prompt_mask=rollout.prompt_mask[:, left:],
         response_ids=rollout.response_ids[:, :longest],
         response_mask=rollout.response_mask[:, :longest],
-        logprobs=None if rollout.logprobs is None else rollout.logprobs[:, :longest],
         trunk=None if rollout.trunk is None else rollout.trunk[:, left:end],
+        **per_token,
     )

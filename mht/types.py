@@ -62,6 +62,9 @@ class Rollout:
         logprobs: (B, R) float32 as they were when sampled, 0 at padding; None if not known.
         trunk: (B, T - 1, H) output of the policy's frozen layers, or None: no need to compute it
             again for the reference and for every epoch.
+        entropies: (B, R) float32 nats of what each token was drawn from, 0 at padding; or None.
+        hidden: (B, R, H) what the head saw for each token, 0 at padding: a value head needs no
+            pass of its own; or None.
     """
 
     prompt_ids: Tensor
@@ -71,6 +74,8 @@ class Rollout:
     ended: Tensor
     logprobs: Tensor | None = None
     trunk: Tensor | None = None
+    entropies: Tensor | None = None
+    hidden: Tensor | None = None
 
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]

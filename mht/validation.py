@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from mht.data.examples import Example, collate_sft
-from mht.losses import IGNORED, kl_estimate, token_logprobs
-from mht.models.logits import logits_at, spread
+from mht.losses import IGNORED, kl_estimate
+from mht.models.head import token_scores
+from mht.models.logits import spread
+from mht.models.packed import packed_linears
 from mht.models.policy import Policy
 from mht.progress import track
 from mht.rollout import Responder
@@ -51,9 +53,10 @@ def target_nll(
         )
         learnt = labels[:, 1:] != IGNORED
         learnt = learnt[:, int(learnt.any(0).int().argmax()) :]
-        logits, _ = logits_at(model, learnt, ids[:, :-1], mask[:, :-1].bool())
         tokens = ids[:, -learnt.shape[1] :][learnt]
-        logprobs = spread(token_logprobs(logits, tokens), learnt)
+        with packed_linears(model):
+            scores, _, _ = token_scores(model, learnt, tokens, ids[:, :-1], mask[:, :-1].bool())
+        logprobs = spread(scores, learnt)
         nats += (-logprobs.sum(1)).tolist()
         counts += learnt.sum(1).float().tolist()
     return nats, counts

@@ -1,7 +1,17 @@
 """One thin script per stage of dvc.yaml: load the settings, call mht, write the outputs."""
 
+import ctypes
 import os
+import sys
 
-# Threads that wait for each other sleep instead of spinning: on cores shared with other work, a
-# spinning thread keeps the one it waits for from running. Has to be set before torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A thread that waits for the next product spins for some microseconds, which is what small
+# products need, and then sleeps: on cores shared with other work, one that spins on keeps the
+# thread it waits for from running. Read when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+# glibc gives big blocks back to the kernel at once, and every new tensor of logits then costs a
+# page fault for each of its 4 KB. Freed memory is kept for the next step instead.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+    ctypes.CDLL(None).mallopt(M_MMAP_MAX, 0)
+    ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -29,6 +29,8 @@ def main(config: Config, run: Run) -> None:
     where = {"dtype": config.model.dtype, "device": resolve_device(config.base.device)}
     policy = load_causal_lm(f"models/{name}", **where)
     base = policy if name == "base" else load_causal_lm("models/base", **where)
+    for model in (policy, base):
+        model.requires_grad_(False)
     examples = read_examples("data/prepared/test.parquet")[: settings.prompts]
     samples, columns = evaluate_policy(
         policy,

@@ -122,12 +122,14 @@ def test_prompts_are_masked_from_the_sft_loss(tiny_model_dir, tiny_tokenizer):
     batch = collate_sft([row], PAD)
     picked = len(row.prompt_ids) - 1
     seen = {}
-    head = model.get_output_embeddings()
-    hook = head.register_forward_hook(lambda _, args, out: seen.update(rows=len(out)))
-    batch_loss(model, batch)
+    body = model.base_model
+    hook = body.register_forward_hook(lambda _, args, out: seen.update(top=out.last_hidden_state))
+    loss = batch_loss(model, batch)
     hook.remove()
+    (slope,) = torch.autograd.grad(loss, seen["top"])
     assert (batch["labels"][0, : picked + 1] == -100).all()
-    assert seen["rows"] == len(row.target_ids)
+    assert (slope[0, :picked] == 0).all()
+    assert (slope[0, picked:].abs().amax(1) > 0).all()
 
 
 def test_a_batch_without_labels_is_refused(tiny_model_dir, tiny_tokenizer):

@@ -6,7 +6,7 @@ from training_fixtures import EOS, KINDS, PAD, examples, model_of, responses_of,
 
 from mht.data.examples import Example
 from mht.errors import DataError, ModelError
-from mht.evaluator import response_logprobs
+from mht.models.head import response_logprobs
 from mht.models.policy import Policy
 from mht.rollout import Responder, end_tokens, pad_token, trimmed
 from mht.sampling.decode import draw, sample, truncate_logits
@@ -57,14 +57,53 @@ def test_sampled_logprobs_are_the_teacher_forced_ones(tiny_model_dir, kind, temp
     assert (rollout.logprobs[~rollout.response_mask] == 0).all()
 
 
+def test_a_rollout_keeps_what_a_pass_of_its_own_would_say(tiny_model_dir, kind):
+    """Values and entropies as scored afterwards, also for rows that end early."""
+    policy = Policy(model_of(tiny_model_dir(kind, layers=4)), 2)
+    torch.nn.init.normal_(policy.value_head.weight)
+    ends = set(range(100, 130))
+    rollout = write(policy.model, temperature=0.7, left=3, eos_ids=ends, trunk=policy.trunk)
+    kept = policy.sampled_scores(rollout, temperature=0.7)
+    scored = policy.score(rollout, temperature=0.7, with_entropy=True)
+    for name in ("logprobs", "values", "entropies"):
+        torch.testing.assert_close(
+            getattr(kept, name), getattr(scored, name).detach(), atol=1e-4, rtol=1e-4
+        )
+
+
 def test_draws_follow_the_distribution():
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).repeat(20_000, 1)
     generator = torch.Generator().manual_seed(0)
     for temperature in (1.0, 0.5, 2.0):
-        drawn = draw(logits, temperature=temperature, generator=generator)
+        drawn = draw(logits, temperature=temperature, generator=generator).tokens
         shares = torch.bincount(drawn, minlength=4) / len(drawn)
         wanted = (logits[0] / temperature).softmax(-1)
         torch.testing.assert_close(shares, wanted, atol=0.015, rtol=0)
+
+
+def test_draws_follow_the_distribution_over_a_large_vocabulary():
+    """Several blocks of the vocabulary, the last one cut short, and tokens that are impossible."""
+    torch.manual_seed(0)
+    logits = torch.randn(700)
+    logits[::3] = -torch.inf
+    drawn = draw(logits.repeat(40_000, 1), temperature=1.0, generator=torch.Generator())
+    shares = torch.bincount(drawn.tokens, minlength=700) / 40_000
+    wanted = logits.softmax(-1)
+    assert (shares[::3] == 0).all()
+    assert (shares - wanted).abs().max() < 5 * (wanted.max() / 40_000).sqrt()
+    groups = torch.arange(700) // 70
+    by_group = torch.zeros(10).index_add_(0, groups, shares - wanted)
+    assert by_group.abs().max() < 0.012  # five standard errors of a share of .1
+
+
+def test_what_a_draw_says_of_its_distribution():
+    logits = torch.tensor([[0.0, 2.0, -1.0, -torch.inf], [5.0, 5.0, 5.0, 5.0]])
+    drawn = draw(logits, temperature=0.5, top_k=1, generator=torch.Generator())
+    expected = (logits / 0.5).log_softmax(-1)
+    picked = expected.gather(1, drawn.tokens[:, None]).squeeze(1)
+    torch.testing.assert_close(drawn.logprobs, picked)
+    entropies = torch.distributions.Categorical(logits=logits / 0.5).entropy()
+    torch.testing.assert_close(drawn.entropies, entropies)
 
 
 def test_top_k_and_top_p_supports():
@@ -72,7 +111,7 @@ def test_top_k_and_top_p_supports():
     generator = torch.Generator().manual_seed(0)
 
     def support(**options):
-        drawn = draw(logits, temperature=1.0, generator=generator, **options)
+        drawn = draw(logits, temperature=1.0, generator=generator, **options).tokens
         return set(drawn.tolist())
 
     assert support() == {0, 1, 2, 3}

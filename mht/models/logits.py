@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from mht.types import Rollout
 
 
 def position_ids(attention_mask: Tensor) -> Tensor:
@@ -37,11 +36,29 @@ def logits_at(
         logits (N, V) and the hidden states under them (N, H), for the N wanted positions in
         row-major order.
     """
+    return _run(model, wanted, input_ids, attention_mask, keep=lambda hidden: hidden)
+
+
+def hidden_at(
+    model: PreTrainedModel, wanted: Tensor, input_ids: Tensor, attention_mask: Tensor
+) -> Tensor:
+    """(N, H), what the head would see at the wanted positions; see `logits_at`."""
+    return _run(model, wanted, input_ids, attention_mask, keep=lambda hidden: hidden[:0])[1]
+
+
+def _run(
+    model: PreTrainedModel,
+    wanted: Tensor,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    keep: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Logits of what ``keep`` leaves of the wanted hidden states, and all of these."""
     picked: list[Tensor] = []
 
     def pick(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         picked.append(args[0][wanted])
-        return (picked[0], *args[1:])
+        return (keep(picked[0]), *args[1:])
 
     hook = model.get_output_embeddings().register_forward_pre_hook(pick)
     try:
@@ -55,15 +72,6 @@ def logits_at(
     finally:
         hook.remove()
     return logits, picked[0]
-
-
-def response_logits(model: PreTrainedModel, rollout: Rollout) -> tuple[Tensor, Tensor]:
-    """Logits (N, V) that predict each of the N real response tokens, and the hidden states (N, H).
-
-    The last token of the longest response predicts nothing and is not fed.
-    """
-    ids, mask = rollout.input_ids[:, :-1], rollout.attention_mask[:, :-1]
-    return logits_at(model, rollout.response_mask, ids, mask)
 
 
 def spread(values: Tensor, mask: Tensor) -> Tensor:

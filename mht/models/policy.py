@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from mht.losses import entropy, token_logprobs
-from mht.models.logits import response_logits, spread
+from mht.models.head import has_plain_head, response_logprobs, response_scores
+from mht.models.logits import spread
 from mht.models.trunk import Trunk, freeze_below, frozen_copy
 from mht.types import Rollout
 
@@ -58,6 +58,8 @@ class Policy:
         self.value_head = nn.Linear(width, 1, device=model.device)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
+        for each in (self.model, self.reference):
+            has_plain_head(each)  # found out now, while the frozen layers compute
 
     @property
     def device(self) -> torch.device:
@@ -81,30 +83,41 @@ class Policy:
         """
         mask = rollout.response_mask
         with self.trunk.replay(rollout.trunk):
-            logits, hidden = response_logits(self.model, rollout)
-        logprobs = token_logprobs(logits, rollout.response_ids[mask], temperature)
-        values = self.value_head(hidden.float()).squeeze(-1)
+            logprobs, entropies, hidden = response_scores(
+                self.model, rollout, temperature=temperature, with_entropy=with_entropy
+            )
         return TokenScores(
             spread(logprobs, mask),
-            spread(values, mask),
-            spread(entropy(logits, temperature), mask) if with_entropy else None,
+            spread(self._values(hidden), mask),
+            None if entropies is None else spread(entropies, mask),
         )
+
+    @torch.no_grad()
+    def sampled_scores(self, rollout: Rollout, *, temperature: float = 1.0) -> TokenScores:
+        """`score` as it was when the rollout was sampled; known without another pass if kept."""
+        mask = rollout.response_mask
+        if rollout.logprobs is None or rollout.entropies is None or rollout.hidden is None:
+            return self.score(rollout, temperature=temperature, with_entropy=True)
+        values = torch.where(mask, self._values(rollout.hidden), 0.0)
+        return TokenScores(rollout.logprobs, values, rollout.entropies)
+
+    def _values(self, hidden: Tensor) -> Tensor:
+        """(..., H) last hidden states to (...) values."""
+        return self.value_head(hidden.float()).squeeze(-1)
 
     @torch.no_grad()
     def with_trunk(self, rollout: Rollout) -> Rollout:
         """The rollout with the frozen layers' output in it, if there are any."""
         if rollout.trunk is not None or not self.trunk.exists:
             return rollout
-        response_logits(self.model, rollout)
+        response_logprobs(self.model, rollout, 1.0)
         return replace(rollout, trunk=self.trunk.output)
 
     @torch.no_grad()
     def ref_logprobs(self, rollout: Rollout, *, temperature: float = 1.0) -> Tensor:
         """(B, R) log-probabilities of the response tokens under the reference; 0 at padding."""
-        mask = rollout.response_mask
         with self.trunk.replay(rollout.trunk):
-            logits, _ = response_logits(self.reference, rollout)
-        return spread(token_logprobs(logits, rollout.response_ids[mask], temperature), mask)
+            return response_logprobs(self.reference, rollout, temperature)
 
     def save(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write the model in the Hugging Face layout, its tokenizer and the value head."""

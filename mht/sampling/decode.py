@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from mht.losses import token_logprobs
 from mht.models.logits import position_ids
+from mht.models.packed import packed_linears
 from mht.models.trunk import Trunk
 from mht.types import Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+FLOOR = -1e30  # stands for minus infinity where 0 times it is to be 0
+BLOCK = 256  # tokens of the vocabulary that a draw looks at together
 
 
 def truncate_logits(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor:
@@ -41,6 +46,20 @@ def truncate_logits(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Te
     return logits
 
 
+class Drawn(NamedTuple):
+    """One token for each row, with what its distribution at this temperature says.
+
+    Attributes:
+        tokens: (B,) int64.
+        logprobs: (B,) float32 nats, before top-k and top-p.
+        entropies: (B,) float32 nats, before top-k and top-p.
+    """
+
+    tokens: Tensor
+    logprobs: Tensor
+    entropies: Tensor
+
+
 def draw(
     logits: Tensor,
     *,
@@ -48,22 +67,120 @@ def draw(
     top_k: int = 0,
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
-) -> Tensor:
-    """(B,) int64, one token for each row of (B, V) logits; temperature 0 takes the likeliest."""
+) -> Drawn:
+    """A token for each row of (B, V) logits; temperature 0 takes the likeliest."""
+    scaled = logits.float() / (temperature or 1.0)
+    scaled -= scaled.amax(-1, keepdim=True)
+    weights = scaled.exp()
+    total = weights.sum(-1)
+    expected = torch.linalg.vecdot(weights, scaled.clamp(min=FLOOR)) / total
     if temperature == 0:
-        return logits.argmax(-1)
-    shaped = truncate_logits(logits / temperature, top_k=top_k, top_p=top_p)
-    return _inverse_cdf(shaped.softmax(-1), generator)
+        tokens = logits.argmax(-1)
+    elif top_k == 0 and top_p == 1.0:
+        tokens = _inverse_cdf(weights, generator)
+    else:
+        shaped = truncate_logits(scaled, top_k=top_k, top_p=top_p)
+        tokens = _inverse_cdf(shaped.exp_(), generator)
+    of_token = scaled.gather(1, tokens[:, None]).squeeze(1)
+    return Drawn(tokens, of_token - total.log(), total.log() - expected)
 
 
-def _inverse_cdf(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
-    """(B,) draws from (B, V) probabilities; one random number a row, not one a token.
+def _inverse_cdf(weights: Tensor, generator: torch.Generator | None) -> Tensor:
+    """(B,) draws from (B, V) weights; one random number a row, not one a token.
 
-    On a CPU this takes a fraction of the time of `torch.multinomial` at vocabulary size.
+    First a block of the vocabulary, then a token in it: two short cumulative sums instead of one
+    over the vocabulary.
     """
-    cdf = probabilities.cumsum(-1, dtype=torch.float64)
-    u = torch.rand(len(cdf), 1, dtype=torch.float64, device=cdf.device, generator=generator)
-    return torch.searchsorted(cdf, u * cdf[:, -1:], right=True).squeeze(1)
+    batch, vocabulary = weights.shape
+    padding = -vocabulary % BLOCK
+    padded = functional.pad(weights, (0, padding)) if padding else weights
+    blocks = padded.view(batch, -1, BLOCK)
+    u = torch.rand(batch, 1, dtype=torch.float64, device=weights.device, generator=generator)
+    block, rest = _first_above(blocks.sum(-1), u)
+    row = torch.arange(batch, device=weights.device)
+    within, _ = _first_above(blocks[row, block], rest)
+    return block * BLOCK + within
+
+
+def _first_above(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the cumulative share of (B, N) weights first exceeds u (B, 1) in [0, 1).
+
+    Returns:
+        (B,) int64, never at a weight of 0, and how far u lies within that share: (B, 1) in [0, 1).
+    """
+    cdf = weights.cumsum(-1, dtype=torch.float64)
+    total = cdf[:, -1:]
+    aim = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
+    index = torch.searchsorted(cdf, aim, right=True)
+    width = weights.gather(1, index).double()
+    into = aim - (cdf.gather(1, index) - width)
+    return index.squeeze(1), (into / width).clamp(0.0, 1.0)
+
+
+class _Steps:
+    """Per-token figures of a batch whose rows end at different times."""
+
+    def __init__(self, batch: int, fill: int = 0):
+        self.batch, self.fill = batch, fill
+        self.columns: list[Tensor] = []
+
+    def add(self, rows: Tensor, values: Tensor) -> None:
+        """Values (n, t, ...) of t new positions for the n rows that are still being written."""
+        column = values.new_full((self.batch, *values.shape[1:]), self.fill)
+        self.columns.append(column.index_copy_(0, rows, values))
+
+    def all(self) -> Tensor | None:
+        """(B, positions, ...), filled where a row had ended; None if there were no steps."""
+        return torch.cat(self.columns, 1) if self.columns else None
+
+
+class _Writer:
+    """The model with its cache, for the rows of a batch that are still being written.
+
+    Attributes:
+        rows: their indices in the batch, (n,) int64.
+        hidden: (n, 1, H) what the head saw at the last position.
+    """
+
+    def __init__(self, model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor):
+        from transformers import DynamicCache
+
+        self.model, self.cache = model, DynamicCache(config=model.config)
+        self.tokens, self.mask = prompt_ids, prompt_mask
+        self.positions = position_ids(prompt_mask)
+        self.rows = torch.arange(len(prompt_ids), device=prompt_ids.device)
+
+    def next_logits(self) -> Tensor:
+        """(n, V) for the next token of each row."""
+        head = self.model.get_output_embeddings()
+        hook = head.register_forward_pre_hook(self._see)
+        try:
+            output = self.model(
+                input_ids=self.tokens,
+                attention_mask=self.mask,
+                position_ids=self.positions,
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        finally:
+            hook.remove()
+        return output.logits[:, -1]
+
+    def _see(self, _: Any, args: tuple[Tensor, ...]) -> None:
+        self.hidden = args[0][:, -1:]
+
+    def append(self, tokens: Tensor, going_on: Tensor) -> None:
+        """Write (n,) tokens; only the rows where (n,) bool ``going_on`` stay."""
+        if not going_on.all():
+            stay = going_on.nonzero().squeeze(1)
+            self.cache.batch_select_indices(stay)
+            self.rows, self.mask, self.positions = (
+                x[stay] for x in (self.rows, self.mask, self.positions)
+            )
+            tokens = tokens[stay]
+        self.tokens, self.positions = tokens[:, None], self.positions[:, -1:] + 1
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
 
 
 @torch.no_grad()
@@ -102,58 +219,40 @@ def sample(
         A rollout whose R is the longest response. Its logprobs are those of the distribution at
         this temperature (1 for greedy), before top-k and top-p.
     """
-    from transformers import DynamicCache
-
     batch, device = prompt_ids.shape[0], prompt_ids.device
-    responses = torch.full((batch, response_tokens), pad_id, device=device)
-    logprobs = torch.zeros(batch, response_tokens, device=device)
     lengths = torch.zeros(batch, dtype=torch.long, device=device)
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
     eos = torch.tensor(sorted(eos_ids), dtype=torch.long, device=device)
-
-    kept: list[Tensor] = []  # the trunk's output, (B, P, H) and then (B, 1, H) for each step
-    rows = torch.arange(batch, device=device)  # those still being written
-    cache = DynamicCache(config=model.config)
-    tokens, mask, positions = prompt_ids, prompt_mask, position_ids(prompt_mask)
-    for t in range(response_tokens):
-        logits = (
-            model(
-                input_ids=tokens,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
+    ids, logprobs, entropies = _Steps(batch, fill=pad_id), _Steps(batch), _Steps(batch)
+    hidden, frozen = _Steps(batch), _Steps(batch)
+    writer = _Writer(model, prompt_ids, prompt_mask)
+    with packed_linears(model):
+        for _ in range(response_tokens):
+            logits, rows = writer.next_logits(), writer.rows
+            drawn = draw(
+                logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
             )
-            .logits[:, -1]
-            .float()
-        )
-        if trunk is not None and trunk.output is not None:
-            new = trunk.output.new_zeros(batch, *trunk.output.shape[1:])
-            kept.append(new.index_copy_(0, rows, trunk.output))
-        drawn = draw(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
-        responses[rows, t] = drawn
-        logprobs[rows, t] = token_logprobs(logits, drawn, temperature or 1.0)
-        lengths[rows] = t + 1
-        done = torch.isin(drawn, eos)
-        ended[rows[done]] = True
-        if done.all() or t + 1 == response_tokens:
-            break
-        if done.any():
-            alive = (~done).nonzero().squeeze(1)
-            cache.batch_select_indices(alive)
-            rows, drawn, mask, positions = rows[alive], drawn[alive], mask[alive], positions[alive]
-        tokens, positions = drawn[:, None], positions[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+            for steps, values in zip((ids, logprobs, entropies), drawn, strict=True):
+                steps.add(rows, values[:, None])
+            hidden.add(rows, writer.hidden)
+            if trunk is not None and trunk.exists:
+                frozen.add(rows, trunk.output)
+            lengths[rows] += 1
+            done = torch.isin(drawn.tokens, eos)
+            ended[rows[done]] = True
+            if done.all():
+                break
+            writer.append(drawn.tokens, ~done)
 
-    longest = int(lengths.max())
-    response_mask = torch.arange(longest, device=device)[None] < lengths[:, None]
+    response_mask = torch.arange(int(lengths.max()), device=device)[None] < lengths[:, None]
     return Rollout(
         prompt_ids,
         prompt_mask,
-        responses[:, :longest],
+        ids.all(),
         response_mask,
         ended,
-        logprobs[:, :longest],
-        torch.cat(kept, 1) if kept else None,
+        logprobs=logprobs.all(),
+        trunk=frozen.all(),
+        entropies=entropies.all(),
+        hidden=hidden.all(),
     )

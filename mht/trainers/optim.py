@@ -66,7 +66,7 @@ def make_optimizer(
     if kind == "adafactor":
         return torch.optim.Adafactor(parameters, **decay)
     family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return family[kind](parameters, **decay, **betas)
+    return family[kind](parameters, **decay, **betas, fused=True)
 
 
 def make_scheduler(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -149,8 +149,7 @@ class PPO:
         """Logprobs, values, per-token rewards and advantages of a rollout, with its figures."""
         c, mask = self.config, rollout.response_mask
         rollout = self.policy.with_trunk(rollout)
-        old = self.policy.score(rollout, temperature=c.temperature, with_entropy=True)
-        self._check_ratio(old.logprobs, rollout.logprobs, mask, "sampled")
+        old = self.policy.sampled_scores(rollout, temperature=c.temperature)
         ref = self.policy.ref_logprobs(rollout, temperature=c.temperature)
         kl_coef = self.kl_control.value
         kl = kl_estimate(old.logprobs, ref, c.kl_estimator)
@@ -159,6 +158,7 @@ class PPO:
         stats = self._rollout_stats(rollout, old, ref, scores, kl_coef)
         stats["value/explained_variance"] = float(explained_variance(old.values, returns, mask))
         white = whiten(advantages, mask)
+        rollout = replace(rollout, hidden=None)
         return Experience(rollout, old.logprobs, old.values, ref, rewards, white, returns), stats
 
     def _shaped(self, scores: Tensor, rollout: Rollout) -> Tensor:
@@ -214,7 +214,7 @@ class PPO:
         c, mask = self.config, m.rollout.response_mask
         new = self.policy.score(m.rollout, temperature=c.temperature, with_entropy=c.ent_coef > 0)
         if is_first:
-            self._check_ratio(new.logprobs.detach(), m.old_logprobs, mask, "first minibatch's old")
+            self._check_ratio(new.logprobs.detach(), m.old_logprobs, mask)
         pg_loss = policy_loss(
             new.logprobs,
             m.old_logprobs,
@@ -248,14 +248,12 @@ class PPO:
             "policy/ratio_max": float(torch.where(mask, ratio, 1.0).max()),
         }
 
-    def _check_ratio(self, new: Tensor, old: Tensor | None, mask: Tensor, which: str) -> None:
+    def _check_ratio(self, new: Tensor, old: Tensor, mask: Tensor) -> None:
         """The ratio before any update is 1, or what is trained is not what was sampled."""
-        if old is None:
-            return
         worst = float(torch.where(mask, torch.exp(new - old) - 1, 0.0).abs().max())
         if not worst <= self.config.ratio_tolerance:
             raise RatioError(
-                f"PPO: max |ratio - 1| to the {which} logprobs is {worst:.3g} before any update, "
+                f"PPO: max |ratio - 1| is {worst:.3g} on the first minibatch, before any update, "
                 f"over ppo.ratio_tolerance {self.config.ratio_tolerance:g}: the policy is scored "
                 "under another distribution than it was sampled from (a changed temperature, mask "
                 "or padding, a training step in between; 16-bit weights need a higher tolerance)"

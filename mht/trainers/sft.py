@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
-from torch.nn import functional
 
 from mht.losses import IGNORED
-from mht.models.logits import logits_at
+from mht.models.head import token_scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,5 +36,7 @@ def batch_loss(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
     if not learnt.any():
         raise ValueError("the batch has no label to learn: every one is -100 or stands first")
     first = int(learnt.any(0).int().argmax())  # the logits here predict the first label
-    logits, _ = logits_at(model, learnt[:, first:], ids[:, :-1], mask[:, :-1].bool())
-    return functional.cross_entropy(logits.float(), labels[:, 1:][learnt])
+    logprobs, _, _ = token_scores(
+        model, learnt[:, first:], labels[:, 1:][learnt], ids[:, :-1], mask[:, :-1].bool()
+    )
+    return -logprobs.mean()
