@@ -7,7 +7,7 @@ PORT ?= 5000
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TORCH PYTHON
 
-.PHONY: help env repro test slow check format ui clean
+.PHONY: help env repro test slow bench check format ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -31,6 +31,10 @@ test: env  ## the tests, without network
 
 slow: env  ## the tests that take minutes
 	@$(BIN)/python -m pytest -m slow
+
+bench: env  ## MHT beside its peers: ratios of speed and memory, into bench/results.json
+	@$(BIN)/dvc repro -q prepare
+	@$(BIN)/python -m bench.run $(ROWS)
 
 check: env  ## ruff, formatting, types, tests
 	@$(BIN)/ruff check .

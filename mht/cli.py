@@ -64,10 +64,10 @@ def _summary(config: Config) -> list[str]:
 
 
 def _steps(variant: HybridConfig) -> str:
-    ppo = variant.ppo_steps_per_cycle
+    mixes = [f"{sft} SFT steps and {ppo} PPO steps" for sft, ppo in variant.plan]
+    mix = " to ".join(dict.fromkeys([*mixes[:1], *mixes[-1:]])) or "no steps"
     return (
-        f"{variant.optimizer_steps} optimiser steps: {variant.cycles} cycles of "
-        f"{variant.sft_steps_per_cycle} SFT steps and {ppo} PPO steps "
+        f"{variant.optimizer_steps} optimiser steps: {variant.cycles} cycles of {mix} "
         f"of {variant.updates_per_ppo_step} updates"
     )
 

@@ -6,6 +6,7 @@ at once with its path.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,11 +35,14 @@ class BaseConfig(Section):
         seed: seeds every random number; the same seed gives the same outputs.
         experiment: the MLflow experiment; changes no result.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
+        checkpoint_every_s: seconds between two checkpoints of a training stage, from which a killed
+            run goes on; 0 writes one after every step; changes no result.
     """
 
     seed: NonNegative = 0
     experiment: str = "mht"
     device: str = "auto"
+    checkpoint_every_s: Weight = 60.0
 
 
 class ModelConfig(Section):
@@ -166,6 +170,8 @@ class SFTConfig(Section):
     Attributes:
         steps: optimiser steps; 0 passes the base model on.
         batch_size: examples per step.
+        microbatch_size: examples in one forward and backward pass; gradients add up to those of the
+            whole batch, in less memory. null takes all at once.
         lr: learning rate.
         max_grad_norm: gradients are clipped to this norm.
         eval_every: steps between two validation losses.
@@ -174,6 +180,7 @@ class SFTConfig(Section):
 
     steps: NonNegative
     batch_size: Positive = 16
+    microbatch_size: Positive | None = None
     lr: Rate = 1e-4
     max_grad_norm: Rate = 1.0
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -199,6 +206,7 @@ class SFTConfig(Section):
             sft_steps_per_cycle=self.steps,
             ppo_steps_per_cycle=0,
             sft_batch_size=self.batch_size,
+            microbatch_size=self.microbatch_size,
             lr=self.lr,
             max_grad_norm=self.max_grad_norm,
             optimizer=self.optimizer,
@@ -220,6 +228,38 @@ class KLControl(Section):
     horizon: Positive = 10_000
 
 
+class CurriculumConfig(Section):
+    """How the mix of SFT and PPO changes over the cycles.
+
+    Attributes:
+        type: "none": every cycle alike. Otherwise the first cycle has ``sft_steps`` and
+            ``ppo_steps``, the last one ``sft_steps_per_cycle`` and ``ppo_steps_per_cycle``, and
+            those between follow a straight line, a half cosine, or change at once half-way (step).
+        sft_steps: in the first cycle.
+        ppo_steps: in the first cycle.
+    """
+
+    type: Literal["none", "linear", "cosine", "step"] = "none"
+    sft_steps: NonNegative = 0
+    ppo_steps: NonNegative = 0
+
+    def steps(self, last: tuple[int, int], cycle: int, cycles: int) -> tuple[int, int]:
+        """SFT and PPO steps of one of the cycles, counted from 0."""
+        if self.type == "none":
+            return last
+        way = cycle / max(cycles - 1, 1)
+        done = {
+            "linear": way,
+            "cosine": (1 - math.cos(math.pi * way)) / 2,
+            "step": float(way >= 0.5),
+        }[self.type]
+        sft, ppo = (
+            math.floor(a + (b - a) * done + 0.5)
+            for a, b in zip((self.sft_steps, self.ppo_steps), last, strict=True)
+        )
+        return sft, ppo
+
+
 class HybridConfig(Section):
     """The cycles of SFT and PPO, and the PPO itself.
 
@@ -230,7 +270,10 @@ class HybridConfig(Section):
             responses and makes ``epochs * batch_size / minibatch_size`` optimiser steps.
         reward: what scores a response; not needed without PPO steps.
         batch_size: prompts per PPO step.
+        curriculum: how the steps per cycle move towards the two numbers above.
         minibatch_size: responses per optimiser step; divides ``batch_size``.
+        microbatch_size: rows in one forward and backward pass, SFT's too; gradients add up to those
+            of the whole minibatch, in less memory. null takes all at once.
         sft_batch_size: examples per SFT step.
         epochs: passes over each rollout.
         response_tokens: a response stops here when no EOS came before.
@@ -263,9 +306,11 @@ class HybridConfig(Section):
     cycles: NonNegative
     sft_steps_per_cycle: NonNegative
     ppo_steps_per_cycle: NonNegative
+    curriculum: CurriculumConfig = CurriculumConfig()
     reward: Reward | None = None
     batch_size: Positive = 32
     minibatch_size: Positive = 16
+    microbatch_size: Positive | None = None
     sft_batch_size: Positive = 16
     epochs: Positive = 4
     response_tokens: Positive = 24
@@ -301,7 +346,7 @@ class HybridConfig(Section):
                 f"minibatch_size {self.minibatch_size} does not divide batch_size "
                 f"{self.batch_size}: set one that does"
             )
-        if self.reward is None and self.cycles * self.ppo_steps_per_cycle:
+        if self.reward is None and any(ppo for _, ppo in self.plan):
             raise ValueError("PPO steps need a reward: set reward, or ppo_steps_per_cycle to 0")
         return self
 
@@ -313,13 +358,13 @@ class HybridConfig(Section):
     @property
     def plan(self) -> list[tuple[int, int]]:
         """SFT and PPO steps of each cycle."""
-        return [(self.sft_steps_per_cycle, self.ppo_steps_per_cycle)] * self.cycles
+        ends = self.sft_steps_per_cycle, self.ppo_steps_per_cycle
+        return [self.curriculum.steps(ends, i, self.cycles) for i in range(self.cycles)]
 
     @property
     def optimizer_steps(self) -> int:
         """Optimiser steps of the whole schedule, SFT and PPO."""
-        ppo = self.ppo_steps_per_cycle * self.updates_per_ppo_step
-        return self.cycles * (self.sft_steps_per_cycle + ppo)
+        return sum(sft + ppo * self.updates_per_ppo_step for sft, ppo in self.plan)
 
 
 class BaselinesConfig(Section):

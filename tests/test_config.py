@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from mht.config import Config, HybridConfig, SFTConfig, load_config, read_yaml
 from mht.errors import ConfigError
+from mht.rewards.surface import LengthWindow
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +188,36 @@ def test_layers_are_a_number_or_all(load):
 def test_sections_are_frozen(load):
     with pytest.raises(ValidationError):
         load({}).ppo.lr = 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "plan"),
+    [
+        ("none", [(2, 6)] * 5),
+        ("linear", [(10, 0), (8, 2), (6, 3), (4, 5), (2, 6)]),
+        ("cosine", [(10, 0), (9, 1), (6, 3), (3, 5), (2, 6)]),
+        ("step", [(10, 0), (10, 0), (2, 6), (2, 6), (2, 6)]),
+    ],
+)
+def test_a_curriculum_moves_the_mix(kind, plan):
+    config = HybridConfig(
+        cycles=5,
+        sft_steps_per_cycle=2,
+        ppo_steps_per_cycle=6,
+        curriculum={"type": kind, "sft_steps": 10, "ppo_steps": 0},
+        reward=LengthWindow(min=1, max=2),
+        batch_size=4,
+        minibatch_size=2,
+        epochs=1,
+    )
+    assert config.plan == plan
+    assert config.optimizer_steps == sum(sft + 2 * ppo for sft, ppo in plan)
+
+
+def test_a_curriculum_of_one_cycle_begins():
+    first = {"type": "linear", "sft_steps": 3, "ppo_steps": 0}
+    config = HybridConfig(cycles=1, sft_steps_per_cycle=9, ppo_steps_per_cycle=9, curriculum=first)
+    assert config.plan == [(3, 0)]
 
 
 def test_plans():

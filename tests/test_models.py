@@ -11,7 +11,7 @@ from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.policy import Policy
 from mht.models.trunk import decoder_layers, freeze_below
 from mht.trainers.optim import Updater, make_optimizer, make_scheduler
-from mht.trainers.sft import batch_loss
+from mht.trainers.sft import batch_loss, microbatches
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 RESPONSES = [[70, 71, EOS], [80, 81, 82, 83, 84], [90]]
@@ -113,6 +113,22 @@ def test_sft_loss_of_whole_texts_does_not_learn_from_padding(tiny_model_dir, tin
         labels = torch.where(real, batch["input_ids"], -100)
         losses.append(batch_loss(model, {**batch, "labels": labels}).item())
     assert losses == pytest.approx([losses[0]] * 3, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 9])
+def test_sft_microbatches_add_up_to_the_batch(tiny_model_dir, tiny_tokenizer, size):
+    model = model_of(tiny_model_dir())
+    for batch in sft_batches(tiny_tokenizer):
+        whole = batch_loss(model, batch)
+        expected = torch.autograd.grad(whole, list(model.parameters()))
+        got = [torch.zeros_like(g) for g in expected]
+        parts = list(microbatches(batch, size))
+        assert sum(share for _, share in parts) == pytest.approx(1)
+        assert all(len(part["labels"]) <= size for part, _ in parts)
+        for part, share in parts:
+            slopes = torch.autograd.grad(share * batch_loss(model, part), list(model.parameters()))
+            got = [a + b for a, b in zip(got, slopes, strict=True)]
+        torch.testing.assert_close(got, list(expected), atol=1e-6, rtol=1e-4)
 
 
 def test_prompts_are_masked_from_the_sft_loss(tiny_model_dir, tiny_tokenizer):

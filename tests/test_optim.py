@@ -186,7 +186,7 @@ def test_an_empty_data_set():
 
 def test_history(tmp_path):
     logged = []
-    history = History(lambda stats, step: logged.append(step))
+    history = History(lambda stats, step, at_ms: logged.append(step))
     history({"sft/loss": 2.0, "sft/time/step_s": 0.1}, 1)
     history({"sft/loss": 1.0, "sft/time/step_s": 0.1}, 2)
     history({}, 2)

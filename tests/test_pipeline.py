@@ -413,7 +413,8 @@ def test_an_experiment_runs_what_it_touches_and_can_be_compared(clone):
     changed = json.loads(clone.dvc("metrics", "diff", "--json").stdout)
     assert "metrics/hybrid.json" in changed and "metrics/sft.json" not in changed
     params = json.loads(clone.dvc("params", "diff", "--json").stdout)["params.yaml"]
-    assert params["ppo.kl_coef"]["old"] == 0.05 and params["ppo.kl_coef"]["new"] == 0.2
+    own = YAML(typ="safe").load(ROOT / "params.yaml")["ppo"]["kl_coef"]
+    assert params["ppo.kl_coef"]["old"] == own != params["ppo.kl_coef"]["new"] == 0.2
     plots = clone.dvc("plots", "diff", "HEAD", "-o", "compared").stdout
     page = Path(plots.strip().removeprefix("file://"))
     assert page.is_file() and "ppo/score/mean" in page.read_text(encoding="utf-8")

@@ -99,6 +99,22 @@ def test_scores_must_be_one_each(tiny_model_dir, scores):
         ppo.step(sampled(ppo), scores)
 
 
+@pytest.mark.parametrize("size", [1, 3, 4])
+@pytest.mark.parametrize("unfrozen", [1, "all"])
+def test_microbatches_add_up_to_the_minibatch(tiny_model_dir, unfrozen, size):
+    """Eight rows at once, or some at a time: the same step, and the same figures."""
+    settings = {"unfrozen": unfrozen, "optimizer": "sgd", "minibatch_size": 8, "ent_coef": 0.1}
+    whole, parts = (
+        ppo_of(tiny_model_dir(), lr=0.1, microbatch_size=n, **settings) for n in (None, size)
+    )
+    stats = [
+        without_times(ppo.step(sampled(ppo, ends=range(100, 140)), SCORES))
+        for ppo in (whole, parts)
+    ]
+    torch.testing.assert_close(weights(parts), weights(whole), atol=1e-6, rtol=1e-5)
+    assert stats[1] == pytest.approx(stats[0], rel=1e-4, abs=1e-6)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_scores_must_be_finite(tiny_model_dir, bad):
     ppo = ppo_of(tiny_model_dir())

@@ -19,6 +19,7 @@ from typing import Any
 
 from mht.tracking import names
 from mht.tracking.pipeline import Pipeline, Stage, read_pipeline, tree_md5
+from mht.tracking.scratch import fingerprint, scratch_folder
 from mht.tracking.session import dvc_process, process_id
 from mht.tracking.store import Point, Store, open_store
 
@@ -101,33 +102,83 @@ class Record:
         self.store.log(parent_id, points=to_points({**before, **results}), tags=tags)
 
 
-def begin(name: str, params: Mapping[str, Any], experiment: str) -> Record:
-    """Open the store and begin this stage's run, and the pipeline run if it is the first.
+@dataclass(frozen=True)
+class Situation:
+    """What a stage is about to do.
+
+    Attributes:
+        stage: what dvc.yaml says of it.
+        pipeline: as it is when the stage begins.
+        everything: all flat parameters.
+        params: those that the stage reads.
+        read: path to md5 of its deps.
+        fingerprint: of all that decides its outcome.
+        scratch: the folder for what a killed run leaves for the next one.
+    """
+
+    stage: Stage
+    pipeline: Pipeline
+    everything: Mapping[str, str]
+    params: Mapping[str, str]
+    read: Mapping[str, str]
+    fingerprint: str
+    scratch: Path
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a killed run of exactly this has left something."""
+        return self.scratch.is_dir()
+
+
+def look_around(name: str, params: Mapping[str, Any]) -> Situation:
+    """What this process, a stage, is about to do.
 
     Args:
         name: of the stage, if neither DVC nor dvc.yaml know it.
         params: all settings, nested.
+    """
+    pipeline = _pipeline_here()
+    stage = _this_stage(pipeline, name)
+    flat = names.flat_params(params)
+    own = names.chosen(flat, stage.params) if stage.params else flat
+    read = {path: tree_md5(path) for path in stage.deps if Path(path).exists()}
+    identity = fingerprint(stage.cmd, read, own)
+    scratch = scratch_folder(stage.name, identity)
+    return Situation(stage, pipeline, flat, own, read, identity, scratch)
+
+
+def begin(here: Situation, experiment: str) -> Record:
+    """Open the store and begin this stage's run, and the pipeline run if it is the first.
+
+    A run that was killed and has left its state goes on as the same run.
+
+    Args:
+        here: what the stage is about to do.
         experiment: MLflow's experiment.
 
     Raises:
         Exception: whatever the store raises.
     """
-    pipeline = _pipeline_here()
-    stage = _this_stage(pipeline, name)
+    stage, pipeline = here.stage, here.pipeline
     store = open_store(experiment)
     store.reap()
-    flat = names.flat_params(params)
-    parent_id, before = _pipeline_run(store, flat)
+    parent_id, before = _pipeline_run(store, here.everything)
     makers = find_makers(store, pipeline, list(pipeline.upstream(stage.name)))
     tags = {"mht.kind": "stage", "mht.stage": stage.name, "mht.process": process_id()}
+    tags |= {"mht.fingerprint": here.fingerprint}
     tags |= {"mlflow.source.name": f"dvc repro {stage.name}", **_origin()}
-    tags |= {f"dvc.dep.{path}": tree_md5(path) for path in stage.deps if Path(path).exists()}
+    tags |= {f"dvc.dep.{path}": md5 for path, md5 in here.read.items()}
     tags |= {f"mht.upstream.{upstream}": run_id for upstream, run_id in makers.items()}
-    run_id = store.create_run(stage.name, tags, parent_id)
-    own = names.chosen(flat, stage.params) if stage.params else flat
-    record = Record(store, run_id, stage, pipeline, own, parent_id, before, makers)
-    store.log(run_id, params=own)
-    return record
+    known = store.find({"mht.fingerprint": here.fingerprint}) if here.goes_on else None
+    if known and known.status != "FINISHED":
+        run_id = known.id
+        store.set_status(run_id, "RUNNING")
+        above = {"mlflow.parentRunId": parent_id} if parent_id else {}
+        store.log(run_id, tags={k: v for k, v in {**tags, **above}.items() if v})
+    else:
+        run_id = store.create_run(stage.name, tags, parent_id)
+        store.log(run_id, params=here.params)
+    return Record(store, run_id, stage, pipeline, here.params, parent_id, before, makers)
 
 
 def _pipeline_here() -> Pipeline:

@@ -10,10 +10,11 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mht.tracking import names
-from mht.tracking.record import Record, begin, one_line, to_points
+from mht.tracking.record import Record, begin, look_around, one_line, to_points
 from mht.tracking.session import Terminated, terminable
 from mht.tracking.store import Point
 
@@ -48,7 +49,11 @@ class Run:
 
     Attributes:
         id: MLflow's run id; None if nothing is tracked.
+        scratch: where the stage may keep its state for the case that it is killed; whatever is
+            left there makes the next run of the same stage on the same inputs go on as this run.
     """
+
+    scratch: Path | None = None
 
     def __init__(self, record: Record, soft: Soft):
         self.id: str | None = record.run_id
@@ -60,10 +65,17 @@ class Run:
         self._wait_s = FLUSH_S
         self._flushed = time.monotonic()
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Add a point to each metric's curve; infinity and NaN are left out."""
-        now = round(time.time() * 1000)
-        self._points += [Point(key, value, now, step) for key, value in names.finite(metrics)]
+    def log(self, metrics: Mapping[str, float], step: int, at_ms: int | None = None) -> None:
+        """Add a point to each metric's curve; infinity and NaN are left out.
+
+        Args:
+            metrics: name to value.
+            step: where on the curve.
+            at_ms: milliseconds since the epoch; None is now. A point that is sent again with the
+                same time is the same point.
+        """
+        at_ms = round(time.time() * 1000) if at_ms is None else at_ms
+        self._points += [Point(key, value, at_ms, step) for key, value in names.finite(metrics)]
         if time.monotonic() - self._flushed >= self._wait_s:
             self.flush()
 
@@ -106,7 +118,7 @@ class NullRun(Run):
     def __init__(self) -> None:
         self.id = None
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
+    def log(self, metrics: Mapping[str, float], step: int, at_ms: int | None = None) -> None:
         """Do nothing."""
 
     def summary(self, metrics: Mapping[str, float]) -> None:
@@ -140,8 +152,13 @@ def open_run(name: str, *, params: Mapping[str, Any], experiment: str) -> Iterat
     soft = Soft()
     with terminable():
         run: Run = NullRun()
-        with soft("open the store"):
-            run = Run(begin(name, params, experiment), soft)
+        scratch: Path | None = None
+        with soft("read the pipeline"):
+            here = look_around(name, params)
+            scratch = here.scratch
+            with soft("open the store"):
+                run = Run(begin(here, experiment), soft)
+        run.scratch = scratch
         try:
             yield run
         except (KeyboardInterrupt, Terminated):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from mht.config import Config, HybridConfig
 from mht.data.examples import read_examples
 from mht.data.records import write_json
 from mht.rewards import Reward
+from mht.trainers.checkpoint import Checkpoints
 from mht.trainers.history import History
 from mht.trainers.hybrid import HybridTrainer, Plan, Stats
 from mht.validation import Validation
@@ -58,18 +60,31 @@ def train_variant(
         seed=config.base.seed,
         batch_size=64,
     )
-    history = History(run.log)
+    history = History(run.log, hold=run.scratch is not None)
+    checkpoints = (
+        Checkpoints(run.scratch, every_s=config.base.checkpoint_every_s, history=history)
+        if run.scratch
+        else None
+    )
+
+    # DVC empties models/<name> before a killed stage goes on, so what is saved on the way waits
+    cycles = (run.scratch or Path(f"models/{name}")) / "cycles"
 
     def after_cycle(cycle: int) -> Stats:
         if settings.save_every and cycle and cycle % settings.save_every == 0:
-            trainer.save(Path(f"models/{name}") / "cycles" / str(cycle))
+            trainer.save(cycles / str(cycle))
         last = cycle == len(plan)
         return validation.figures() if eval_every and (last or cycle % eval_every == 0) else {}
 
-    trainer.train(plan, history, after_cycle)
+    trainer.train(plan, history, after_cycle, checkpoints)
+    history.publish()
     trainer.save(f"models/{name}")
+    if run.scratch and cycles.is_dir():
+        shutil.copytree(cycles, f"models/{name}/cycles", dirs_exist_ok=True)
     history.write(f"plots/{name}")
     final = history.last("validation") | history.last("ppo", over=5) | history.last("sft", over=5)
     write_json(f"metrics/{name}.json", final)
     run.summary(final)
     run.model(f"models/{name}")
+    if checkpoints:
+        checkpoints.clear()

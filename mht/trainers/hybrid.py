@@ -22,12 +22,15 @@ from mht.rollout import Responder
 from mht.trainers.cursor import Cursor
 from mht.trainers.optim import Updater, make_optimizer, make_scheduler
 from mht.trainers.ppo import PPO, Stats
-from mht.trainers.sft import batch_loss
+from mht.trainers.sft import batch_loss, microbatches
 from mht.types import Rollout, Sample, Scored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from mht.trainers.checkpoint import Checkpoints
+
+Phase = Literal["sft", "ppo"]
 Plan = Sequence[tuple[int, int]]  # for each cycle: SFT steps, PPO steps
 Log = Callable[[Stats, int], None]
 RewardFn = Reward | Mapping[str, Any] | Callable[..., float]
@@ -125,6 +128,7 @@ class HybridTrainer:
         plan: Plan | None = None,
         log: Log | None = None,
         after_cycle: Callable[[int], Stats] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         """Run the cycles.
 
@@ -133,25 +137,32 @@ class HybridTrainer:
             log: called with the figures of every step, and its number from 1 on.
             after_cycle: called with the number of each cycle that has ended, from 1 on, and with 0
                 before the first; what it returns is logged too.
+            checkpoints: written on the way; a run that was killed goes on from the last one.
         """
         plan = self.config.plan if plan is None else plan
         log = log or (lambda stats, step: None)
+        parts = schedule(plan)
+        done = checkpoints.resume(self) if checkpoints else 0
         with track(range(sum(map(sum, plan))), "training") as bar:
-            for cycle in range(len(plan) + 1):
-                for stats in self.steps(*plan[cycle - 1]) if cycle else ():
-                    self.step += 1
-                    log(stats, self.step)
-                    bar.figures(**_headline(stats))
+            bar.advance(sum(part != "end" for part, _ in parts[:done]))
+            for part, cycle in parts[done:]:
+                if part == "end":
+                    stats = after_cycle(cycle) if after_cycle else {}
+                else:
+                    stats = self.next_step(part)
                     bar.advance()
-                if after_cycle is not None:
-                    log(after_cycle(cycle), self.step)
+                bar.figures(**_headline(stats))
+                if stats:
+                    log(stats, self.step)
+                done += 1
+                if checkpoints:
+                    checkpoints.offer(self, done)
 
-    def steps(self, sft_steps: int, ppo_steps: int) -> Iterator[Stats]:
-        """One cycle: its SFT steps, then its PPO steps; yields the figures of each."""
-        for _ in range(sft_steps):
-            yield self._next_sft_step()
-        for _ in range(ppo_steps):
-            yield self._next_ppo_step()
+    def next_step(self, phase: Phase) -> Stats:
+        """One SFT or PPO step on the next of the training data; its figures."""
+        stats = self._next_sft_step() if phase == "sft" else self._next_ppo_step()
+        self.step += 1
+        return stats
 
     def _next_sft_step(self) -> Stats:
         began = time.perf_counter()
@@ -219,9 +230,16 @@ class HybridTrainer:
         Returns:
             The loss before the step, nats per token.
         """
-        loss = batch_loss(self.policy.model, batch)
-        self.updater.step(loss, self._sft_lr / self.updater.lr if self.updater.lr else 1.0)
-        return loss.item()
+        losses: list[float] = []
+
+        def parts() -> Iterator[Tensor]:
+            for part, share in microbatches(batch, self.config.microbatch_size):
+                loss = batch_loss(self.policy.model, part) * share
+                losses.append(loss.item())
+                yield loss
+
+        self.updater.step(parts(), self._sft_lr / self.updater.lr if self.updater.lr else 1.0)
+        return sum(losses)
 
     def respond_to_batch(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Sample one response for each prompt.
@@ -275,6 +293,20 @@ class HybridTrainer:
     def save(self, folder: str | Path) -> None:
         """Write policy, tokenizer and value head in the Hugging Face layout."""
         self.policy.save(folder, self.tokenizer)
+
+
+def schedule(plan: Plan) -> list[tuple[Phase | Literal["end"], int]]:
+    """Every part of a run in order: the steps, and the end of each cycle; cycle 0 has no steps.
+
+    >>> schedule([(1, 2)])
+    [('end', 0), ('sft', 1), ('ppo', 1), ('ppo', 1), ('end', 1)]
+    """
+    parts: list[tuple[Phase | Literal["end"], int]] = [("end", 0)]
+    for cycle, (sft_steps, ppo_steps) in enumerate(plan, 1):
+        parts += [("sft", cycle) for _ in range(sft_steps)]
+        parts += [("ppo", cycle) for _ in range(ppo_steps)]
+        parts.append(("end", cycle))
+    return parts
 
 
 def _length(example: Example) -> int:

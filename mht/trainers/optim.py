@@ -151,8 +151,13 @@ class Updater:
         """The rate that the schedule's share is taken of."""
         return self.optimizer.param_groups[0]["initial_lr"]
 
-    def step(self, loss: Tensor, lr_scale: float = 1.0) -> float:
+    def step(self, loss: Tensor | Iterable[Tensor], lr_scale: float = 1.0) -> float:
         """One optimiser step down the loss, at the schedule's rate times ``lr_scale``.
+
+        Args:
+            loss: a scalar, or the parts of one that add up to it: each is differentiated before
+                the next is asked for, so that only one graph is in memory.
+            lr_scale: see above.
 
         Returns:
             The gradients' norm before clipping.
@@ -161,11 +166,14 @@ class Updater:
             Diverged: the loss or its gradients are not finite; nothing was changed.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total = 0.0
+        for part in [loss] if isinstance(loss, Tensor) else loss:
+            part.backward()
+            total += float(part.detach())
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
-        if not torch.isfinite(loss) or norm != norm or norm == float("inf"):
+        if not (math.isfinite(total) and math.isfinite(norm)):
             raise Diverged(
-                f"the loss is {loss.item()} and its gradients' norm {norm}: training has diverged; "
+                f"the loss is {total} and its gradients' norm {norm}: training has diverged; "
                 "lower the learning rate"
             )
         rates = [group["lr"] for group in self.optimizer.param_groups]

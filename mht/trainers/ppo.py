@@ -199,16 +199,35 @@ class PPO:
         """All optimiser steps of one rollout; their mean figures."""
         seen: list[Stats] = []
         for minibatch in self._minibatches(experience):
-            loss, stats = self._loss(minibatch, is_first=not seen)
-            stats["optim/lr"] = self.updater.lr
-            stats["optim/grad_norm"] = self.updater.step(loss)
-            seen.append(stats)
+            parts: list[tuple[Stats, float]] = []
+            rate = self.updater.lr
+            norm = self.updater.step(self._losses(minibatch, parts, is_first=not seen))
+            stats = {name: sum(s[name] * share for s, share in parts) for name in parts[0][0]}
+            stats["policy/ratio_max"] = max(s["policy/ratio_max"] for s, _ in parts)
+            seen.append(stats | {"optim/lr": rate, "optim/grad_norm": norm})
             limit = self.config.target_kl
             if limit is not None and stats["policy/approx_kl_nats"] > limit:
                 break
         means = {name: sum(s[name] for s in seen) / len(seen) for name in seen[0]}
         means["policy/ratio_max"] = max(s["policy/ratio_max"] for s in seen)
         return means | {"optim/steps": float(len(seen))}
+
+    def _losses(
+        self, minibatch: Experience, parts: list[tuple[Stats, float]], *, is_first: bool
+    ) -> Iterator[Tensor]:
+        """The minibatch's loss, microbatch by microbatch; figures and shares go to ``parts``."""
+        size = self.config.microbatch_size or len(minibatch.rollout)
+        tokens = minibatch.rollout.response_mask.sum()
+        lengths = minibatch.rollout.attention_mask.sum(1)
+        order = torch.arange(len(lengths), device=lengths.device)
+        if size < len(lengths):  # rows of like length together: less padding, the same sum
+            order = lengths.argsort(descending=True, stable=True)
+        for index in order.split(size):
+            m = minibatch.rows(index) if len(index) < len(lengths) else minibatch
+            share = float(m.rollout.response_mask.sum() / tokens)
+            loss, stats = self._loss(m, is_first=is_first)
+            parts.append((stats, share))
+            yield loss * share
 
     def _loss(self, m: Experience, *, is_first: bool) -> tuple[Tensor, Stats]:
         c, mask = self.config, m.rollout.response_mask

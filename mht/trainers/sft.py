@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -12,6 +12,27 @@ from mht.models.head import token_scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Batch = Mapping[str, Tensor]
+
+
+def microbatches(batch: Mapping[str, Tensor], size: int | None) -> Iterator[tuple[Batch, float]]:
+    """A batch in parts of at most ``size`` rows, each with its share of the labelled tokens.
+
+    The sum of the parts' losses, each times its share, is the batch's loss. Rows of like length go
+    together, so there is less padding to compute. Parts with nothing to learn are left out.
+    """
+    rows = len(batch["labels"])
+    if size is None or size >= rows:
+        yield batch, 1.0
+        return
+    mask = batch["attention_mask"].bool()
+    learnt = ((batch["labels"][:, 1:] != IGNORED) & mask[:, :-1]).sum(1)
+    for index in mask.sum(1).argsort(descending=True, stable=True).split(size):
+        share = float(learnt[index].sum() / learnt.sum())
+        if share:
+            columns = mask[index].any(0)
+            yield {key: value[index][:, columns] for key, value in batch.items()}, share
 
 
 def batch_loss(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:

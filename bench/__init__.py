@@ -1,0 +1,1 @@
+"""MHT beside its peers on one machine: ``make bench``."""

@@ -1,0 +1,37 @@
+"""A PPO iteration of MHT: sample, score, learn."""
+
+import torch
+
+import stages  # noqa: F401 - the process as a stage of the pipeline sets it up
+from mht.config import HybridConfig
+from mht.rewards.surface import LengthWindow
+from mht.trainers.hybrid import HybridTrainer
+
+
+def prepare(s):
+    config = HybridConfig(
+        cycles=1,
+        sft_steps_per_cycle=0,
+        ppo_steps_per_cycle=1,
+        reward=LengthWindow(min=1, max=2),
+        batch_size=s["batch"],
+        minibatch_size=s["minibatch"],
+        epochs=s["epochs"],
+        response_tokens=s["response"],
+        lr=1e-6,
+    )
+    trainer = HybridTrainer(
+        s["model"], config=config, num_layers_unfrozen=s["unfrozen"], device="cpu"
+    )
+    trainer.responder.eos_ids = set()  # every response has its full length, on both sides
+    generator = torch.Generator().manual_seed(0)
+
+    def once():
+        prompts = torch.randint(100, 40000, (s["batch"], s["prompt"]), generator=generator)
+        mask = torch.ones_like(prompts, dtype=torch.bool)
+        rollout = trainer.responder.draw(prompts, mask, trainer.generator)
+        stats = trainer.ppo.step(rollout, torch.rand(s["batch"], generator=generator).tolist())
+        return {"tokens": int(rollout.lengths.sum()), "updates": stats["optim/steps"]}
+
+    once()
+    return once

@@ -1,0 +1,24 @@
+"""Sampling by MHT."""
+
+import torch
+
+import stages  # noqa: F401
+from mht.models.loading import load_causal_lm, load_tokenizer
+from mht.rollout import Responder
+
+
+def prepare(s):
+    model = load_causal_lm(s["model"]).requires_grad_(False)
+    decoding = {"response_tokens": s["response"], "temperature": 1.0}
+    responder = Responder(model, load_tokenizer(s["model"]), decoding)
+    responder.eos_ids = set()
+    generator = torch.Generator().manual_seed(0)
+
+    def once():
+        prompts = torch.randint(100, 40000, (s["batch"], s["prompt"]), generator=generator)
+        mask = torch.ones_like(prompts, dtype=torch.bool)
+        rollout = responder.draw(prompts, mask, generator)
+        return {"tokens": int(rollout.lengths.sum())}
+
+    once()
+    return once

@@ -1,0 +1,39 @@
+"""Where a stage keeps the state of a run that may be killed: outside DVC's outs, by content.
+
+The folder's name is the fingerprint of all that decides the stage's outcome, so a changed setting,
+code or data never meets an older state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from mht.tracking.names import clean
+from mht.tracking.session import repo_root
+
+FRESH = "MHT_FRESH"  # set to 1 in the environment to start over
+
+
+def fingerprint(command: str, read: Mapping[str, str], settings: Mapping[str, str]) -> str:
+    """A name for everything that decides a stage's outcome.
+
+    Args:
+        command: its command line.
+        read: path to md5 of its deps.
+        settings: its flat parameters.
+    """
+    content = json.dumps([command, dict(read), dict(settings)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def scratch_folder(stage: str, identity: str) -> Path:
+    """The folder for the state of one stage's run; emptied if the user wants a fresh start."""
+    folder = repo_root() / ".mht" / "scratch" / clean(stage) / identity
+    if os.environ.get(FRESH, "") not in ("", "0"):
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder

@@ -1,0 +1,287 @@
+"""Checkpoints of a training run: written whole or not at all, read back only if whole.
+
+A killed run goes on from its newest checkpoint and ends with the very bytes that the uninterrupted
+one would have written (on a CPU). Tensors are safetensors, the rest is JSON: nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mht.errors import UserError
+from mht.rewards import Reward
+
+if TYPE_CHECKING:
+    from mht.trainers.history import History
+    from mht.trainers.hybrid import HybridTrainer
+
+TENSORS, PLAIN = "state.safetensors", "state.json"
+KEEP = 2
+
+
+class CheckpointError(UserError):
+    """The folder holds the checkpoints of another run."""
+
+
+@dataclass
+class State:
+    """All that changes while training.
+
+    Attributes:
+        tensors: by dotted name.
+        plain: what is no tensor, as JSON-able data.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    plain: dict[str, Any] = field(default_factory=dict)
+
+    def put(self, name: str, values: Mapping[str, Any]) -> None:
+        """Keep a mapping of tensors, numbers and the like under a name."""
+        self.plain[name] = {}
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                self.tensors[f"{name}.{key}"] = value.detach().cpu().contiguous()
+            else:
+                self.plain[name][key] = value
+
+    def get(self, name: str) -> dict[str, Any]:
+        """What `put` was given."""
+        prefix = f"{name}."
+        tensors = {k[len(prefix) :]: t for k, t in self.tensors.items() if k.startswith(prefix)}
+        return {**self.plain[name], **tensors}
+
+
+def capture(trainer: HybridTrainer) -> State:
+    """The trainer's state: weights that train, optimiser, schedule, data, random numbers, rewards.
+
+    Frozen weights are not in it: the identity of the run vouches for them.
+    """
+    state = State()
+    policy, updater = trainer.policy, trainer.updater
+    state.put("model", _trained(policy.model))
+    state.put("value_head", policy.value_head.state_dict())
+    optimizer = updater.optimizer.state_dict()
+    for index, values in optimizer["state"].items():
+        state.put(f"optimizer.{index}", values)
+    state.plain["optimizer"] = {
+        "groups": optimizer["param_groups"],
+        "indices": list(optimizer["state"]),
+    }
+    state.put("scheduler", updater.scheduler.state_dict())
+    state.plain["ppo"] = trainer.ppo.state_dict()
+    state.put("random", _random_state(trainer))
+    cursors = (trainer.sft_data, trainer.ppo_data)
+    state.plain["cursors"] = [None if c is None else c.position for c in cursors]
+    reward = trainer.reward
+    state.plain["reward"] = reward.state_dict() if isinstance(reward, Reward) else None
+    state.plain["step"] = trainer.step
+    return state
+
+
+def restore(trainer: HybridTrainer, state: State) -> None:
+    """Put back what `capture` gave, into a trainer made as that one was."""
+    policy, updater = trainer.policy, trainer.updater
+    trained = _trained(policy.model)
+    for name, value in state.get("model").items():
+        trained[name].data.copy_(value)
+    policy.value_head.load_state_dict(state.get("value_head"))
+    optimizer = state.plain["optimizer"]
+    states = {index: state.get(f"optimizer.{index}") for index in optimizer["indices"]}
+    updater.optimizer.load_state_dict({"state": states, "param_groups": optimizer["groups"]})
+    updater.scheduler.load_state_dict(state.get("scheduler"))
+    trainer.ppo.load_state_dict(state.plain["ppo"])
+    _set_random_state(trainer, state.get("random"))
+    for cursor, position in zip(
+        (trainer.sft_data, trainer.ppo_data), state.plain["cursors"], strict=True
+    ):
+        if cursor is not None:
+            cursor.position = position
+    if isinstance(trainer.reward, Reward):
+        trainer.reward.load_state_dict(state.plain["reward"])
+    trainer.step = state.plain["step"]
+
+
+def _trained(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _random_state(trainer: HybridTrainer) -> dict[str, Any]:
+    version, words, gauss = random.getstate()
+    numpy: dict[str, Any] = dict(np.random.get_state(legacy=False))
+    numpy["state"] = {**numpy["state"], "key": numpy["state"]["key"].tolist()}
+    state = {
+        "responses": trainer.generator.get_state(),
+        "minibatches": trainer.ppo.generator.get_state(),
+        "torch": torch.get_rng_state(),
+        "python": [version, list(words), gauss],
+        "numpy": numpy,
+    }
+    if torch.cuda.is_available():
+        state |= {f"cuda{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())}
+    return state
+
+
+def _set_random_state(trainer: HybridTrainer, state: Mapping[str, Any]) -> None:
+    trainer.generator.set_state(state["responses"])
+    trainer.ppo.generator.set_state(state["minibatches"])
+    torch.set_rng_state(state["torch"])
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    numpy = state["numpy"]
+    keys = np.array(numpy["state"]["key"], dtype=np.uint32)
+    np.random.set_state({**numpy, "state": {**numpy["state"], "key": keys}})
+    cuda = [state[f"cuda{i}"] for i in range(torch.cuda.device_count()) if f"cuda{i}" in state]
+    if cuda:
+        torch.cuda.set_rng_state_all(cuda)
+
+
+class Checkpoints:
+    """The newest states of one training run, in a folder of their own.
+
+    Args:
+        folder: for this run alone; made when the first checkpoint is written.
+        identity: JSON-able data on which the outcome depends; the checkpoints of another identity
+            are refused.
+        every_s: seconds between two checkpoints; 0 writes one after every step.
+        history: the run's figures so far, which belong to its state.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        identity: Mapping[str, Any] | None = None,
+        *,
+        every_s: float = 60.0,
+        history: History | None = None,
+    ):
+        self.folder, self.every_s, self.history = Path(folder), every_s, history
+        self.identity = json.loads(json.dumps(identity or {}))
+        self._written = time.monotonic()
+        self._lock = self._claim()
+
+    def _claim(self) -> Any:
+        from filelock import FileLock, Timeout
+
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{self.folder}.lock", timeout=0)
+        try:
+            return lock.acquire()
+        except Timeout:
+            raise CheckpointError(
+                f"another process is making exactly this run (it holds {lock.lock_file}): wait "
+                "for it, or stop it"
+            ) from None
+
+    def resume(self, trainer: HybridTrainer) -> int:
+        """Restore the newest whole checkpoint.
+
+        Returns:
+            How many parts of the schedule it has behind it; 0 where there is no checkpoint.
+
+        Raises:
+            CheckpointError: the checkpoints are of a run with another identity.
+        """
+        for path in sorted(self._complete(), reverse=True):
+            state = self._read(path)
+            if state is None:
+                print(
+                    f"the checkpoint {path} is damaged: going on from the one before it",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                continue
+            self._check_identity(path, state.plain["identity"])
+            restore(trainer, state)
+            if self.history is not None:
+                self.history.set_state(state.plain["history"])
+            print(f"resumed after step {trainer.step}", flush=True)
+            return int(state.plain["done"])
+        return 0
+
+    def offer(self, trainer: HybridTrainer, done: int) -> None:
+        """Write a checkpoint if it is time for one; ``done`` parts of the schedule are behind."""
+        if time.monotonic() - self._written >= self.every_s:
+            self.write(trainer, done)
+
+    def write(self, trainer: HybridTrainer, done: int) -> None:
+        """Write a checkpoint, then drop all but the newest two."""
+        from safetensors.torch import save
+
+        state = capture(trainer)
+        data = save(state.tensors)
+        state.plain |= {
+            "done": done,
+            "identity": self.identity,
+            "history": self.history.get_state() if self.history else None,
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        new = self.folder / f"{done:08d}"
+        half = self.folder / f".{new.name}"
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(parents=True)
+        _write(half / TENSORS, data)
+        _write(half / PLAIN, json.dumps(state.plain).encode())
+        shutil.rmtree(new, ignore_errors=True)  # a damaged one that was resumed from before
+        half.rename(new)
+        for old in sorted(self._complete())[:-KEEP]:
+            shutil.rmtree(old)
+        self._written = time.monotonic()
+        if self.history is not None:
+            self.history.publish()
+
+    def clear(self) -> None:
+        """The run has ended and its outputs are written: forget its checkpoints."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.lock.release()
+        Path(f"{self.folder}.lock").unlink(missing_ok=True)
+
+    def _complete(self) -> list[Path]:
+        return [p for p in self.folder.glob("[0-9]*") if p.is_dir()]
+
+    def _read(self, path: Path) -> State | None:
+        """A checkpoint, or None where it is damaged."""
+        from safetensors.torch import load
+
+        try:
+            plain = json.loads((path / PLAIN).read_text(encoding="utf-8"))
+            data = (path / TENSORS).read_bytes()
+        except (OSError, ValueError):
+            return None
+        digest = plain.get("sha256") if isinstance(plain, dict) else None
+        if hashlib.sha256(data).hexdigest() != digest:
+            return None
+        return State(load(data), plain)
+
+    def _check_identity(self, path: Path, theirs: Mapping[str, Any]) -> None:
+        different = [
+            f"{key}: {theirs.get(key)!r} there, {self.identity.get(key)!r} here"
+            for key in sorted({*theirs, *self.identity})
+            if theirs.get(key) != self.identity.get(key)
+        ]
+        if different:
+            raise CheckpointError(
+                f"{path} is a checkpoint of another run ({'; '.join(different)}): give this run a "
+                "folder of its own, or delete that one"
+            )
+
+
+def _write(path: Path, data: bytes) -> None:
+    """The file is on the disk when this returns."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

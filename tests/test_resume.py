@@ -1,0 +1,274 @@
+"""Exact resume: a killed run ends with the bytes of the uninterrupted one, and loses no step."""
+
+import hashlib
+import shutil
+
+import pytest
+import torch
+from training_fixtures import TokenShare, examples, hybrid_config
+
+from mht.rewards import make_reward
+from mht.trainers.checkpoint import PLAIN, TENSORS, CheckpointError, Checkpoints, State
+from mht.trainers.history import History
+from mht.trainers.hybrid import HybridTrainer, schedule
+
+PLAN = [(2, 1), (1, 2)]
+PARTS = len(schedule(PLAN))
+STATEFUL = {  # everything that has a state of its own is on
+    "reward": {
+        "type": "length_window",
+        "min": 1,
+        "max": 3,
+        "postprocess": [{"type": "ema_normalize", "decay": 0.9}],
+    },
+    "kl_control": {"type": "adaptive", "target": 0.1, "horizon": 20},
+    "score_norm": True,
+    "scheduler": {"type": "linear", "warmup_steps": 2},
+    "cycles": 2,
+    "sft_steps_per_cycle": 2,
+    "ppo_steps_per_cycle": 2,
+}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing after it runs."""
+
+
+class Job:
+    """A training run that may be killed and begun again.
+
+    Attributes:
+        told: every point that the tracker was given, in order.
+    """
+
+    def __init__(self, folder, model, tokenizer, **changes):
+        self.folder, self.model, self.tokenizer = folder, model, tokenizer
+        self.changes = {"unfrozen": 1, **changes}
+        self.told = []
+
+    def trainer(self):
+        changes = dict(self.changes)
+        unfrozen = changes.pop("unfrozen")
+        reward = make_reward(STATEFUL["reward"])
+        config = hybrid_config(**STATEFUL | {"reward": reward} | changes)
+        return HybridTrainer(
+            self.model,
+            self.tokenizer,
+            examples(self.tokenizer, 11),
+            config=config,
+            num_layers_unfrozen=unfrozen,
+            seed=3,
+            device="cpu",
+        )
+
+    def checkpoints(self, history=None):
+        return Checkpoints(self.folder, {"plan": PLAN}, every_s=0, history=history)
+
+    def run(self, *, kill_at=None):
+        """Train to the end, or to the part of the schedule after which the power goes off."""
+        history = History(
+            lambda stats, step, at_ms: self.told.append((step, at_ms, stats)), hold=True
+        )
+        trainer = self.trainer()
+        checkpoints = self.checkpoints(history)
+        parts = 0
+
+        def log(stats, step):
+            nonlocal parts
+            history(stats, step)
+            parts += 1
+            if parts == kill_at:
+                raise Killed
+
+        try:
+            trainer.train(PLAN, log, lambda cycle: {"validation/cycle": cycle}, checkpoints)
+        except Killed:
+            return None
+        finally:
+            checkpoints._lock.lock.release()  # as the end of the process does
+        history.publish()
+        return outcome(trainer, history)
+
+
+def outcome(trainer, history):
+    """Everything a run leaves, as text that differs if a bit does."""
+    weights = hashlib.sha256()
+    for name, value in sorted(trainer.policy.model.state_dict().items()):
+        weights.update(name.encode() + value.numpy().tobytes())
+    weights.update(trainer.policy.value_head.weight.detach().numpy().tobytes())
+    rows = [
+        (row.step, {k: v for k, v in row.stats.items() if "/time/" not in k})
+        for row in history.rows
+    ]
+    return weights.hexdigest(), rows, trainer.reward.state_dict(), trainer.ppo.state_dict()
+
+
+@pytest.fixture
+def job(tmp_path, tiny_model_dir, tiny_tokenizer):
+    def make(name="run", **changes):
+        return Job(tmp_path / name, tiny_model_dir(), tiny_tokenizer, **changes)
+
+    return make
+
+
+@pytest.mark.parametrize("kill_at", range(1, PARTS + 1))
+def test_a_run_killed_anywhere_ends_the_same(job, kill_at):
+    whole = job("whole").run()
+    broken = job("broken")
+    assert broken.run(kill_at=kill_at) is None
+    assert broken.run() == whole
+
+
+def test_a_run_killed_again_and_again_ends_the_same(job):
+    broken = job("broken")
+    for _ in range(PARTS - 1):
+        assert broken.run(kill_at=2) is None  # one part further than the time before
+    assert broken.run() == job("whole").run()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"unfrozen": "all"},
+        {"optimizer": {"type": "sgd", "momentum": 0.9}},
+        {"optimizer": {"type": "adafactor"}},
+        {"optimizer": {"type": "rmsprop", "momentum": 0.5}},
+        {"scheduler": {"type": "cosine", "warmup_steps": 1}},
+    ],
+    ids=str,
+)
+def test_whatever_trains_is_in_the_state(job, changes):
+    broken = job("broken", **changes)
+    assert broken.run(kill_at=5) is None
+    assert broken.run() == job("whole", **changes).run()
+
+
+def test_the_tracker_hears_of_each_step_once(job):
+    """Points that come twice have the same time, so that a store takes them for one."""
+    broken = job()
+    broken.run(kill_at=4)
+    broken.run(kill_at=3)
+    broken.run()
+    points = {(step, at_ms, tuple(stats)) for step, at_ms, stats in broken.told}
+    assert len(broken.told) > len(points), "nothing was sent again"
+    curves = [(step, name) for step, _, names in points for name in names]
+    assert len(curves) == len(set(curves))
+    assert {step for step, _ in curves} == set(range(7))
+
+
+# -- damage -----------------------------------------------------------------------------------
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "tensors cut": lambda folder: cut(folder / TENSORS),
+    "tensors changed": lambda folder: flip(folder / TENSORS),
+    "no tensors": lambda folder: (folder / TENSORS).unlink(),
+    "plain cut": lambda folder: cut(folder / PLAIN),
+    "plain empty": lambda folder: (folder / PLAIN).write_bytes(b""),
+    "plain of another kind": lambda folder: (folder / PLAIN).write_text("[1]"),
+    "nothing in it": lambda folder: [f.unlink() for f in folder.iterdir()],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(job, capsys, damage):
+    whole = job("whole").run()
+    broken = job("broken")
+    broken.run(kill_at=5)
+    newest = max(broken.folder.iterdir())
+    damage(newest)
+    capsys.readouterr()
+    assert broken.run() == whole
+    said = capsys.readouterr()
+    assert f"{newest} is damaged: going on from the one before it" in said.err
+    assert "resumed after step 2" in said.out
+
+
+def test_without_a_whole_checkpoint_the_run_begins_again(job, capsys):
+    broken = job("broken")
+    broken.run(kill_at=4)
+    for folder in broken.folder.iterdir():
+        cut(folder / TENSORS)
+    assert broken.run() == job("whole").run()
+    assert capsys.readouterr().err.count("is damaged") == 2
+
+
+def test_a_half_written_checkpoint_is_none(job):
+    broken = job("broken")
+    broken.run(kill_at=4)
+    newest = max(broken.folder.iterdir())
+    shutil.copytree(newest, broken.folder / ".00000009")
+    (broken.folder / ".00000009" / PLAIN).unlink()
+    assert broken.run() == job("whole").run()
+
+
+# -- whose checkpoint -------------------------------------------------------------------------
+
+
+def test_another_runs_checkpoint_is_refused_with_the_difference(job):
+    broken = job()
+    broken.run(kill_at=4)
+    theirs = Checkpoints(broken.folder, {"plan": [[5, 5]], "lr": 1.0})
+    with pytest.raises(CheckpointError) as caught:
+        theirs.resume(broken.trainer())
+    assert "lr: None there, 1.0 here" in str(caught.value)
+    assert "plan: [[2, 1], [1, 2]] there, [[5, 5]] here" in str(caught.value)
+
+
+def test_two_processes_do_not_share_a_folder(job):
+    first = job().checkpoints()
+    with pytest.raises(CheckpointError, match="another process"):
+        job().checkpoints()
+    first.clear()
+    job().checkpoints().clear()
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def test_checkpoints_are_two_and_need_no_pickle(job):
+    broken = job()
+    broken.run(kill_at=6)
+    kept = sorted(broken.folder.iterdir())
+    assert [folder.name for folder in kept] == ["00000004", "00000005"]
+    assert {f.name for folder in kept for f in folder.iterdir()} == {TENSORS, PLAIN}
+
+
+def test_a_finished_run_leaves_nothing(job):
+    done = job()
+    done.run()
+    checkpoints = done.checkpoints()
+    checkpoints.clear()
+    assert list(done.folder.parent.glob(f"{done.folder.name}*")) == []
+
+
+def test_every_s_spaces_checkpoints(job, tmp_path):
+    rare = Checkpoints(tmp_path / "rare", every_s=3600)
+    job().trainer().train(PLAN, checkpoints=rare)
+    assert not (tmp_path / "rare").exists()
+
+
+def test_names_of_a_state_do_not_mix():
+    state = State()
+    state.put("a.1", {"x": torch.ones(1), "n": 3})
+    state.put("a.10", {"x": torch.zeros(1)})
+    assert state.get("a.1") == {"n": 3, "x": torch.ones(1)}
+
+
+def test_the_reward_below_a_function_has_no_state(job):
+    """A plain function as reward is the user's own business."""
+    trainer = job(reward=TokenShare()).trainer()
+    trainer.reward = lambda response, target, prompt, item: 0.0
+    checkpoints = job("function").checkpoints()
+    checkpoints.write(trainer, 1)
+    checkpoints.resume(trainer)
