@@ -6,6 +6,8 @@ PORT ?= 5000
 # stages are `python -m stages.x` and queue workers call `dvc`: both must come from .venv
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TORCH PYTHON
+# bytecode is kept even where the shell says not to: each stage imports torch and transformers anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help env repro test slow bench check format ui clean
 

@@ -87,6 +87,7 @@ def test_a_killed_stage_goes_on(killable, stage):
     assert steps_of(client, second, metric) == steps_of(client, first, metric)
 
 
+@pytest.mark.slow
 def test_a_changed_setting_leaves_the_old_state_alone(killable):
     assert start_and_kill(killable, "sft", at_least=2)
     left = checkpoints(killable, "sft")
@@ -100,6 +101,7 @@ def test_a_changed_setting_leaves_the_old_state_alone(killable):
     assert killable.run("git", "status", "--porcelain").stdout == ""
 
 
+@pytest.mark.slow
 def test_a_fresh_start_on_request(killable):
     assert start_and_kill(killable, "sft", at_least=2)
     fresh = killable.dvc("repro", "-f", "-s", "sft", MHT_FRESH="1")

@@ -54,6 +54,20 @@ def write_steps(root: Path, name: str, phase: str, rows: list[dict[str, float]])
         lines.writerows(rows)
 
 
+def test_the_bench_is_in_the_readme(measured):
+    write(Path("README.md"), README.read_text() + "<!-- bench:begin --><!-- bench:end -->")
+    side = {"tokens_per_s": {"median": 321.4}, "peak_gb": 2.04}
+    row = {"peer": "P 1", "ratio": {"median": 9.876, "min": 8.0, "max": 11.0}}
+    found = {"machine": {"cores": 2}, "rollout": row | {"mht": side, "theirs": side}}
+    write(Path("bench/results.json"), json.dumps(found))
+    assert main([]) == 0
+    line = next(x for x in README.read_text().splitlines() if x.startswith("| `rollout`"))
+    assert line == (
+        "| `rollout` | P 1 | 9.88 (8.00 to 11.0) | 321 tokens/s | 321 tokens/s | 2.0 GB, 2.0 GB |"
+    )
+    assert main(["--check"]) == 0
+
+
 def test_written_once_then_up_to_date(measured, capsys):
     assert main(["--check"]) == 1
     assert main([]) == 0

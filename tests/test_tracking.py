@@ -14,6 +14,7 @@ import pytest
 
 from mht.tracking import NullRun, Terminated, open_run
 from mht.tracking.pipeline import tree_md5
+from mht.tracking.scratch import fingerprint, scratch_folder
 from mht.tracking.store import Store, open_store
 
 PARAMS = {"base": {"seed": 1}, "sft": {"lr": 1e-4}}
@@ -349,3 +350,34 @@ def test_the_pipeline_run_shows_what_repro_would_skip(project, reproduce, store_
 
 
 PARAMS_OF_SFT = {"base.seed": "1", "sft.lr": "0.0001"}
+
+
+# -- what a killed run leaves -----------------------------------------------------------------
+
+
+def test_the_fingerprint_is_of_all_that_decides_the_outcome():
+    known = ("python -m stages.sft", {"models/base": "a.dir"}, {"sft.lr": "0.1"})
+    same = fingerprint(known[0], dict(known[1]), dict(known[2]))
+    assert fingerprint(*known) == same
+    others = [
+        ("python -m stages.ppo", known[1], known[2]),
+        (known[0], {"models/base": "b.dir"}, known[2]),
+        (known[0], {**known[1], "mht/losses.py": "c"}, known[2]),
+        (known[0], known[1], {"sft.lr": "0.2"}),
+        (known[0], known[1], {**known[2], "sft.steps": "1"}),
+    ]
+    assert len({fingerprint(*other) for other in others} | {same}) == 6
+
+
+def test_scratch_lies_at_the_root_and_can_be_dropped(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    folder = scratch_folder("baseline@sft_only", "0123")
+    assert folder.parent.parent == tmp_path / ".mht" / "scratch"
+    folder.mkdir(parents=True)
+    (folder / "state").write_text("x")
+    assert scratch_folder("baseline@sft_only", "0123").is_dir()
+    monkeypatch.setenv("MHT_FRESH", "0")
+    assert scratch_folder("baseline@sft_only", "0123").is_dir()
+    monkeypatch.setenv("MHT_FRESH", "1")
+    assert not scratch_folder("baseline@sft_only", "0123").exists()
+    assert scratch_folder("sft", "0123") == tmp_path.resolve() / ".mht/scratch/sft/0123"

@@ -1,8 +1,9 @@
-"""Writes the results table of README.md, and its pictures, from what `dvc repro` measured.
+"""Writes the result tables of README.md, and its pictures, from what was measured.
 
 ``python -m tools.readme_results`` writes, ``--check`` only says whether README.md is out of date.
 Read are metrics/benchmark.json and metrics/benchmark_differences.json, the training curves (for the
-optimiser steps that were really made) and the figures of reports/benchmark. Standard library only.
+optimiser steps that were really made), the figures of reports/benchmark, and bench/results.json.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tools.marked import fill, update
 
 README = Path("README.md")
 IMAGES = Path("docs/images")
+BENCH = Path("bench/results.json")
 PICTURES = {"metrics.png": "benchmark.png", "training.png": "training.png"}
 VARIANTS = {"base": "base", "sft_only": "SFT only", "ppo_only": "PPO only", "hybrid": "hybrid"}
 CURVES = {  # whose steps a variant's weights have seen
@@ -60,6 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     if not check:
         copy_pictures()
     text = fill(README.read_text(encoding="utf-8"), "results", content)
+    if BENCH.exists():  # until then README.md has no such block
+        text = fill(text, "bench", bench_table(json.loads(BENCH.read_text(encoding="utf-8"))))
     status = update(README, text, check=check, command=COMMAND)
     for name in unfilled(text):
         print(f"{README}: still to be written by hand: FIGURE:{name}", file=sys.stderr)
@@ -83,6 +87,25 @@ def table(root: Path) -> str:
             cells = [number(found[variant][metric]["mean"]) for variant in VARIANTS]
             difference = _difference(differences[metric])
             rows.append([label + ARROWS[better], *cells, difference, verdicts[metric]])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def bench_table(found: Mapping[str, Any]) -> str:
+    """What `make bench` measured, as a Markdown table."""
+    rows = [
+        ["row", "against", "times as fast", "MHT", "peer", "memory, MHT and peer"],
+        ["---", "---", "---:", "---:", "---:", "---:"],
+    ]
+    for name, row in found.items():
+        if "peer" not in row:
+            continue
+        ratio, sides = row["ratio"], (row["mht"], row["theirs"])
+        spread = f"{number(ratio['min'])} to {number(ratio['max'])}"
+        speeds = [f"{side['tokens_per_s']['median']:.0f} tokens/s" for side in sides]
+        memory = ", ".join(f"{side['peak_gb']:.1f} GB" for side in sides)
+        rows.append(
+            [f"`{name}`", row["peer"], f"{number(ratio['median'])} ({spread})", *speeds, memory]
+        )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -124,11 +147,12 @@ def _steps(file: Path) -> int:
 def number(value: float) -> str:
     """About three digits that matter.
 
-    >>> [number(x) for x in (0.8614, 17.62, 3.456, 1234.5, -0.02)]
-    ['0.861', '17.6', '3.46', '1234', '-0.020']
+    >>> [number(x) for x in (0.8614, 17.62, 3.456, 1234.5, -0.02, -1e-9)]
+    ['0.861', '17.6', '3.46', '1234', '-0.020', '0.000']
     """
     size = abs(value)
-    return f"{value:.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
+    text = f"{value:.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
+    return text if float(text) else text.removeprefix("-")
 
 
 def _difference(found: Mapping[str, float]) -> str:

@@ -10,8 +10,10 @@ def prepare(s):
     model = AutoModelForCausalLM.from_pretrained(s["model"], dtype=torch.float32).eval()
     generator = torch.Generator().manual_seed(0)
 
+    top = model.config.vocab_size
+
     def once():
-        prompts = torch.randint(100, 40000, (s["batch"], s["prompt"]), generator=generator)
+        prompts = torch.randint(100, top, (s["batch"], s["prompt"]), generator=generator)
         with torch.no_grad():
             full = model.generate(
                 prompts,

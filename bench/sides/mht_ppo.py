@@ -26,8 +26,10 @@ def prepare(s):
     trainer.responder.eos_ids = set()  # every response has its full length, on both sides
     generator = torch.Generator().manual_seed(0)
 
+    top = trainer.policy.model.config.vocab_size
+
     def once():
-        prompts = torch.randint(100, 40000, (s["batch"], s["prompt"]), generator=generator)
+        prompts = torch.randint(100, top, (s["batch"], s["prompt"]), generator=generator)
         mask = torch.ones_like(prompts, dtype=torch.bool)
         rollout = trainer.responder.draw(prompts, mask, trainer.generator)
         stats = trainer.ppo.step(rollout, torch.rand(s["batch"], generator=generator).tolist())

@@ -14,8 +14,10 @@ def prepare(s):
     responder.eos_ids = set()
     generator = torch.Generator().manual_seed(0)
 
+    top = model.config.vocab_size
+
     def once():
-        prompts = torch.randint(100, 40000, (s["batch"], s["prompt"]), generator=generator)
+        prompts = torch.randint(100, top, (s["batch"], s["prompt"]), generator=generator)
         mask = torch.ones_like(prompts, dtype=torch.bool)
         rollout = responder.draw(prompts, mask, generator)
         return {"tokens": int(rollout.lengths.sum())}

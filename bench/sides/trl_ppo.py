@@ -1,9 +1,11 @@
 """A PPO iteration of TRL 0.11.4: generate, then PPOTrainer.step."""
 
+import json
 import warnings
+from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from trl import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer, create_reference_model
 
 warnings.simplefilter("ignore")
@@ -11,13 +13,23 @@ warnings.simplefilter("ignore")
 
 def prepare(s):
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(s["model"])
-    model = AutoModelForCausalLMWithValueHead.from_pretrained(s["model"])
+    folder = Path(s["model"])
+    special = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"),
+        eos_token=special["eos_token"],
+        pad_token=special["pad_token"],
+    )
+    config = AutoConfig.from_pretrained(folder)
+    rope = json.loads((folder / "config.json").read_text()).get("rope_parameters", {})
+    config.rope_theta = rope.get("rope_theta", config.rope_theta)  # where this version looks for it
+    base = AutoModelForCausalLM.from_pretrained(folder, config=config, torch_dtype=torch.float32)
+    model = AutoModelForCausalLMWithValueHead.from_pretrained(base)
     shared = None
     if s["unfrozen"] != "all":  # TRL's own way to share and freeze the lower layers
         shared = model.pretrained_model.config.num_hidden_layers - s["unfrozen"]
     reference = create_reference_model(model, num_shared_layers=shared)
-    config = PPOConfig(
+    settings = PPOConfig(
         batch_size=s["batch"],
         mini_batch_size=s["minibatch"],
         gradient_accumulation_steps=1,
@@ -25,7 +37,7 @@ def prepare(s):
         learning_rate=1e-6,
         log_with=None,
     )
-    trainer = PPOTrainer(config, model, reference, tokenizer)
+    trainer = PPOTrainer(settings, model, reference, tokenizer)
     generator = torch.Generator().manual_seed(0)
     options = {
         "max_new_tokens": s["response"],
@@ -36,8 +48,10 @@ def prepare(s):
         "pad_token_id": tokenizer.pad_token_id,
     }
 
+    top = model.pretrained_model.config.vocab_size
+
     def once():
-        prompts = torch.randint(100, 40000, (s["batch"], s["prompt"]), generator=generator)
+        prompts = torch.randint(100, top, (s["batch"], s["prompt"]), generator=generator)
         responses = trainer.generate(
             list(prompts), batch_size=s["batch"], return_prompt=False, **options
         )
