@@ -138,7 +138,7 @@ def test_a_block_must_be_there_once():
 def test_the_file_list_has_no_file_too_many():
     listed = re.findall(r"\b(\w+\.(?:py|sh))\b", re.search(r"## Files\n.*?```\n(.*?)```",
                         README.read_text(encoding="utf-8"), re.S)[1])  # fmt: skip
-    there = {f.name for top in ("mht", "stages", "tools") for f in Path(top).rglob("*.*")}
+    there = {f.name for top in ("mht", "stages", "tools", "bench") for f in Path(top).rglob("*.*")}
     assert listed
     assert not set(listed) - there
 

@@ -17,6 +17,8 @@ from mht.tracking.pipeline import tree_md5
 from mht.tracking.scratch import fingerprint, scratch_folder
 from mht.tracking.store import Store, open_store
 
+pytest_plugins = ["tracking_fixtures"]
+
 PARAMS = {"base": {"seed": 1}, "sft": {"lr": 1e-4}}
 WAIT_S = 30
 
@@ -239,7 +241,6 @@ import os, sys
 from mht.tracking import open_run
 import mlflow
 
-pytest_plugins = ["tracking_fixtures"]
 def stage(name, fail):
     os.environ["DVC_STAGE"] = name
     with open_run("x", params={"base": {"seed": 1}}, experiment="mht") as run:
