@@ -370,6 +370,19 @@ def test_the_fingerprint_is_of_all_that_decides_the_outcome():
     assert len({fingerprint(*other) for other in others} | {same}) == 6
 
 
+def test_scratch_of_other_runs_is_kept_for_a_week(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    own, young, old = (scratch_folder("sft", name) for name in ("own", "young", "old"))
+    for folder, days in ((own, 30), (young, 6), (old, 8)):
+        folder.mkdir(parents=True)
+        (folder / "state").write_text("x")
+        then = time.time() - days * 24 * 3600
+        os.utime(folder, (then, then))
+    scratch_folder("sft", "own")
+    assert own.is_dir() and young.is_dir()
+    assert not old.exists()
+
+
 def test_scratch_lies_at_the_root_and_can_be_dropped(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     folder = scratch_folder("baseline@sft_only", "0123")

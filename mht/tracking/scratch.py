@@ -10,12 +10,14 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from mht.tracking.names import clean
 from mht.tracking.session import repo_root
 
+KEPT_S = 7 * 24 * 3600.0
 FRESH = "MHT_FRESH"  # set to 1 in the environment to start over
 
 
@@ -32,8 +34,14 @@ def fingerprint(command: str, read: Mapping[str, str], settings: Mapping[str, st
 
 
 def scratch_folder(stage: str, identity: str) -> Path:
-    """The folder for the state of one stage's run; emptied if the user wants a fresh start."""
+    """The folder for the state of one stage's run; emptied if the user wants a fresh start.
+
+    What other runs of the stage have left is dropped after a week without a change.
+    """
     folder = repo_root() / ".mht" / "scratch" / clean(stage) / identity
+    for other in folder.parent.glob("*/"):
+        if other != folder and time.time() - other.stat().st_mtime > KEPT_S:
+            shutil.rmtree(other, ignore_errors=True)
     if os.environ.get(FRESH, "") not in ("", "0"):
         shutil.rmtree(folder, ignore_errors=True)
     return folder
