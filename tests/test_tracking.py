@@ -395,3 +395,9 @@ def test_scratch_lies_at_the_root_and_can_be_dropped(tmp_path, monkeypatch):
     monkeypatch.setenv("MHT_FRESH", "1")
     assert not scratch_folder("baseline@sft_only", "0123").exists()
     assert scratch_folder("sft", "0123") == tmp_path.resolve() / ".mht/scratch/sft/0123"
+
+
+def test_without_known_deps_no_state_is_kept(store_file):
+    """A folder that is no DVC repository: what a stage reads is unknown."""
+    with run_of() as run:
+        assert run.scratch is None

@@ -113,7 +113,8 @@ class Situation:
         params: those that the stage reads.
         read: path to md5 of its deps.
         fingerprint: of all that decides its outcome.
-        scratch: the folder for what a killed run leaves for the next one.
+        scratch: the folder for what a killed run leaves for the next one; None where dvc.yaml does
+            not say what the stage reads, as nothing could then tell an old state from a fitting one.
     """
 
     stage: Stage
@@ -122,12 +123,12 @@ class Situation:
     params: Mapping[str, str]
     read: Mapping[str, str]
     fingerprint: str
-    scratch: Path
+    scratch: Path | None
 
     @property
     def goes_on(self) -> bool:
         """Whether a killed run of exactly this has left something."""
-        return self.scratch.is_dir()
+        return self.scratch is not None and self.scratch.is_dir()
 
 
 def look_around(name: str, params: Mapping[str, Any]) -> Situation:
@@ -143,7 +144,7 @@ def look_around(name: str, params: Mapping[str, Any]) -> Situation:
     own = names.chosen(flat, stage.params) if stage.params else flat
     read = {path: tree_md5(path) for path in stage.deps if Path(path).exists()}
     identity = fingerprint(stage.cmd, read, own)
-    scratch = scratch_folder(stage.name, identity)
+    scratch = scratch_folder(stage.name, identity) if read else None
     return Situation(stage, pipeline, flat, own, read, identity, scratch)
 
 
