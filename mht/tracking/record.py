@@ -114,7 +114,7 @@ class Situation:
         read: path to md5 of its deps.
         fingerprint: of all that decides its outcome.
         scratch: the folder for what a killed run leaves for the next one; None where dvc.yaml does
-            not say what the stage reads, as nothing could then tell an old state from a fitting one.
+            not say what the stage reads: an old state could not be told from a fitting one.
     """
 
     stage: Stage
