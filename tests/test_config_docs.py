@@ -1,4 +1,4 @@
-"""docs/configuration.md has every key of params.yaml as mht/config.py enforces it."""
+"""docs/configuration.md has every key of params.yaml as mht/config/ enforces it."""
 
 from typing import Annotated, Literal
 

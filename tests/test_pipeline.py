@@ -332,7 +332,7 @@ FILES = {
     "mht/evaluation/plots.py": {"benchmark"},
     "stages/benchmark.py": {"benchmark"},
     "mht/tracking/store.py": set(),
-    "mht/config.py": set(),
+    "mht/config/training.py": set(),
     "mht/progress.py": set(),
     "mht/cli.py": set(),
     "docs/rewards.md": set(),

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/configuration.md from mht/config.py.
+"""Writes the tables of docs/configuration.md from mht/config/.
 
 ``python -m tools.config_docs`` writes, ``--check`` only says whether the page is out of date.
 Keys, types, bounds and defaults are those that are enforced; meanings are the docstrings'.

@@ -1,0 +1,143 @@
+"""params.yaml as a whole, typed: each section's defaults and bounds, and what must fit together.
+
+`load_config` checks the whole file before anything is loaded or trained, and reports every mistake
+at once with its path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from mht.component import Section, build
+from mht.config.bounds import NonNegative, Positive, Weight
+from mht.config.data import DataConfig, RewardModelConfig, SplitConfig
+from mht.config.evaluation import BenchmarkConfig, DecodingConfig, EvaluateConfig
+from mht.config.training import (
+    BaselinesConfig,
+    CurriculumConfig,
+    HybridConfig,
+    KLControl,
+    OptimizerConfig,
+    SchedulerConfig,
+    SFTConfig,
+)
+from mht.errors import ConfigError
+
+__all__ = [
+    "BaseConfig",
+    "BaselinesConfig",
+    "BenchmarkConfig",
+    "Config",
+    "CurriculumConfig",
+    "DataConfig",
+    "DecodingConfig",
+    "EvaluateConfig",
+    "HybridConfig",
+    "KLControl",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RewardModelConfig",
+    "SFTConfig",
+    "SchedulerConfig",
+    "SplitConfig",
+    "load_config",
+    "read_yaml",
+]
+
+
+class BaseConfig(Section):
+    """What all stages share.
+
+    Attributes:
+        seed: seeds every random number; the same seed gives the same outputs.
+        experiment: the MLflow experiment; changes no result.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
+        checkpoint_every_s: seconds between two checkpoints of a training stage, from which a killed
+            run goes on; 0 writes one after every step; changes no result.
+    """
+
+    seed: NonNegative = 0
+    experiment: str = "mht"
+    device: str = "auto"
+    checkpoint_every_s: Weight = 60.0
+
+
+class ModelConfig(Section):
+    """The policy's starting point.
+
+    Attributes:
+        name: a bundled model ("smollm2-135m-instruct"), a hub name ("gpt2") or a folder.
+        revision: the hub revision to pin; ignored for the others.
+        trust_remote_code: run code that comes with a hub model; off unless you ask.
+        dtype: of the weights.
+        num_layers_unfrozen: how many of the top layers train, or "all". The layers below are
+            shared with the reference model and their activations are computed once per rollout.
+    """
+
+    name: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    num_layers_unfrozen: Positive | Literal["all"] = "all"
+
+
+class Config(Section):
+    """The whole of params.yaml."""
+
+    base: BaseConfig = BaseConfig()
+    model: ModelConfig
+    data: DataConfig
+    reward_model: RewardModelConfig = RewardModelConfig()
+    sft: SFTConfig
+    ppo: HybridConfig
+    baselines: BaselinesConfig
+    evaluate: EvaluateConfig
+    benchmark: BenchmarkConfig
+
+    @property
+    def optimizer_steps(self) -> dict[str, int]:
+        """Optimiser steps of each variant, those of the SFT that it starts from included."""
+        sft = self.sft.steps
+        return {
+            "base": 0,
+            "sft_only": sft + self.baselines.sft_only.optimizer_steps,
+            "ppo_only": self.baselines.ppo_only.optimizer_steps,
+            "hybrid": sft + self.ppo.optimizer_steps,
+        }
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The plain data of a YAML 1.2 file.
+
+    Raises:
+        ConfigError: no such file, not UTF-8, or not YAML; with the line.
+    """
+    try:
+        return YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(["no such file"], str(path)) from None
+    except UnicodeDecodeError as error:
+        problem = f"byte {error.start} is not UTF-8: save it as UTF-8"
+        raise ConfigError([problem], str(path)) from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError([f"{where}{what}"], str(path)) from None
+
+
+def load_config(path: str | Path = "params.yaml") -> Config:
+    """Read and check params.yaml.
+
+    Raises:
+        ConfigError: with every mistake and its path.
+    """
+    data = read_yaml(path)
+    if not isinstance(data, Mapping):
+        raise ConfigError(["the file must hold a mapping of sections"], str(path))
+    return build(Config, data, source=str(path))

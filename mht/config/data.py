@@ -1,0 +1,81 @@
+"""The sections about data: what the policy and the reward model learn from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mht.component import Section
+from mht.config.bounds import NonNegative, Positive, Rate, Share, Weight
+from mht.sources import Source
+
+
+class SplitConfig(Section):
+    """Shares of the texts, chosen by a hash of each text; the policy trains on what is left.
+
+    Attributes:
+        reward_model: for training the reward model, where it learns from the same source.
+        validation: for choosing settings.
+        test: for the numbers that are reported.
+    """
+
+    reward_model: Share = 0.4
+    validation: Share = 0.05
+    test: Share = 0.15
+
+    @model_validator(mode="after")
+    def _leave_something(self) -> SplitConfig:
+        taken = self.reward_model + self.validation + self.test
+        if taken >= 1:
+            raise ValueError(f"the shares leave nothing to train the policy on (sum {taken:g})")
+        return self
+
+
+class DataConfig(Section):
+    """What the policy learns from.
+
+    Attributes:
+        source: where the examples come from.
+        labels: where the rated texts for the reward model come from.
+        splits: how the texts are divided.
+        prompt_words: for texts without a prompt of their own: how many of the first words are the
+            prompt; the rest is the target.
+        min_target_words: texts that leave a shorter target are dropped.
+        max_prompt_tokens: a longer prompt is an error, unless ``long_prompts`` says otherwise.
+        long_prompts: "error", "drop", or "truncate" (keeps the prompt's end).
+        max_target_tokens: longer targets are cut and then carry no EOS.
+    """
+
+    source: Source
+    labels: Source | None = None
+    splits: SplitConfig = SplitConfig()
+    prompt_words: Positive = 5
+    min_target_words: Positive = 3
+    max_prompt_tokens: Positive = 256
+    long_prompts: Literal["error", "drop", "truncate"] = "error"
+    max_target_tokens: Positive = 48
+
+
+class RewardModelConfig(Section):
+    """The classifier trained on rated texts, used as a reward and as a judge.
+
+    Attributes:
+        encoder: a bundled encoder ("all-MiniLM-L6-v2"), a hub name or a folder.
+        epochs: passes over the rated texts.
+        batch_size: texts per optimiser step.
+        lr: peak learning rate; linear warm-up over the first tenth, then linear decay.
+        num_layers_unfrozen: how many of the encoder's top layers train with the head, or "all".
+        neutral: texts rated within +- this of 0 are left out of training and accuracy.
+        max_tokens: longer texts are cut.
+        holdout: share of the rated texts kept for its own accuracy and calibration.
+    """
+
+    encoder: str = "all-MiniLM-L6-v2"
+    epochs: Positive = 2
+    batch_size: Positive = 32
+    lr: Rate = 5e-5
+    num_layers_unfrozen: NonNegative | Literal["all"] = "all"
+    neutral: Weight = 0.5
+    max_tokens: Positive = 64
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1

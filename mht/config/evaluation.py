@@ -1,0 +1,65 @@
+"""The sections about measuring: evaluation on unseen prompts, and the benchmark."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mht.component import Section
+from mht.config.bounds import NonNegative, Positive, Weight
+from mht.rewards import Reward
+
+
+class DecodingConfig(Section):
+    """How responses are drawn for evaluation.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_k: keep the k likeliest tokens; 0 keeps all.
+        top_p: keep the smallest set with this probability.
+        response_tokens: length limit.
+    """
+
+    temperature: Weight = 1.0
+    top_k: NonNegative = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    response_tokens: Positive = 24
+
+
+class EvaluateConfig(Section):
+    """Evaluation on unseen prompts.
+
+    Attributes:
+        prompts: how many test prompts, from the first on.
+        batch_size: prompts generated and scored at once.
+        decoding: how responses are drawn.
+        judge: the component behind ``p_positive``.
+        bertscore_model: encoder for BERTScore and its layer; null skips it.
+        bertscore_layer: whose hidden states are compared.
+        resamples: of the bootstrap.
+    """
+
+    prompts: Positive = 256
+    batch_size: Positive = 64
+    decoding: DecodingConfig = DecodingConfig()
+    judge: Reward
+    bertscore_model: str | None = "data/raw/encoder"
+    bertscore_layer: Positive = 5
+    resamples: Positive = 1000
+
+
+class BenchmarkConfig(Section):
+    """The comparison of the variants.
+
+    Attributes:
+        metrics: the table's columns, in order.
+        samples: rows of the side-by-side table.
+        baseline: the variant that differences are taken against.
+        resamples: of the paired bootstrap for differences.
+    """
+
+    metrics: list[str]
+    samples: Positive = 8
+    baseline: Literal["base", "sft_only", "ppo_only"] = "sft_only"
+    resamples: Positive = 2000
