@@ -31,3 +31,15 @@ def bucketed(lengths: Sequence[int], batch_size: int, generator: torch.Generator
         batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
     shuffled = torch.randperm(len(batches), generator=generator).tolist()
     return [item for k in shuffled for item in batches[k]]
+
+
+def by_length(lengths: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
+    """The indices (N,) of rows in groups of at most ``size``, the longest rows first.
+
+    Rows of like length go together, so that a group has little padding.
+
+    >>> import torch
+    >>> [group.tolist() for group in by_length(torch.tensor([1, 9, 3]), 2)]
+    [[1, 2], [0]]
+    """
+    return lengths.argsort(descending=True, stable=True).split(size)

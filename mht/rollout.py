@@ -151,17 +151,18 @@ def trimmed(rollout: Rollout) -> Rollout:
     left = int(rollout.prompt_mask.any(0).int().argmax())
     longest = max(int(rollout.lengths.max()), 1)
     end = rollout.prompt_ids.shape[1] + longest - 1
-    per_token = {
-        name: None if value is None else value[:, :longest]
-        for name in ("logprobs", "entropies", "hidden")
-        for value in [getattr(rollout, name)]
-    }
     return replace(
         rollout,
         prompt_ids=rollout.prompt_ids[:, left:],
         prompt_mask=rollout.prompt_mask[:, left:],
         response_ids=rollout.response_ids[:, :longest],
         response_mask=rollout.response_mask[:, :longest],
-        trunk=None if rollout.trunk is None else rollout.trunk[:, left:end],
-        **per_token,
+        logprobs=_columns(rollout.logprobs, 0, longest),
+        trunk=_columns(rollout.trunk, left, end),
+        entropies=_columns(rollout.entropies, 0, longest),
+        hidden=_columns(rollout.hidden, 0, longest),
     )
+
+
+def _columns(values: Tensor | None, start: int, end: int) -> Tensor | None:
+    return None if values is None else values[:, start:end]

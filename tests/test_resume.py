@@ -10,7 +10,8 @@ from training_fixtures import TokenShare, examples, hybrid_config
 from mht.rewards import make_reward
 from mht.trainers.checkpoint import PLAIN, TENSORS, CheckpointError, Checkpoints, State
 from mht.trainers.history import History
-from mht.trainers.hybrid import HybridTrainer, schedule
+from mht.trainers.hybrid import HybridTrainer
+from mht.trainers.schedule import schedule
 
 PLAN = [(2, 1), (1, 2)]
 PARTS = len(schedule(PLAN))

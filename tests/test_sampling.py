@@ -9,7 +9,8 @@ from mht.errors import DataError, ModelError
 from mht.models.head import response_logprobs
 from mht.models.policy import Policy
 from mht.rollout import Responder, end_tokens, pad_token, trimmed
-from mht.sampling.decode import draw, sample, truncate_logits
+from mht.sampling.decode import sample
+from mht.sampling.draw import draw, truncate_logits
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61], [70, 71, 72]]
 TOKENS = 12

@@ -3,118 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mht.models.logits import position_ids
 from mht.models.packed import packed_linears
 from mht.models.trunk import Trunk
+from mht.sampling.draw import draw
 from mht.types import Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-FLOOR = -1e30  # stands for minus infinity where 0 times it is to be 0
-BLOCK = 256  # tokens of the vocabulary that a draw looks at together
-
-
-def truncate_logits(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """Logits with everything but the likeliest tokens set to -infinity.
-
-    Args:
-        logits: (B, V).
-        top_k: keep this many (Fan et al. 2018, arXiv:1805.04833); 0 keeps all.
-        top_p: keep the smallest set with at least this probability (Holtzman et al. 2019,
-            arXiv:1904.09751); 1 keeps all.
-
-    >>> truncate_logits(torch.tensor([[1.0, 3.0, 2.0]]), top_k=2).tolist()
-    [[-inf, 3.0, 2.0]]
-    """
-    if 0 < top_k < logits.shape[-1]:
-        threshold = logits.topk(top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < threshold, -torch.inf)
-    if top_p < 1.0:
-        ordered, order = logits.sort(dim=-1, descending=True)
-        probabilities = ordered.softmax(-1)
-        before = probabilities.cumsum(-1) - probabilities
-        outside = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= top_p)
-        logits = logits.masked_fill(outside, -torch.inf)
-    return logits
-
-
-class Drawn(NamedTuple):
-    """One token for each row, with what its distribution at this temperature says.
-
-    Attributes:
-        tokens: (B,) int64.
-        logprobs: (B,) float32 nats, before top-k and top-p.
-        entropies: (B,) float32 nats, before top-k and top-p.
-    """
-
-    tokens: Tensor
-    logprobs: Tensor
-    entropies: Tensor
-
-
-def draw(
-    logits: Tensor,
-    *,
-    temperature: float,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    generator: torch.Generator | None = None,
-) -> Drawn:
-    """A token for each row of (B, V) logits; temperature 0 takes the likeliest."""
-    scaled = logits.float() / (temperature or 1.0)
-    scaled -= scaled.amax(-1, keepdim=True)
-    weights = scaled.exp()
-    total = weights.sum(-1)
-    expected = torch.linalg.vecdot(weights, scaled.clamp(min=FLOOR)) / total
-    if temperature == 0:
-        tokens = logits.argmax(-1)
-    elif top_k == 0 and top_p == 1.0:
-        tokens = _inverse_cdf(weights, generator)
-    else:
-        shaped = truncate_logits(scaled, top_k=top_k, top_p=top_p)
-        tokens = _inverse_cdf(shaped.exp_(), generator)
-    of_token = scaled.gather(1, tokens[:, None]).squeeze(1)
-    return Drawn(tokens, of_token - total.log(), total.log() - expected)
-
-
-def _inverse_cdf(weights: Tensor, generator: torch.Generator | None) -> Tensor:
-    """(B,) draws from (B, V) weights; one random number a row, not one a token.
-
-    First a block of the vocabulary, then a token in it: two short cumulative sums instead of one
-    over the vocabulary.
-    """
-    batch, vocabulary = weights.shape
-    padding = -vocabulary % BLOCK
-    padded = functional.pad(weights, (0, padding)) if padding else weights
-    blocks = padded.view(batch, -1, BLOCK)
-    u = torch.rand(batch, 1, dtype=torch.float64, device=weights.device, generator=generator)
-    block, rest = _first_above(blocks.sum(-1), u)
-    row = torch.arange(batch, device=weights.device)
-    within, _ = _first_above(blocks[row, block], rest)
-    return block * BLOCK + within
-
-
-def _first_above(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the cumulative share of (B, N) weights first exceeds u (B, 1) in [0, 1).
-
-    Returns:
-        (B,) int64, never at a weight of 0, and how far u lies within that share: (B, 1) in [0, 1).
-    """
-    cdf = weights.cumsum(-1, dtype=torch.float64)
-    total = cdf[:, -1:]
-    aim = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    index = torch.searchsorted(cdf, aim, right=True)
-    width = weights.gather(1, index).double()
-    into = aim - (cdf.gather(1, index) - width)
-    return index.squeeze(1), (into / width).clamp(0.0, 1.0)
 
 
 class _Steps:

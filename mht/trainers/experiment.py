@@ -12,7 +12,8 @@ from mht.data.records import write_json
 from mht.rewards import Reward
 from mht.trainers.checkpoint import Checkpoints
 from mht.trainers.history import History
-from mht.trainers.hybrid import HybridTrainer, Plan, Stats
+from mht.trainers.hybrid import HybridTrainer, Stats
+from mht.trainers.schedule import Plan
 from mht.validation import Validation
 
 if TYPE_CHECKING:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,9 +19,11 @@ from mht.progress import track
 from mht.rewards import Reward, make_reward
 from mht.rollout import Responder
 from mht.trainers.cursor import Cursor
+from mht.trainers.figures import headline, text_stats
 from mht.trainers.optim import Updater, make_optimizer, make_scheduler
 from mht.trainers.ppo import PPO, Stats
-from mht.trainers.sft import batch_loss, microbatches
+from mht.trainers.schedule import Phase, Plan, schedule
+from mht.trainers.sft import SFT
 from mht.types import Rollout, Sample, Scored
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
     from mht.trainers.checkpoint import Checkpoints
 
-Phase = Literal["sft", "ppo"]
-Plan = Sequence[tuple[int, int]]  # for each cycle: SFT steps, PPO steps
 Log = Callable[[Stats, int], None]
 RewardFn = Reward | Mapping[str, Any] | Callable[..., float]
 
@@ -103,6 +102,7 @@ class HybridTrainer:
         self.generator = torch.Generator(device=model.device).manual_seed(seed)
         self.updater = self._make_updater(optimizer_config, scheduler_config)
         minibatches = torch.Generator().manual_seed(seed + 1)
+        self.sft = SFT(model, self.updater, self.config)
         self.ppo = PPO(self.policy, self.updater, self.config, minibatches)
         self.sft_data = self.ppo_data = None
         if train_data:
@@ -151,7 +151,7 @@ class HybridTrainer:
                 else:
                     stats = self.next_step(part)
                     bar.advance()
-                bar.figures(**_headline(stats))
+                bar.figures(**headline(stats))
                 if stats:
                     log(stats, self.step)
                 done += 1
@@ -173,7 +173,7 @@ class HybridTrainer:
         tokens = float(batch["attention_mask"].sum())
         return {
             "sft/loss": loss,
-            "sft/optim/lr": self._sft_lr,
+            "sft/optim/lr": self.sft.lr,
             "sft/time/step_s": seconds,
             "sft/time/tokens_per_s": tokens / seconds,
         }
@@ -187,7 +187,7 @@ class HybridTrainer:
         scored = self._scored(samples)
         rewarded = time.perf_counter()
         stats = self.ppo.step(rollout, scored.score)
-        stats |= _text_stats(samples, scored)
+        stats |= text_stats(samples, scored)
         stats |= {
             "time/sample_s": sampled - began,
             "time/reward_s": rewarded - sampled,
@@ -214,12 +214,6 @@ class HybridTrainer:
 
     # -- single steps -----------------------------------------------------------------------
 
-    @property
-    def _sft_lr(self) -> float:
-        if self.config.sft_lr is None or not self.updater.peak_lr:
-            return self.updater.lr
-        return self.updater.lr / self.updater.peak_lr * self.config.sft_lr
-
     def sft_step(self, batch: Mapping[str, Tensor]) -> float:
         """One SFT step.
 
@@ -230,16 +224,7 @@ class HybridTrainer:
         Returns:
             The loss before the step, nats per token.
         """
-        losses: list[float] = []
-
-        def parts() -> Iterator[Tensor]:
-            for part, share in microbatches(batch, self.config.microbatch_size):
-                loss = batch_loss(self.policy.model, part) * share
-                losses.append(loss.item())
-                yield loss
-
-        self.updater.step(parts(), self._sft_lr / self.updater.lr if self.updater.lr else 1.0)
-        return sum(losses)
+        return self.sft.step(batch)
 
     def respond_to_batch(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Sample one response for each prompt.
@@ -295,20 +280,6 @@ class HybridTrainer:
         self.policy.save(folder, self.tokenizer)
 
 
-def schedule(plan: Plan) -> list[tuple[Phase | Literal["end"], int]]:
-    """Every part of a run in order: the steps, and the end of each cycle; cycle 0 has no steps.
-
-    >>> schedule([(1, 2)])
-    [('end', 0), ('sft', 1), ('ppo', 1), ('ppo', 1), ('end', 1)]
-    """
-    parts: list[tuple[Phase | Literal["end"], int]] = [("end", 0)]
-    for cycle, (sft_steps, ppo_steps) in enumerate(plan, 1):
-        parts += [("sft", cycle) for _ in range(sft_steps)]
-        parts += [("ppo", cycle) for _ in range(ppo_steps)]
-        parts.append(("end", cycle))
-    return parts
-
-
 def _length(example: Example) -> int:
     return len(example.prompt_ids) + len(example.target_ids)
 
@@ -333,25 +304,3 @@ def _as_reward(reward: RewardFn | None) -> Reward | Callable[..., float] | None:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a == b).all())
-
-
-def _text_stats(samples: Sequence[Sample], scored: Scored) -> Stats:
-    """Means of every reward node, and the share of distinct word pairs in the batch."""
-    pairs = [pair for s in samples for pair in pairwise(s.response.split())]
-    means = {
-        f"reward/{name.removeprefix('reward.')}": sum(values) / len(values)
-        for name, values in scored.components.items()
-        if name != "reward"
-    }
-    return means | {"response/distinct_2": len(set(pairs)) / max(len(pairs), 1)}
-
-
-def _headline(stats: Stats) -> Stats:
-    """The figures shown beside the progress bar."""
-    shown = {
-        "loss": "sft/loss",
-        "score": "ppo/score/mean",
-        "kl_nats": "ppo/kl/k1_nats",
-        "length": "ppo/response/length_tokens",
-    }
-    return {name: stats[key] for name, key in shown.items() if key in stats}

@@ -33,6 +33,7 @@ from mht.losses import (
     whiten,
 )
 from mht.models.policy import Policy, TokenScores
+from mht.order import by_length
 from mht.rewards import RewardError
 from mht.rollout import trimmed
 from mht.trainers.optim import Updater
@@ -219,11 +220,8 @@ class PPO:
         size = self.config.microbatch_size or len(minibatch.rollout)
         tokens = minibatch.rollout.response_mask.sum()
         lengths = minibatch.rollout.attention_mask.sum(1)
-        order = torch.arange(len(lengths), device=lengths.device)
-        if size < len(lengths):  # rows of like length together: less padding, the same sum
-            order = lengths.argsort(descending=True, stable=True)
-        for index in order.split(size):
-            m = minibatch.rows(index) if len(index) < len(lengths) else minibatch
+        for index in by_length(lengths, size) if size < len(lengths) else [None]:
+            m = minibatch if index is None else minibatch.rows(index)
             share = float(m.rollout.response_mask.sum() / tokens)
             loss, stats = self._loss(m, is_first=is_first)
             parts.append((stats, share))

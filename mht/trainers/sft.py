@@ -9,14 +9,53 @@ from torch import Tensor
 
 from mht.losses import IGNORED
 from mht.models.head import token_scores
+from mht.order import by_length
+from mht.trainers.optim import Updater
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from mht.config import HybridConfig
+
 Batch = Mapping[str, Tensor]
 
 
-def microbatches(batch: Mapping[str, Tensor], size: int | None) -> Iterator[tuple[Batch, float]]:
+class SFT:
+    """SFT on a model.
+
+    Args:
+        model: what trains.
+        updater: the optimiser shared with the PPO phase.
+        config: its rate and its microbatches.
+    """
+
+    def __init__(self, model: PreTrainedModel, updater: Updater, config: HybridConfig):
+        self.model, self.updater, self.config = model, updater, config
+
+    @property
+    def lr(self) -> float:
+        """The rate of the next step: the schedule's share of ``sft_lr``, or of PPO's rate."""
+        if self.config.sft_lr is None or not self.updater.peak_lr:
+            return self.updater.lr
+        return self.updater.lr / self.updater.peak_lr * self.config.sft_lr
+
+    def step(self, batch: Batch) -> float:
+        """Learn from one batch; the loss before the step, nats per labelled token."""
+        losses: list[float] = []
+        self.updater.step(
+            self._losses(batch, losses), self.lr / self.updater.lr if self.updater.lr else 1.0
+        )
+        return sum(losses)
+
+    def _losses(self, batch: Batch, losses: list[float]) -> Iterator[Tensor]:
+        """The batch's loss, microbatch by microbatch; the figures go to ``losses``."""
+        for part, share in microbatches(batch, self.config.microbatch_size):
+            loss = batch_loss(self.model, part) * share
+            losses.append(loss.item())
+            yield loss
+
+
+def microbatches(batch: Batch, size: int | None) -> Iterator[tuple[Batch, float]]:
     """A batch in parts of at most ``size`` rows, each with its share of the labelled tokens.
 
     The sum of the parts' losses, each times its share, is the batch's loss. Rows of like length go
@@ -28,14 +67,14 @@ def microbatches(batch: Mapping[str, Tensor], size: int | None) -> Iterator[tupl
         return
     mask = batch["attention_mask"].bool()
     learnt = ((batch["labels"][:, 1:] != IGNORED) & mask[:, :-1]).sum(1)
-    for index in mask.sum(1).argsort(descending=True, stable=True).split(size):
+    for index in by_length(mask.sum(1), size):
         share = float(learnt[index].sum() / learnt.sum())
         if share:
             columns = mask[index].any(0)
             yield {key: value[index][:, columns] for key, value in batch.items()}, share
 
 
-def batch_loss(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
+def batch_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
     """The loss of one batch; logits are computed for the labelled tokens only.
 
     Args:
