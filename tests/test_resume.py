@@ -1,13 +1,15 @@
 """Exact resume: a killed run ends with the bytes of the uninterrupted one, and loses no step."""
 
 import hashlib
+import random
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from training_fixtures import TokenShare, examples, hybrid_config
 
-from mht.rewards import make_reward
+from mht.rewards import Reward, make_reward
 from mht.trainers.checkpoint import PLAIN, TENSORS, CheckpointError, Checkpoints, State
 from mht.trainers.history import History
 from mht.trainers.hybrid import HybridTrainer
@@ -29,6 +31,23 @@ STATEFUL = {  # everything that has a state of its own is on
     "sft_steps_per_cycle": 2,
     "ppo_steps_per_cycle": 2,
 }
+
+
+NOISES = {
+    "python": random.random,
+    "numpy": np.random.rand,
+    "torch": lambda: torch.rand(()).item(),
+}
+
+
+class Noise(Reward):
+    """A reward that does not look at the text."""
+
+    type: str = "noise"
+    source: str = "python"
+
+    def score(self, samples):
+        return [float(NOISES[self.source]()) for _ in samples]
 
 
 class Killed(BaseException):
@@ -142,6 +161,22 @@ def test_whatever_trains_is_in_the_state(job, changes):
     broken = job("broken", **changes)
     assert broken.run(kill_at=5) is None
     assert broken.run() == job("whole", **changes).run()
+
+
+@pytest.mark.parametrize("source", NOISES)
+def test_a_reward_may_draw_from_any_generator(job, source):
+    """Somebody's reward with Python's, numpy's or torch's global random numbers goes on exactly."""
+    outcomes = []
+    for name, kill_at in (("whole", None), ("broken", 6)):
+        each = job(name, reward=Noise(source=source))
+        random.seed(1)
+        np.random.seed(1)
+        if kill_at:
+            assert each.run(kill_at=kill_at) is None
+            for draw in NOISES.values():  # a new process would begin elsewhere
+                draw()
+        outcomes.append(each.run())
+    assert outcomes[0] == outcomes[1]
 
 
 def test_the_tracker_hears_of_each_step_once(job):
