@@ -258,3 +258,8 @@ def test_stage_writes_prints_and_tracks(
     out = capsys.readouterr()
     assert "report.html" in out.out and "P(positive)" in out.out
     assert "budgets differ" in out.err
+
+
+def test_a_curve_of_few_points_ends_where_it_ended():
+    assert plots._running_mean([0.5, 0.9]) == [0.5, 0.9]
+    assert plots._running_mean([0.0, 1, 2, 3, 4, 5])[-1] == pytest.approx(3)

@@ -224,6 +224,9 @@ def _heading(figure: Any, title: str, note: str, colours: Mapping[str, str]) -> 
 
 
 def _running_mean(values: list[float]) -> list[float]:
+    """Means over the last points; a curve of so few points is shown as it is."""
+    if len(values) <= SMOOTH:
+        return values
     windows = (values[max(0, i - SMOOTH + 1) : i + 1] for i in range(len(values)))
     return [sum(window) / len(window) for window in windows]
 

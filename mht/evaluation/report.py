@@ -30,12 +30,16 @@ CAPTIONS = {
 }
 
 
-def number(value: float) -> str:
-    """A number as people read it: about three digits that matter.
+ROUNDING = 1e-5  # of a float32 sum over a response
 
-    >>> [number(x) for x in (0.8614, 17.62, 3.456, 1234.5, 0.00012, 0.0)]
-    ['0.861', '17.6', '3.46', '1234', '0.00012', '0.000']
+
+def number(value: float) -> str:
+    """A number as people read it: about three digits that matter; what is only rounding is 0.
+
+    >>> [number(x) for x in (0.8614, 17.62, 3.456, 1234.5, 0.00012, 0.0, -9.5e-07)]
+    ['0.861', '17.6', '3.46', '1234', '0.00012', '0.000', '0.000']
     """
+    value = 0.0 if abs(value) < ROUNDING else value
     size = abs(value)
     if 0 < size < 0.001:
         return f"{value:.2g}"
