@@ -1,4 +1,4 @@
-"""Where a PPO step of the default run spends its time: ``python -m bench.profile``, after `sft`.
+"""Where a PPO step of the default run spends its time: ``python -m bench.step``, after `sft`.
 
 Prints the seconds of each phase over some steps, the operators that take most of one more step, and
 the rate of a model's matrix products with and without packed weights.
