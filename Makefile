@@ -35,7 +35,7 @@ slow: env  ## the tests that take minutes
 	@$(BIN)/python -m pytest -m slow
 
 bench: env  ## MHT beside its peers: ratios of speed and memory, into bench/results.json
-	@$(BIN)/dvc repro -q prepare
+	@$(BIN)/dvc repro -q reward_model sft
 	@$(BIN)/python -m bench.run $(ROWS)
 
 check: env  ## ruff, formatting, types, tests

@@ -10,185 +10,19 @@ from __future__ import annotations
 import json
 import os
 import platform
-import statistics
-import subprocess
 import sys
-import sysconfig
-import venv
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from mht.progress import track
+from bench.figures import memory
+from bench.rows import ROWS
 
 RESULTS = Path("bench/results.json")
-ENVIRONMENTS = Path(".mht/bench")
-MODEL = "models/base"
-STEP = {"model": MODEL, "batch": 32, "prompt": 6, "response": 24}
-PPO = {**STEP, "minibatch": 16, "epochs": 4}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A comparison.
-
-    Attributes:
-        ours: the module in bench/sides.
-        theirs: the peer's.
-        peer: what the peer is called.
-        environment: of the peer; "" is this project's.
-        settings: the same for both.
-        rounds: pairs of rounds.
-    """
-
-    ours: str
-    theirs: str
-    peer: str
-    environment: str
-    settings: Mapping[str, Any]
-    rounds: int
-
-
-ROWS = {
-    "ppo_iteration_frozen": Row(
-        "mht_ppo", "trl_ppo", "TRL 0.11.4", "trl0", {**PPO, "unfrozen": 6}, 5
-    ),
-    "ppo_iteration_full": Row(
-        "mht_ppo", "trl_ppo", "TRL 0.11.4", "trl0", {**PPO, "unfrozen": "all"}, 5
-    ),
-    "rollout": Row("mht_rollout", "hf_rollout", "transformers.generate", "", STEP, 7),
-    "sft": Row(
-        "mht_sft",
-        "trl_sft",
-        "TRL 1.16 SFTTrainer",
-        "trl",
-        {"model": MODEL, "batch": 32, "rows": 128},
-        5,
-    ),
-}
-
-
-def python_of(environment: str) -> str:
-    """The interpreter of a peer's environment, which is made if it is not there or out of date."""
-    if not environment:
-        return sys.executable
-    home = ENVIRONMENTS / environment
-    wanted = Path(f"bench/requirements-{environment}.txt")
-    stamp = home / "installed.txt"
-    python = str((home / "bin" / "python").absolute())
-    if not stamp.exists() or stamp.read_text() != wanted.read_text():
-        print(f"making the environment {home} ...", file=sys.stderr, flush=True)
-        venv.create(home, clear=True, with_pip=True)
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        below = home / "lib" / version / "site-packages" / "project.pth"
-        below.write_text(sysconfig.get_paths()["purelib"] + "\n")  # torch, the same for both
-        command = [python, "-m", "pip", "install", "-q", "-r", str(wanted)]
-        subprocess.run(command, check=True)
-        stamp.write_text(wanted.read_text())
-    return python
-
-
-class Side:
-    """A worker process with its model loaded."""
-
-    def __init__(self, python: str, side: str, settings: Mapping[str, Any]):
-        command = [python, "bench/worker.py", side, json.dumps(settings)]
-        quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-        self.name = side
-        self.errors = ENVIRONMENTS / f"{side}.log"
-        self.errors.parent.mkdir(parents=True, exist_ok=True)
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors.open("w"),
-            text=True,
-            env={**os.environ, **quiet, "PYTHONPATH": os.getcwd()},
-        )
-
-    def answer(self) -> dict[str, Any]:
-        """The next JSON object it says; what else a library prints is passed over."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                return dict(json.loads(line))
-        raise RuntimeError(f"{self.name} has ended: see {self.errors}")
-
-    def once(self) -> dict[str, Any]:
-        """One round."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.communicate()
-
-
-def compare(row: Row) -> dict[str, Any]:
-    """Rounds of both sides in turn, first one first, then the other."""
-    sides = [
-        Side(python, side, row.settings)
-        for python, side in (
-            (python_of(""), row.ours),
-            (python_of(row.environment), row.theirs),
-        )
-    ]
-    for side in sides:
-        side.answer()  # loaded and warm
-    taken: list[list[dict[str, Any]]] = [[], []]
-    for number in track(range(row.rounds), f"{row.ours} and {row.theirs}"):
-        order = (0, 1) if number % 2 == 0 else (1, 0)
-        for which in order:
-            taken[which].append(sides[which].once())
-    for side in sides:
-        side.close()
-    return {
-        "peer": row.peer,
-        "settings": dict(row.settings),
-        "ratio": spread([_rate(a) / _rate(b) for a, b in zip(*taken, strict=True)]),
-        "mht": figures(taken[0]),
-        "theirs": figures(taken[1]),
-    }
-
-
-def _rate(round_: Mapping[str, Any]) -> float:
-    return float(round_["tokens"] / round_["seconds"])
-
-
-def figures(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Seconds and tokens per second with their spread, and the most memory."""
-    return {
-        "seconds": spread([r["seconds"] for r in rounds]),
-        "tokens_per_s": spread([_rate(r) for r in rounds]),
-        "peak_gb": round(max(r["peak_gb"] for r in rounds), 2),
-    }
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, minimum and maximum."""
-    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(value, 3) for name, value in found.items()}
-
-
-def memory(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Peak memory of the rows that were measured, theirs over ours."""
-    found = {
-        name: {
-            "ratio": round(row["theirs"]["peak_gb"] / row["mht"]["peak_gb"], 2),
-            "mht_gb": row["mht"]["peak_gb"],
-            "theirs_gb": row["theirs"]["peak_gb"],
-        }
-        for name, row in results.items()
-        if name in ROWS
-    }
-    ratios = [row["ratio"] for row in found.values()]
-    return {"ratio": spread(ratios), "rows": found} if ratios else {}
+NEEDED = ("models/base", "models/sft", "models/reward_model", "data/prepared")
 
 
 def machine() -> dict[str, Any]:
@@ -204,24 +38,64 @@ def machine() -> dict[str, Any]:
     }
 
 
-def show(results: Mapping[str, Any]) -> None:
-    """The table."""
+def ratios(results: Mapping[str, Any]) -> Table:
+    """The comparisons."""
     table = Table("row", "peer", "ratio", "spread", "MHT", "peer's", "GB: MHT", "peer's")
     for name, row in results.items():
-        if name not in ROWS:
+        if "theirs" not in row:
             continue
         ours, theirs, ratio = row["mht"], row["theirs"], row["ratio"]
         table.add_row(
-            name,
-            row["peer"],
-            f"{ratio['median']:.2f}x",
+            *(name, row["peer"], f"{ratio['median']:.2f}x"),
             f"{ratio['min']:.2f} to {ratio['max']:.2f}",
-            f"{ours['seconds']['median']:.2f} s, {ours['tokens_per_s']['median']:.0f} tokens/s",
-            f"{theirs['seconds']['median']:.2f} s, {theirs['tokens_per_s']['median']:.0f} tokens/s",
-            f"{ours['peak_gb']:.1f}",
-            f"{theirs['peak_gb']:.1f}",
+            *(_speed(ours), _speed(theirs), _gb(ours), _gb(theirs)),
         )
-    Console(width=140).print(table)
+    return table
+
+
+def _speed(side: Mapping[str, Any]) -> str:
+    text = f"{side['seconds']['median']:.1f} s"
+    if "tokens_per_s" in side:
+        text += f", {side['tokens_per_s']['median']:.0f} tokens/s"
+    return text if side.get("reached", True) else f"not in {text}"
+
+
+def _gb(side: Mapping[str, Any]) -> str:
+    return f"{side['peak_gb']:.1f}" if "peak_gb" in side else ""
+
+
+def floors(floor: Mapping[str, Any]) -> Table:
+    """Each phase beside its floor."""
+    rates = floor["machine"]
+    title = f"floor at {rates['gflop_per_s']:.0f} GFLOP/s and {rates['gb_per_s']:.0f} GB/s"
+    table = Table("", "phase", "seconds", "GFLOP", "GB", "floor, s", "times floor", title=title)
+    for kind in ("frozen", "full"):
+        for phase, f in floor[kind].items():
+            cells = (f["seconds"]["median"], f["gflop"], f["gb"], f["floor_s"], f["times_floor"])
+            table.add_row(kind, phase, *(f"{cell:.4g}" for cell in cells))
+    return table
+
+
+def growths(growth: Mapping[str, Any]) -> Table:
+    """A PPO iteration at other sizes."""
+    table = Table("", "", "seconds", "tokens/s", "GB", title="growth of a PPO iteration")
+    points = dict(growth["points"])
+    points = {"": {"as compared": points.pop("as compared")}, **points}
+    for name, values in points.items():
+        for value, f in values.items():
+            cells = (f["seconds"]["median"], f["tokens_per_s"]["median"], f["peak_gb"])
+            table.add_row(name, value, *(f"{cell:.3g}" for cell in cells))
+    return table
+
+
+def show(results: Mapping[str, Any]) -> None:
+    """The tables."""
+    console = Console(width=140)
+    console.print(ratios(results))
+    if "floor" in results:
+        console.print(floors(results["floor"]))
+    if "growth" in results:
+        console.print(growths(results["growth"]))
 
 
 def main(names: list[str]) -> int:
@@ -230,12 +104,13 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no row {', '.join(unknown)}; there are {', '.join(ROWS)}", file=sys.stderr)
         return 2
-    if not Path(MODEL).is_dir():
-        print(f"{MODEL} is not there: run dvc repro prepare first", file=sys.stderr)
+    missing = [path for path in NEEDED if not Path(path).is_dir()]
+    if missing:
+        print(f"{missing[0]} is not there: run dvc repro sft first", file=sys.stderr)
         return 2
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in names or ROWS:
-        results[name] = compare(ROWS[name])
+        results[name] = ROWS[name].measure()
         results["memory"] = memory(results)
         results["machine"] = machine()
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")

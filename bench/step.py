@@ -7,8 +7,6 @@ the rate of a model's matrix products with and without packed weights.
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,6 +15,7 @@ from rich.table import Table
 from torch.nn import functional
 
 import stages  # noqa: F401 - the process as a stage of the pipeline sets it up
+from bench.floor import best
 from mht.config import load_config
 from mht.data.examples import read_examples
 from mht.models.packed import pack, packed_linear
@@ -24,7 +23,6 @@ from mht.trainers.hybrid import HybridTrainer
 
 STEPS = 4
 PHASES = ("sample_s", "reward_s", "assess_s", "update_s", "step_s")
-CALLS = 5
 ROWS = (8, 32, 64, 320)
 SHAPES = ((576, 1536), (576, 49152))  # a layer and the head of the bundled model
 
@@ -60,26 +58,14 @@ def rates() -> Table:
         cells = []
         for rows in ROWS:
             x, work = torch.randn(rows, inner), 2e-9 * rows * inner * outer
-            plain = work / _least(lambda x=x, w=weight: functional.linear(x, w))
+            plain = work / best(lambda x=x, w=weight: functional.linear(x, w))
             if packed is None:
                 cells.append(f"{plain:.0f}, -")
                 continue
-            fast = work / _least(lambda x=x, packed=packed: packed_linear(x, packed))
+            fast = work / best(lambda x=x, packed=packed: packed_linear(x, packed))
             cells.append(f"{plain:.0f}, {fast:.0f}")
         table.add_row(f"{inner} x {outer}", *cells)
     return table
-
-
-def _least(once: Callable[[], object]) -> float:
-    """The least seconds of one call in five rounds of some."""
-    once()
-    found = []
-    for _ in range(5):
-        began = time.perf_counter()
-        for _ in range(CALLS):
-            once()
-        found.append((time.perf_counter() - began) / CALLS)
-    return min(found)
 
 
 def main() -> int:

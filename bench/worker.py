@@ -23,7 +23,8 @@ def main() -> None:
     """Load the side's module and answer.
 
     The module has one function, ``prepare(settings)``: it loads, warms up, and returns a function
-    that does one round and returns its figures, ``tokens`` among them.
+    that does one round and returns its figures, ``tokens`` among them; ``seconds`` too, where not
+    all of the round counts.
     """
     side, settings = sys.argv[1], json.loads(sys.argv[2])
     sys.path.insert(0, "bench/sides")

@@ -1,5 +1,7 @@
 """A PPO iteration of MHT: sample, score, learn."""
 
+import time
+
 import torch
 
 import stages  # noqa: F401 - the process as a stage of the pipeline sets it up
@@ -31,9 +33,16 @@ def prepare(s):
     def once():
         prompts = torch.randint(100, top, (s["batch"], s["prompt"]), generator=generator)
         mask = torch.ones_like(prompts, dtype=torch.bool)
+        began = time.perf_counter()
         rollout = trainer.responder.draw(prompts, mask, trainer.generator)
+        sampled = time.perf_counter() - began
         stats = trainer.ppo.step(rollout, torch.rand(s["batch"], generator=generator).tolist())
-        return {"tokens": int(rollout.lengths.sum()), "updates": stats["optim/steps"]}
+        phases = {name: stats[f"time/{name}_s"] for name in ("assess", "update")}
+        return {
+            "tokens": int(rollout.lengths.sum()),
+            "updates": stats["optim/steps"],
+            "phases": {"sample": sampled} | phases,
+        }
 
     once()
     return once

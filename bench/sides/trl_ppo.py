@@ -11,9 +11,9 @@ from trl import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer, create
 warnings.simplefilter("ignore")
 
 
-def prepare(s):
-    torch.manual_seed(0)
-    folder = Path(s["model"])
+def load(folder, unfrozen):
+    """Tokenizer, policy with value head, and reference, the lower layers shared as TRL shares them."""
+    folder = Path(folder)
     special = json.loads((folder / "tokenizer_config.json").read_text())
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"),
@@ -25,10 +25,14 @@ def prepare(s):
     config.rope_theta = rope.get("rope_theta", config.rope_theta)  # where this version looks for it
     base = AutoModelForCausalLM.from_pretrained(folder, config=config, torch_dtype=torch.float32)
     model = AutoModelForCausalLMWithValueHead.from_pretrained(base)
-    shared = None
-    if s["unfrozen"] != "all":  # TRL's own way to share and freeze the lower layers
-        shared = model.pretrained_model.config.num_hidden_layers - s["unfrozen"]
-    reference = create_reference_model(model, num_shared_layers=shared)
+    layers = model.pretrained_model.config.num_hidden_layers
+    shared = None if unfrozen == "all" else layers - unfrozen
+    return tokenizer, model, create_reference_model(model, num_shared_layers=shared)
+
+
+def prepare(s):
+    torch.manual_seed(0)
+    tokenizer, model, reference = load(s["model"], s["unfrozen"])
     settings = PPOConfig(
         batch_size=s["batch"],
         mini_batch_size=s["minibatch"],
