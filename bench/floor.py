@@ -64,8 +64,8 @@ def work(model: Model, s: Mapping[str, Any]) -> dict[str, Work]:
     """The work of each phase of a PPO iteration whose responses all have their full length.
 
     A product of n rows with a weight of w numbers takes 2nw operations; its gradients 2nw for the
-    weight and 2nw for the rows. Only the rows' gradient is wanted of a frozen head, and at best none
-    of those that enter the lowest layer that trains.
+    weight and 2nw for the rows. Only the rows' gradient is wanted of a frozen head, and at best
+    none of those that enter the lowest layer that trains.
 
     >>> found = work(
     ...     Model(layers=3, layer=10, head=100),

@@ -12,7 +12,7 @@ warnings.simplefilter("ignore")
 
 
 def load(folder, unfrozen):
-    """Tokenizer, policy with value head, and reference, the lower layers shared as TRL shares them."""
+    """Tokenizer, policy with value head, and reference; lower layers shared TRL's own way."""
     folder = Path(folder)
     special = json.loads((folder / "tokenizer_config.json").read_text())
     tokenizer = PreTrainedTokenizerFast(

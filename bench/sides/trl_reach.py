@@ -1,4 +1,4 @@
-"""The same PPO iterations by TRL 0.11.4; texts are scored by this project, in a process of its own."""
+"""The same PPO iterations by TRL 0.11.4; this project scores the texts, in a process of its own."""
 
 import json
 import subprocess
@@ -19,9 +19,10 @@ class Scorer:
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
 
     def __call__(self, what, rows, texts):
+        """Scores of the responses to the rows, by "reward" or "judge"."""
         samples = [
             {"prompt": row["prompt"], "response": text, "target": row["target"]}
-            for row, text in zip(rows, texts)
+            for row, text in zip(rows, texts, strict=True)
         ]
         self.process.stdin.write(json.dumps({"what": what, "samples": samples}) + "\n")
         self.process.stdin.flush()
