@@ -94,7 +94,7 @@ def prepare(s):
         first = done * s["batch_size"]
         rows = [train[order[i % len(order)]] for i in range(first, first + s["batch_size"])]
         prompts, responses, texts = respond(rows)
-        scores = [torch.tensor(score) for score in score("reward", rows, texts)]
+        scores = [torch.tensor(value) for value in score("reward", rows, texts)]
         stats = trainer.step(prompts, responses, scores)
         done += 1
         figures = {"seconds": time.perf_counter() - began, "kl": float(stats["objective/kl"])}
