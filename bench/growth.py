@@ -23,14 +23,16 @@ class Growth:
     Attributes:
         settings: of the PPO iteration.
         rounds: of which the medians are taken.
+        unfrozen: top layers that train.
     """
 
     settings: Mapping[str, Any]
     rounds: int = 2
+    unfrozen: int = 6
 
     def measure(self) -> dict[str, Any]:
         """Seconds, tokens per second and memory of each point."""
-        start = {**self.settings, "unfrozen": 6}
+        start = {**self.settings, "unfrozen": self.unfrozen}
         points: list[tuple[str, int, dict[str, Any]]] = [
             *(("batch", n, start | {"batch": n}) for n in BATCHES),
             *(("response", n, start | {"response": n}) for n in RESPONSES),

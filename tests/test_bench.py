@@ -5,22 +5,36 @@ from pathlib import Path
 
 import pytest
 
-from bench import run
-from bench.run import Row, Side, compare, memory, python_of, spread
+from bench import peers, reach, run
+from bench.figures import memory
+from bench.floor import Model, best, machine_rates, work
+from bench.growth import Growth, shallower
+from bench.peers import Side, python_of
+from bench.reach import Reach
+from bench.rows import ROWS, Turns
 
 ROOT = Path(__file__).parents[1]
+COMPARED = (
+    *("ppo_iteration_frozen", "ppo_iteration_full", "rollout", "sft", "time_to_reward"),
+    "memory",
+)
 
 
 @pytest.fixture(autouse=True)
 def at_the_root(monkeypatch, tmp_path):
     """Sides are found from the root; what they say of errors goes elsewhere."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(run, "ENVIRONMENTS", tmp_path)
+    monkeypatch.setattr(peers, "ENVIRONMENTS", tmp_path)
+    monkeypatch.setattr("bench.growth.ENVIRONMENTS", tmp_path)
 
 
-def test_two_sides_take_turns(tiny_model_dir):
-    settings = {"model": str(tiny_model_dir()), "batch": 4, "prompt": 3, "response": 5}
-    found = compare(Row("mht_rollout", "hf_rollout", "transformers.generate", "", settings, 2))
+@pytest.fixture
+def step(tiny_model_dir):
+    return {"model": str(tiny_model_dir()), "batch": 4, "prompt": 3, "response": 5}
+
+
+def test_two_sides_take_turns(step):
+    found = Turns("mht_rollout", "hf_rollout", "transformers.generate", "", step, 2).measure()
     ratio = found["ratio"]
     assert 0 < ratio["min"] <= ratio["median"] <= ratio["max"]
     for side in ("mht", "theirs"):
@@ -29,14 +43,14 @@ def test_two_sides_take_turns(tiny_model_dir):
         assert 0.1 < found[side]["peak_gb"] < 4
 
 
-def test_a_ppo_iteration_makes_all_its_updates(tiny_model_dir):
-    settings = {"model": str(tiny_model_dir()), "batch": 4, "prompt": 3, "response": 5}
-    side = Side(python_of(""), "mht_ppo", settings | {"minibatch": 2, "epochs": 3, "unfrozen": 1})
+def test_a_ppo_iteration_makes_all_its_updates(step):
+    side = Side(python_of(""), "mht_ppo", step | {"minibatch": 2, "epochs": 3, "unfrozen": 1})
     assert side.answer() == {"ready": True}
     figures = side.once()
     side.close()
     assert figures["updates"] == 6
     assert figures["tokens"] == 20
+    assert 0 < sum(figures["phases"].values()) <= figures["seconds"]
 
 
 def test_a_side_that_fails_names_its_log(tmp_path):
@@ -46,12 +60,80 @@ def test_a_side_that_fails_names_its_log(tmp_path):
     assert "ModuleNotFoundError" in (tmp_path / "no_such_side.log").read_text()
 
 
-def test_spread_and_memory():
-    assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
+def test_memory_is_theirs_over_ours():
     row = {"mht": {"peak_gb": 2.0}, "theirs": {"peak_gb": 5.0}}
-    found = memory({"rollout": row, "memory": {}, "machine": {}})
-    assert found["rows"]["rollout"] == {"ratio": 2.5, "mht_gb": 2.0, "theirs_gb": 5.0}
+    found = memory({"rollout": row, "memory": {}, "time_to_reward": {"theirs": {}}})
+    assert found["rows"] == {"rollout": {"ratio": 2.5, "mht_gb": 2.0, "theirs_gb": 5.0}}
     assert found["ratio"]["median"] == 2.5
+
+
+class Scripted:
+    """A side whose rounds are known."""
+
+    def __init__(self, seconds, positives):
+        self.rounds = iter(
+            {"seconds": seconds, "kl": 1.0} | ({} if p is None else {"positive": p, "length": 9})
+            for p in positives
+        )
+
+    def once(self):
+        return next(self.rounds)
+
+    def close(self):
+        assert next(self.rounds, None) is None, "asked for fewer rounds than scripted"
+
+
+def test_time_to_reward(monkeypatch):
+    """Ours is there at its first look, after 2 x 3 s; theirs at its second, after 4 x 10 s."""
+    sides = [Scripted(3.0, [None, 0.8]), Scripted(10.0, [None, 0.6, None, 0.75])]
+    monkeypatch.setattr(reach, "started", lambda *asked: sides)
+    found = Reach(iterations=6, prompts=4).measure()
+    assert found["ratio"]["median"] == pytest.approx(40 / 6, abs=1e-3)
+    assert found["theirs"]["reached"]
+    [curve] = found["theirs"]["curves"]
+    assert [(look["iteration"], look["seconds"]) for look in curve] == [(2, 20.0), (4, 40.0)]
+
+
+def test_a_peer_that_does_not_get_there_is_said_so(monkeypatch):
+    sides = [Scripted(3.0, [None, 0.8]), Scripted(10.0, [None, 0.6, None, 0.7])]
+    monkeypatch.setattr(reach, "started", lambda *asked: sides)
+    found = Reach(iterations=4, prompts=4).measure()
+    assert not found["theirs"]["reached"]
+    assert found["ratio"]["median"] == pytest.approx(40 / 6, abs=1e-3)  # at least that
+    assert run._speed(found["theirs"]) == "not in 40.0 s"
+
+
+def test_the_floor_counts_what_must_be_done(step):
+    model = Model.of(step["model"])
+    s = step | {"minibatch": 2, "epochs": 3, "unfrozen": "all"}
+    full, frozen = work(model, s), work(model, s | {"unfrozen": 1})
+    fed, predicted = 4 * 7, 4 * 5
+    once = 2 * (fed * model.layers * model.layer + predicted * model.head)
+    assert full["assess"].flop == once  # the reference is another model
+    assert full["update"].flop == 3 * 3 * once  # one way forward, two gradients, three epochs
+    assert frozen["sample"] == full["sample"]
+    assert frozen["update"].flop < full["update"].flop
+    assert frozen["assess"].flop < full["assess"].flop
+
+
+def test_rates_of_this_machine(monkeypatch):
+    monkeypatch.setattr("bench.floor.CUBE", 256)
+    monkeypatch.setattr("bench.floor.COPY", 2**20)
+    flop, moved = machine_rates()
+    assert 1e8 < flop < 1e15
+    assert 1e8 < moved < 1e14
+    assert best(lambda: None, rounds=2) < 0.1
+
+
+def test_growth_by_depth(step, monkeypatch):
+    monkeypatch.setattr("bench.growth.BATCHES", (2,))
+    monkeypatch.setattr("bench.growth.RESPONSES", ())
+    monkeypatch.setattr("bench.growth.DEPTHS", (1,))
+    start = step | {"minibatch": 2, "epochs": 1, "unfrozen": 1}
+    found = Growth(start, rounds=1, unfrozen=1).measure()["points"]
+    assert set(found) == {"as compared", "batch", "layers"}
+    assert Model.of(shallower(step["model"], 1)).layers == 1
+    assert found["batch"]["2"]["tokens_per_s"]["median"] > 0
 
 
 def test_an_unknown_row_is_refused(capsys):
@@ -59,10 +141,15 @@ def test_an_unknown_row_is_refused(capsys):
     assert "no row speed; there are ppo_iteration_frozen" in capsys.readouterr().err
 
 
-def test_committed_results_are_of_known_rows():
+def test_committed_results_are_of_the_rows_as_they_stand():
     if not run.RESULTS.exists():
         pytest.skip("nothing was measured yet")
     results = json.loads(run.RESULTS.read_text())
-    assert set(results) <= {*run.ROWS, "memory", "machine"}
-    for name in set(results) & set(run.ROWS):
-        assert results[name]["settings"] == json.loads(json.dumps(run.ROWS[name].settings))
+    assert set(results) == {*ROWS, "memory", "machine"}
+    for name in COMPARED:
+        ratio = results[name]["ratio"]
+        assert 0 < ratio["min"] <= ratio["median"] <= ratio["max"]
+    for name, row in ROWS.items():
+        if isinstance(row, Turns):
+            assert results[name]["settings"] == json.loads(json.dumps(dict(row.settings)))
+    run.show(results)

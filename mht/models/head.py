@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mht.losses import entropy, token_logprobs
 from mht.models.logits import hidden_at, logits_at, spread
-from mht.models.packed import linear, pack, packed_linear, packed_linears
+from mht.models.packed import linear, pack, packed_linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -247,6 +247,5 @@ def response_scores(
 @torch.no_grad()
 def response_logprobs(model: PreTrainedModel, rollout: Rollout, temperature: float) -> Tensor:
     """(B, R) log-probabilities of a rollout's response tokens under any model, 0 at padding."""
-    with packed_linears(model):
-        logprobs, _, _ = response_scores(model, rollout, temperature=temperature)
+    logprobs, _, _ = response_scores(model, rollout, temperature=temperature)
     return spread(logprobs, rollout.response_mask)
