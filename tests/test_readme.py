@@ -56,15 +56,21 @@ def write_steps(root: Path, name: str, phase: str, rows: list[dict[str, float]])
 
 def test_the_bench_is_in_the_readme(measured):
     write(Path("README.md"), README.read_text() + "<!-- bench:begin --><!-- bench:end -->")
-    side = {"tokens_per_s": {"median": 321.4}, "peak_gb": 2.04}
+    side = {"seconds": {"median": 2.5}, "tokens_per_s": {"median": 321.4}, "peak_gb": 2.04}
+    late = {"seconds": {"median": 250.0}, "reached": False}
     row = {"peer": "P 1", "ratio": {"median": 9.876, "min": 8.0, "max": 11.0}}
-    found = {"machine": {"cores": 2}, "rollout": row | {"mht": side, "theirs": side}}
+    found = {
+        "machine": {"cores": 2},
+        "rollout": row | {"mht": side, "theirs": side},
+        "time_to_reward": row | {"mht": late | {"reached": True}, "theirs": late},
+    }
     write(Path("bench/results.json"), json.dumps(found))
     assert main([]) == 0
-    line = next(x for x in README.read_text().splitlines() if x.startswith("| `rollout`"))
-    assert line == (
-        "| `rollout` | P 1 | 9.88 (8.00 to 11.0) | 321 tokens/s | 321 tokens/s | 2.0 GB, 2.0 GB |"
-    )
+    lines = {line.split("`")[1]: line for line in README.read_text().splitlines() if "`" in line}
+    side = "2.50 s, 321 tokens/s"
+    start = "| P 1 | 9.88 (8.00 to 11.0) |"
+    assert lines["rollout"] == f"| `rollout` {start} {side} | {side} | 2.0 GB, 2.0 GB |"
+    assert lines["time_to_reward"] == f"| `time_to_reward` {start} 250 s | not in 250 s |  |"
     assert main(["--check"]) == 0
 
 

@@ -101,12 +101,19 @@ def bench_table(found: Mapping[str, Any]) -> str:
             continue
         ratio, sides = row["ratio"], (row["mht"], row["theirs"])
         spread = f"{number(ratio['min'])} to {number(ratio['max'])}"
-        speeds = [f"{side['tokens_per_s']['median']:.0f} tokens/s" for side in sides]
-        memory = ", ".join(f"{side['peak_gb']:.1f} GB" for side in sides)
+        memory = ", ".join(f"{side['peak_gb']:.1f} GB" for side in sides if "peak_gb" in side)
+        speeds = [_speed(side) for side in sides]
         rows.append(
             [f"`{name}`", row["peer"], f"{number(ratio['median'])} ({spread})", *speeds, memory]
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _speed(side: Mapping[str, Any]) -> str:
+    seconds = f"{number(side['seconds']['median'])} s"
+    if "tokens_per_s" in side:
+        return f"{seconds}, {side['tokens_per_s']['median']:.0f} tokens/s"
+    return seconds if side["reached"] else f"not in {seconds}"
 
 
 def judge(differences: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
