@@ -86,7 +86,10 @@ SETTINGS = {
     ),
     "not finite": ({"sft.lr": float("nan")}, "sft.lr: "),
     "no choice": ({"ppo.optimizer": {"type": "adamx"}}, "ppo.optimizer.type: should be 'adamw'"),
-    "together impossible": ({"ppo.minibatch_size": 3}, "minibatch_size 3 does not divide"),
+    "together impossible": (
+        {"ppo.minibatch_size": 3},
+        "ppo.minibatch_size: 3 does not divide batch_size 64",
+    ),
     "nothing left to train on": ({"data.splits.test": 0.9}, "data.splits: the shares leave"),
     "unknown reward": (
         {"ppo.reward.components.positive.type": "sentimnt"},
