@@ -173,7 +173,7 @@ def test_what_must_fit_together(load):
     assert found.startswith("ppo: PPO steps need a reward")
     (found,) = problems(load, {"data.splits": {"reward_model": 0.5, "test": 0.5}})
     assert found.startswith("data.splits: the shares leave nothing to train the policy on")
-    changes = {"ppo.reward": None, "ppo.ppo_steps_per_cycle": 0}
+    changes = {"ppo.reward": None, "ppo.ppo_steps_per_cycle": 0, "ppo.scheduler": {}}
     assert load(changes).ppo.reward is None
 
 

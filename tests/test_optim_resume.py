@@ -1,16 +1,14 @@
 """Every optimiser and every schedule goes on from a checkpoint as if nothing had happened."""
 
 import json
-from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mht.config.optim import OPTIMIZERS, PACKAGES, SCHEDULERS
-from mht.trainers.checkpoint import Checkpoints, State, capture, restore
+from mht.trainers.checkpoint import State, capture, restore
 from mht.trainers.optim import Updater, make_optimizer, make_scheduler
-from training_fixtures import examples, hybrid_config
 
 HALF, LR = 4, 1e-2
 NEEDED = {"cosine_with_min_lr": {"min_lr_rate": 0.1}, "cosine_warmup_with_min_lr": {"min_lr": 1e-4}}

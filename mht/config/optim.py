@@ -236,10 +236,9 @@ class SchedulerConfig(Choice):
         """
         found = []
         warmup, decay = self.warmup(steps), self.decay(steps)
-        if self.type != "constant" and 0 < steps < warmup:
-            found.append(
-                ("warmup_steps", f"{warmup} are more than all {steps} optimiser steps: lower it")
-            )
+        room = f"more than all {steps} optimiser steps: lower it"
+        if 0 < steps < warmup:
+            found.append(("warmup_steps", f"{warmup} are {room}"))
         elif self.type == "warmup_stable_decay" and 0 < steps < warmup + decay:
             key = "decay_ratio" if self.decay_steps is None else "decay_steps"
             found.append((key, f"{decay} steps and the warm-up's {warmup} are {room}"))
