@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from mht.errors import ConfigError
 
 S = TypeVar("S", bound="Section")
+MANY = 5  # choices; a list of more of them is not read to its end
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -133,8 +134,10 @@ class Section(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            details = {"cls": cls, "errors": error.errors(include_url=False)}
-            raise PydanticCustomError("nested", "{cls} is wrong", details) from None
+            errors = error.errors(include_url=False)
+            text = "; ".join(_one_each(_problems(errors, cls, data, "")))
+            details = {"cls": cls, "errors": errors, "text": text}
+            raise PydanticCustomError("nested", "{text}", details) from None
 
     @classmethod
     def keys_for(cls, data: Any) -> list[str]:
@@ -309,6 +312,8 @@ def _sentence(error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message.replace("Input should be", "should be")
     got = error.get("input")
+    if error["type"] == "literal_error" and isinstance(got, str) and message.count("'") > MANY * 2:
+        message += did_you_mean(got, message.split("'")[1::2])
     shown = "" if isinstance(got, Mapping | list) else f", got {got!r}"
     if not message[:2].isupper():  # an abbreviation, such as PPO, stays
         message = message[:1].lower() + message[1:]

@@ -177,6 +177,16 @@ def test_what_must_fit_together(load):
     assert load(changes).ppo.reward is None
 
 
+def test_a_section_made_in_python_says_what_is_wrong():
+    settings = {"cycles": "x", "sft_steps_per_cycle": 1, "ppo_steps_per_cycle": 0}
+    with pytest.raises(ValidationError, match=r"cycles: should be a valid integer, got 'x'"):
+        HybridConfig(**settings)
+    settings |= {"cycles": 1, "optimizer": {"type": "adamw", "momentum": 0.5}, "lrr": 1.0}
+    says = r"optimizer.momentum: adamw has no option 'momentum'; .*; lrr: no such option 'lrr'"
+    with pytest.raises(ValidationError, match=says):
+        HybridConfig(**settings)
+
+
 def test_layers_are_a_number_or_all(load):
     assert load({"model.num_layers_unfrozen": "all"}).model.num_layers_unfrozen == "all"
     assert load({"model.num_layers_unfrozen": 2}).model.num_layers_unfrozen == 2

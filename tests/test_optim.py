@@ -104,7 +104,10 @@ def test_a_package_that_is_not_there_is_named(monkeypatch, kind):
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"OPTIMIZER": "adamm"}, r"optimizer\.type: should be 'adamw', .* got 'adamm'"),
+        (
+            {"OPTIMIZER": "adamwx"},
+            r"optimizer\.type: should be 'adamw', .* .did you mean 'adamw'\?., got 'adamwx'",
+        ),
         (
             {"OPTIMIZER": "adamw", "WEIGHT_DECAI": 0.1},
             "'weight_decai' .did you mean 'weight_decay'",
