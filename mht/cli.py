@@ -37,9 +37,13 @@ def app() -> None:
 def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("params.yaml")) -> None:
     """Check the settings without running anything; every mistake is shown at once."""
     from mht.config import load_config
+    from mht.preflight import problems
 
     try:
         config = load_config(path)
+        unserved = list(problems(config))
+        if unserved:
+            raise ConfigError(unserved, str(path))
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None

@@ -12,20 +12,39 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError, core_schema
 
 from mht.errors import ConfigError
 
 S = TypeVar("S", bound="Section")
+MANY = 5  # choices; a list of more of them is not read to its end
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``" (did you mean 'x'?)"`` for the closest known name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def refuse(problems: Iterable[tuple[str, str]]) -> None:
+    """Inside a section's validator: raise what is wrong with its keys, if anything is.
+
+    Args:
+        problems: key and sentence of each; the key may be dotted, or "" for the section itself.
+    """
+    found = list(problems)
+    if found:
+        text = "; ".join(f"{key}: {what}" if key else what for key, what in found)
+        raise PydanticCustomError("refused", "{text}", {"text": text, "problems": found})
 
 
 class Registry:
@@ -97,7 +116,13 @@ def _installed(group: str, path: tuple[str, ...]) -> Iterable[Any]:
 
 
 class Section(BaseModel):
-    """A frozen part of the configuration: unknown keys and wrong types are refused."""
+    """A frozen part of the configuration: unknown keys and wrong types are refused.
+
+    Attributes:
+        not_here: keys that people look for here, and why there are none.
+    """
+
+    not_here: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False
@@ -109,8 +134,54 @@ class Section(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            details = {"cls": cls, "errors": error.errors(include_url=False)}
-            raise PydanticCustomError("nested", "{cls} is wrong", details) from None
+            errors = error.errors(include_url=False)
+            text = "; ".join(_one_each(_problems(errors, cls, data, "")))
+            details = {"cls": cls, "errors": errors, "text": text}
+            raise PydanticCustomError("nested", "{text}", details) from None
+
+    @classmethod
+    def keys_for(cls, data: Any) -> list[str]:
+        """The keys that a mapping for this section may have."""
+        return sorted(cls.model_fields)
+
+
+class Choice(Section):
+    """A section with a ``type`` that says which of the other keys it takes; null is the default.
+
+    Attributes:
+        choices: for each type its keys, with their defaults.
+    """
+
+    choices: ClassVar[Mapping[str, Mapping[str, Any]]]
+
+    type: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that the type takes, with what was given or the default."""
+        defaults = self.choices[self.type]
+        return {k: v if getattr(self, k) is None else getattr(self, k) for k, v in defaults.items()}
+
+    @model_validator(mode="after")
+    def _takes_what_is_set(self) -> Self:
+        takes = self.choices[self.type]
+        has = f"it has {', '.join(sorted(takes))}" if takes else "it has none"
+        refuse(
+            (key, f"{self.type} has no option {key!r}; {has}")
+            for key in type(self).model_fields
+            if key != "type" and key not in takes and getattr(self, key) is not None
+        )
+        return self
+
+    @model_serializer
+    def _what_is_used(self) -> dict[str, Any]:
+        return {"type": self.type, **self.options}
+
+    @classmethod
+    def keys_for(cls, data: Any) -> list[str]:
+        """``type``, and what the data's type takes."""
+        kind = str(data.get("type", cls.model_fields["type"].default))
+        return sorted({"type", *cls.choices.get(kind, cls.model_fields)})
 
 
 class Component(Section):
@@ -207,8 +278,11 @@ def _problems(errors: Iterable[Any], cls: type[Section], data: Any, path: str) -
             yield from _problems(context["errors"], context["cls"], value, here)
         elif kind == "component":
             yield f"{_walk(here, value, context['at'])[0]}: {context['text']}"
+        elif kind == "refused":
+            for key, what in context["problems"]:
+                yield f"{'.'.join(filter(None, [here, key])) or 'the top level'}: {what}"
         elif kind == "extra_forbidden":
-            yield f"{here}: {_unknown_key(cls, str(error['loc'][-1]))}"
+            yield f"{here}: {_unknown_key(cls, str(error['loc'][-1]), data)}"
         elif kind == "missing":
             yield f"{here}: is required and missing"
         else:
@@ -227,16 +301,19 @@ def _walk(path: str, data: Any, loc: Iterable[Any]) -> tuple[str, Any]:
     return path, data
 
 
-def _unknown_key(cls: type[Section], key: str) -> str:
-    known = sorted(cls.model_fields)
-    owner = "no such option"
-    return f"{owner} {key!r}{did_you_mean(key, known)}. Available: {', '.join(known)}"
+def _unknown_key(cls: type[Section], key: str, data: Any) -> str:
+    if key in cls.not_here:
+        return cls.not_here[key]
+    known = cls.keys_for(data)
+    return f"no such option {key!r}{did_you_mean(key, known)}. Available: {', '.join(known)}"
 
 
 def _sentence(error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message.replace("Input should be", "should be")
     got = error.get("input")
+    if error["type"] == "literal_error" and isinstance(got, str) and message.count("'") > MANY * 2:
+        message += did_you_mean(got, message.split("'")[1::2])
     shown = "" if isinstance(got, Mapping | list) else f", got {got!r}"
     if not message[:2].isupper():  # an abbreviation, such as PPO, stays
         message = message[:1].lower() + message[1:]

@@ -43,8 +43,16 @@ MODEL_SIZES = {
     "gpt2": {"n_embd": 32, "n_head": 4, "n_positions": 256},
     "llama": {"num_key_value_heads": 2},
     "qwen2": {"num_key_value_heads": 2},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
     "gemma2": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 16},
+    "gemma3_text": {
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "sliding_window": 16,
+        "final_logit_softcapping": 20.0,
+    },
 }
+PATTERNS = {"gemma3_text": ["sliding_attention", "full_attention"]}  # as Gemma 3 has, in turn
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -108,7 +116,7 @@ def tiny_chat_tokenizer():
 def tiny_model_dir(tmp_path_factory):
     """``tiny_model_dir(kind="llama", layers=2, seed=0, chat=False) -> Path`` of a model folder.
 
-    Kinds: gpt2, llama, qwen2, gemma2; hidden size 32, 4 heads, 256 positions, dropout 0.
+    Kinds: those of MODEL_SIZES; hidden size 32, 4 heads, 256 positions, dropout 0.
     """
     made = {}
 
@@ -143,6 +151,8 @@ def _save_tiny_model(folder, kind, layers, seed, tokenizer):
             "num_attention_heads": 4,
             "max_position_embeddings": 256,
         }
+    if kind in PATTERNS:
+        shape["layer_types"] = (PATTERNS[kind] * layers)[:layers]
     config = AutoConfig.for_model(kind, **common, **shape, **MODEL_SIZES[kind])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -53,6 +53,8 @@ TINY = {
     "ppo.cycles": 2,
     "ppo.sft_steps_per_cycle": 1,
     "ppo.ppo_steps_per_cycle": 1,
+    "ppo.scheduler.warmup_steps": 2,
+    "baselines.sft_only.scheduler.warmup_steps": 2,
     "baselines.sft_only.cycles": 2,
     "baselines.sft_only.sft_steps_per_cycle": 3,
     "baselines.ppo_only.cycles": 5,

@@ -86,7 +86,86 @@ SETTINGS = {
     ),
     "not finite": ({"sft.lr": float("nan")}, "sft.lr: "),
     "no choice": ({"ppo.optimizer": {"type": "adamx"}}, "ppo.optimizer.type: should be 'adamw'"),
-    "together impossible": ({"ppo.minibatch_size": 3}, "minibatch_size 3 does not divide"),
+    "together impossible": (
+        {"ppo.minibatch_size": 3},
+        "ppo.minibatch_size: 3 does not divide batch_size 64",
+    ),
+    "an option of another optimiser": (
+        {"ppo.optimizer": {"type": "adamw", "momentum": 0.9}},
+        "ppo.optimizer.momentum: adamw has no option 'momentum'; it has amsgrad, betas, decay_",
+    ),
+    "no option of any optimiser": (
+        {"sft.optimizer": {"type": "lion", "beta": 0.9}},
+        "sft.optimizer.beta: no such option 'beta' (did you mean 'betas'?). Available: betas, dec",
+    ),
+    "an option of another schedule": (
+        {"ppo.scheduler": {"type": "linear", "num_cycles": 2}},
+        "ppo.scheduler.num_cycles: linear has no option 'num_cycles'; it has warmup_ratio, warmup_",
+    ),
+    "a warm-up of what does not change": (
+        {"ppo.scheduler": {"type": "constant", "warmup_steps": 2}},
+        "ppo.scheduler.warmup_steps: constant has no option 'warmup_steps'; it has none",
+    ),
+    "a warm-up that never ends": (
+        {"ppo.scheduler.warmup_steps": 500},
+        "ppo.scheduler.warmup_steps: 500 are more than all 123 optimiser steps: lower it",
+    ),
+    "a decay that does not fit": (
+        {"sft.scheduler": {"type": "warmup_stable_decay", "warmup_steps": 10, "decay_steps": 12}},
+        "sft.scheduler.decay_steps: 12 steps and the warm-up's 10 are more than all 21 optimiser",
+    ),
+    "a warm-up in two ways": (
+        {"ppo.scheduler": {"type": "linear", "warmup_steps": 2, "warmup_ratio": 0.1}},
+        "ppo.scheduler.warmup_ratio: says the same as warmup_steps: set one of them to null",
+    ),
+    "a rate that ends above its start": (
+        {"ppo.scheduler": {"type": "polynomial", "lr_end": 0.1}},
+        "ppo.scheduler.lr_end: should be below the learning rate 0.0003, got 0.1",
+    ),
+    "a cosine without its floor": (
+        {"ppo.scheduler": {"type": "cosine_with_min_lr"}},
+        "ppo.scheduler.min_lr: cosine_with_min_lr needs it, or min_lr_rate",
+    ),
+    "half a restart": (
+        {"ppo.scheduler": {"type": "cosine_with_restarts", "num_cycles": 1.5}},
+        "ppo.scheduler.num_cycles: should be a whole number, got 1.5",
+    ),
+    "nesterov without momentum": (
+        {"ppo.optimizer": {"type": "sgd", "nesterov": True}},
+        "ppo.optimizer.nesterov: needs a momentum above 0 and no dampening",
+    ),
+    "truncated sampling in PPO": (
+        {"ppo.top_k": 50},
+        "ppo.top_k: PPO samples from the distribution that it scores, the whole one; truncated",
+    ),
+    "the same in a baseline": (
+        {"baselines.ppo_only.min_p": 0.1},
+        "Set ppo.temperature instead, or truncate where nothing trains: in evaluate.decoding",
+    ),
+    "a microbatch above SFT's batch": (
+        {"sft.microbatch_size": 32},
+        "sft.microbatch_size: 32 is more than batch_size 16: lower it, or set null",
+    ),
+    "a microbatch above both batches": (
+        {"ppo.microbatch_size": 32},
+        "ppo.microbatch_size: 32 is more than minibatch_size 16 and sft_batch_size 16: lower it",
+    ),
+    "cycles of nothing": (
+        {"baselines.ppo_only.ppo_steps_per_cycle": 0},
+        "baselines.ppo_only.cycles: 18 cycles have no step: set sft_steps_per_cycle or ppo_steps",
+    ),
+    "more layers than the bundled model has": (
+        {"model.num_layers_unfrozen": 31},
+        "model.num_layers_unfrozen: 31 does not fit the 30 layers of 'smollm2-135m-instruct'; set",
+    ),
+    "more layers than the bundled encoder has": (
+        {"reward_model.num_layers_unfrozen": 7},
+        "reward_model.num_layers_unfrozen: 7 does not fit the 6 layers of 'all-MiniLM-L6-v2'",
+    ),
+    "a response as long as the context": (
+        {"ppo.response_tokens": 8192},
+        "ppo.response_tokens: 8192 leaves no room for a prompt in the 8192 of 'smollm2-135m",
+    ),
     "nothing left to train on": ({"data.splits.test": 0.9}, "data.splits: the shares leave"),
     "unknown reward": (
         {"ppo.reward.components.positive.type": "sentimnt"},
@@ -103,8 +182,8 @@ def test_a_wrong_setting_is_named(refused, tmp_path, monkeypatch, changes, says)
     monkeypatch.chdir(tmp_path)
     change_yaml(ROOT / "params.yaml", Path("params.yaml"), changes)
     message = refused("prepare")
-    lines = message.splitlines()
-    assert lines[0] == "1 problem in params.yaml" and len(lines) == 2
+    lines = ["", *message.splitlines()][-2:]
+    assert lines[0] in ("", "1 problem in params.yaml")
     assert says in lines[1]
     assert lines[1].strip().startswith(next(iter(changes)).split(".")[0])
     assert list(snapshot()) == ["params.yaml"]

@@ -168,13 +168,23 @@ def test_wrong_postprocess_inside_a_reward(load):
 
 def test_what_must_fit_together(load):
     (found,) = problems(load, {"ppo.minibatch_size": 24})
-    assert found.startswith("ppo: minibatch_size 24 does not divide batch_size 64")
+    assert found.startswith("ppo.minibatch_size: 24 does not divide batch_size 64")
     (found,) = problems(load, {"ppo.reward": None})
     assert found.startswith("ppo: PPO steps need a reward")
     (found,) = problems(load, {"data.splits": {"reward_model": 0.5, "test": 0.5}})
     assert found.startswith("data.splits: the shares leave nothing to train the policy on")
-    changes = {"ppo.reward": None, "ppo.ppo_steps_per_cycle": 0}
+    changes = {"ppo.reward": None, "ppo.ppo_steps_per_cycle": 0, "ppo.scheduler": {}}
     assert load(changes).ppo.reward is None
+
+
+def test_a_section_made_in_python_says_what_is_wrong():
+    settings = {"cycles": "x", "sft_steps_per_cycle": 1, "ppo_steps_per_cycle": 0}
+    with pytest.raises(ValidationError, match=r"cycles: should be a valid integer, got 'x'"):
+        HybridConfig(**settings)
+    settings |= {"cycles": 1, "optimizer": {"type": "adamw", "momentum": 0.5}, "lrr": 1.0}
+    says = r"optimizer.momentum: adamw has no option 'momentum'; .*; lrr: no such option 'lrr'"
+    with pytest.raises(ValidationError, match=says):
+        HybridConfig(**settings)
 
 
 def test_layers_are_a_number_or_all(load):

@@ -40,6 +40,14 @@ def test_docstrings_and_fields_agree(cls):
     assert not plain - described.keys(), f"{cls.__name__} describes no {plain - described.keys()}"
 
 
+def test_every_optimizer_and_schedule_has_a_row_with_its_options():
+    page = config_docs.TRAINING.read_text(encoding="utf-8")
+    assert "| `constant` | none |" in page
+    assert "| `sgd` | `weight_decay: 0.0`, `decay_norms_and_biases: true`, `momentum: 0.0`," in page
+    for cls in config_docs.CHOICES.values():
+        assert all(f"| `{kind}` | " in page for kind in cls.choices)
+
+
 def test_every_key_has_a_row():
     page = tables()
     for name, hint in hints(Config).items():
@@ -72,5 +80,11 @@ def test_links_within_the_page_lead_to_headings():
 def test_linked_headings_of_other_pages_exist():
     from pathlib import Path
 
-    for page, heading in (("rewards", "Every type"), ("data", "What you can point it at")):
+    headings = {
+        ("rewards", "Every type"),
+        ("data", "What you can point it at"),
+        ("training", "Optimisers"),
+        ("training", "Schedules"),
+    }
+    for page, heading in headings:
         assert f"\n## {heading}\n" in Path("docs", f"{page}.md").read_text(encoding="utf-8")

@@ -152,8 +152,10 @@ def test_a_run_killed_again_and_again_ends_the_same(job):
         {"unfrozen": "all"},
         {"optimizer": {"type": "sgd", "momentum": 0.9}},
         {"optimizer": {"type": "adafactor"}},
+        {"optimizer": {"type": "lion", "decay_norms_and_biases": False, "weight_decay": 0.1}},
         {"optimizer": {"type": "rmsprop", "momentum": 0.5}},
         {"scheduler": {"type": "cosine", "warmup_steps": 1}},
+        {"scheduler": {"type": "cosine_with_restarts", "warmup_ratio": 0.1, "num_cycles": 3}},
     ],
     ids=str,
 )

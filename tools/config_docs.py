@@ -1,4 +1,4 @@
-"""Writes the tables of docs/configuration.md from mht/config/.
+"""Writes the tables of docs/configuration.md and docs/training.md from mht/config/.
 
 ``python -m tools.config_docs`` writes, ``--check`` only says whether the page is out of date.
 Keys, types, bounds and defaults are those that are enforced; meanings are the docstrings'.
@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from mht.component import Section
-from mht.config import Config
+from mht.component import Choice, Section
+from mht.config import Config, OptimizerConfig, SchedulerConfig
 from mht.rewards import Reward
 from mht.sources import Source
 from tools.marked import fill, update
 
-PAGE = Path("docs/configuration.md")
+PAGE, TRAINING = Path("docs/configuration.md"), Path("docs/training.md")
+CHOICES: dict[str, type[Choice]] = {"optimisers": OptimizerConfig, "schedules": SchedulerConfig}
 HEAD = ["key", "type", "bounds", "default", "meaning"]
 PLAIN = {int: "integer", float: "number", str: "text", bool: "true or false"}
 PLURAL = {"integer": "integers", "number": "numbers", "text": "texts"}
@@ -41,10 +42,22 @@ class Shape(NamedTuple):
 
 
 def main(arguments: list[str]) -> int:
-    """Write or check the page."""
-    text = fill(PAGE.read_text(encoding="utf-8"), "keys", tables())
-    command = "python -m tools.config_docs"
-    return update(PAGE, text, check="--check" in arguments, command=command)
+    """Write or check the pages."""
+    training = TRAINING.read_text(encoding="utf-8")
+    for name, cls in CHOICES.items():
+        training = fill(training, name, choice_table(cls))
+    texts = {PAGE: fill(PAGE.read_text(encoding="utf-8"), "keys", tables()), TRAINING: training}
+    check, command = "--check" in arguments, "python -m tools.config_docs"
+    return max(update(page, text, check=check, command=command) for page, text in texts.items())
+
+
+def choice_table(cls: type[Choice]) -> str:
+    """A row for each type of a choice: its options with their defaults."""
+    rows = [["type", "options and their defaults"], ["---"] * 2]
+    for kind, options in cls.choices.items():
+        listed = ", ".join(f"`{key}: {_yaml(value)}`" for key, value in options.items())
+        rows.append([f"`{kind}`", listed or "none"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def tables() -> str:

@@ -17,13 +17,12 @@ from mht.component import Section, build
 from mht.config.bounds import NonNegative, Positive, Weight
 from mht.config.data import DataConfig, RewardModelConfig, SplitConfig
 from mht.config.evaluation import BenchmarkConfig, DecodingConfig, EvaluateConfig
+from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.training import (
     BaselinesConfig,
     CurriculumConfig,
     HybridConfig,
     KLControl,
-    OptimizerConfig,
-    SchedulerConfig,
     SFTConfig,
 )
 from mht.errors import ConfigError

@@ -1,45 +1,23 @@
-"""The sections about training: optimisers, schedules, SFT, the cycles with their PPO, baselines."""
+"""The sections about training: SFT, the cycles with their PPO, baselines."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mht.component import Section
-from mht.config.bounds import Decay, NonNegative, Positive, Rate, Share, Weight
+from mht.component import Section, refuse
+from mht.config.bounds import NonNegative, Positive, Rate, Share, Weight
+from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.rewards import Reward
 
-
-class OptimizerConfig(Section):
-    """The optimiser, by name, with its options.
-
-    Attributes:
-        type: adamw, adamw_8bit, adam, sgd, rmsprop or adafactor.
-        weight_decay: decoupled where the optimiser has it so.
-        betas: of the Adam family.
-        eps: of the Adam family.
-        momentum: of sgd and rmsprop.
-    """
-
-    type: Literal["adamw", "adamw_8bit", "adam", "sgd", "rmsprop", "adafactor"] = "adamw"
-    weight_decay: Weight = 0.0
-    betas: Annotated[list[Decay], Field(min_length=2, max_length=2)] = Field(default=[0.9, 0.95])
-    eps: Rate = 1e-8
-    momentum: Share = 0.0
-
-
-class SchedulerConfig(Section):
-    """The learning rate over the optimiser steps.
-
-    Attributes:
-        type: constant, constant_with_warmup, linear, cosine or polynomial.
-        warmup_steps: optimiser steps from 0 to the full rate.
-    """
-
-    type: Literal["constant", "constant_with_warmup", "linear", "cosine", "polynomial"] = "constant"
-    warmup_steps: NonNegative = 0
+TRUNCATED = (
+    "PPO samples from the distribution that it scores, the whole one; truncated sampling would "
+    "need renormalised logprobs. Set ppo.temperature instead, or truncate where nothing trains: in "
+    "evaluate.decoding"
+)
 
 
 class SFTConfig(Section):
@@ -66,6 +44,12 @@ class SFTConfig(Section):
     eval_every: Positive = 20
     eval_examples: Positive = 128
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> SFTConfig:
+        batches = {"batch_size": self.batch_size}
+        refuse([*_microbatch(self.microbatch_size, batches), *_rate(self)])
+        return self
+
     @property
     def plan(self) -> list[tuple[int, int]]:
         """SFT (and no PPO) steps between two validation losses."""
@@ -80,7 +64,7 @@ class SFTConfig(Section):
     def as_cycles(self) -> HybridConfig:
         """The same settings for the alternating loop: one cycle of SFT steps alone."""
         return HybridConfig(
-            cycles=1,
+            cycles=min(self.steps, 1),
             sft_steps_per_cycle=self.steps,
             ppo_steps_per_cycle=0,
             sft_batch_size=self.batch_size,
@@ -90,6 +74,19 @@ class SFTConfig(Section):
             optimizer=self.optimizer,
             scheduler=self.scheduler,
         )
+
+
+def _microbatch(size: int | None, batches: Mapping[str, int]) -> list[tuple[str, str]]:
+    """A microbatch is no larger than the largest batch that it is a part of."""
+    if size is None or size <= max(batches.values()):
+        return []
+    sizes = " and ".join(f"{key} {n}" for key, n in batches.items())
+    return [("microbatch_size", f"{size} is more than {sizes}: lower it, or set null")]
+
+
+def _rate(section: SFTConfig | HybridConfig) -> list[tuple[str, str]]:
+    found = section.scheduler.misfits(section.lr, section.optimizer_steps)
+    return [(f"scheduler.{key}", what) for key, what in found]
 
 
 class KLControl(Section):
@@ -181,6 +178,10 @@ class HybridConfig(Section):
         save_every: cycles between two saved checkpoints; 0 keeps only the final model.
     """
 
+    not_here: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"), TRUNCATED
+    )
+
     cycles: NonNegative
     sft_steps_per_cycle: NonNegative
     ppo_steps_per_cycle: NonNegative
@@ -219,14 +220,23 @@ class HybridConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> HybridConfig:
-        if self.batch_size % self.minibatch_size:
-            raise ValueError(
-                f"minibatch_size {self.minibatch_size} does not divide batch_size "
-                f"{self.batch_size}: set one that does"
-            )
-        if self.reward is None and any(ppo for _, ppo in self.plan):
-            raise ValueError("PPO steps need a reward: set reward, or ppo_steps_per_cycle to 0")
+        refuse(self._misfits())
         return self
+
+    def _misfits(self) -> Iterator[tuple[str, str]]:
+        size, mini = self.batch_size, self.minibatch_size
+        if size % mini:
+            yield "minibatch_size", f"{mini} does not divide batch_size {size}: set one that does"
+        sft, ppo = (sum(steps) for steps in zip((0, 0), *self.plan, strict=True))
+        if ppo and self.reward is None:
+            yield "", "PPO steps need a reward: set reward, or ppo_steps_per_cycle to 0"
+        if self.cycles and not sft + ppo:
+            what = f"{self.cycles} cycles have no step: set sft_steps_per_cycle or"
+            yield "cycles", f"{what} ppo_steps_per_cycle, or cycles to 0"
+        used = {"minibatch_size": mini} if ppo or not sft else {}
+        used |= {"sft_batch_size": self.sft_batch_size} if sft or not ppo else {}
+        yield from _microbatch(self.microbatch_size, used)
+        yield from _rate(self)
 
     @property
     def updates_per_ppo_step(self) -> int:

@@ -48,13 +48,17 @@ class State:
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     plain: dict[str, Any] = field(default_factory=dict)
+    _places: set[int] = field(default_factory=set, repr=False, compare=False)
 
     def put(self, name: str, values: Mapping[str, Any]) -> None:
         """Keep a mapping of tensors, numbers and the like under a name."""
         self.plain[name] = {}
         for key, value in values.items():
             if isinstance(value, Tensor):
-                self.tensors[f"{name}.{key}"] = value.detach().cpu().contiguous()
+                kept = value.detach().cpu().contiguous()
+                shared = kept.data_ptr() in self._places  # safetensors takes no tensor twice
+                self.tensors[f"{name}.{key}"] = kept.clone() if shared else kept
+                self._places.add(kept.data_ptr())
             else:
                 self.plain[name][key] = value
 
@@ -76,7 +80,7 @@ def capture(trainer: HybridTrainer) -> State:
     state.put("value_head", policy.value_head.state_dict())
     optimizer = updater.optimizer.state_dict()
     for index, values in optimizer["state"].items():
-        state.put(f"optimizer.{index}", values)
+        state.put(f"optimizer.{index}", _flat(values))
     state.plain["optimizer"] = {
         "groups": optimizer["param_groups"],
         "indices": list(optimizer["state"]),
@@ -102,6 +106,7 @@ def restore(trainer: HybridTrainer, state: State) -> None:
     optimizer = state.plain["optimizer"]
     states = {index: state.get(f"optimizer.{index}") for index in optimizer["indices"]}
     updater.optimizer.load_state_dict({"state": states, "param_groups": optimizer["groups"]})
+    _keep_dtypes(updater.optimizer, states)
     updater.scheduler.load_state_dict(state.get("scheduler"))
     trainer.ppo.load_state_dict(state.plain["ppo"])
     _set_random_state(trainer, state.get("random"))
@@ -113,6 +118,23 @@ def restore(trainer: HybridTrainer, state: State) -> None:
     if isinstance(trainer.reward, Reward):
         trainer.reward.load_state_dict(state.plain["reward"])
     trainer.step = state.plain["step"]
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """One parameter's state; bitsandbytes has part of it in a mapping inside, and reads both."""
+    inner = [v for v in values.values() if isinstance(v, Mapping)]
+    outer = {k: v for k, v in values.items() if not isinstance(v, Mapping)}
+    return {**outer, **{k: v for values in inner for k, v in values.items()}}
+
+
+def _keep_dtypes(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping[str, Any]]) -> None:
+    """Undo torch's cast of the state to the parameters' dtype: float32 stays beside bfloat16."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, values in states.items():
+        loaded = optimizer.state[parameters[index]]
+        for key, value in values.items():
+            if isinstance(value, Tensor) and loaded[key].dtype != value.dtype:
+                loaded[key] = value.to(loaded[key].device)
 
 
 def _trained(model: torch.nn.Module) -> dict[str, Tensor]:

@@ -116,9 +116,8 @@ class HybridTrainer:
         optimizer = make_optimizer(
             self.policy.parameters(), optimizer_config or self.config.optimizer, self.lr
         )
-        scheduler = make_scheduler(
-            optimizer, scheduler_config or self.config.scheduler, self.config.optimizer_steps
-        )
+        steps = self.config.optimizer_steps or (None if scheduler_config else 0)
+        scheduler = make_scheduler(optimizer, scheduler_config or self.config.scheduler, steps)
         return Updater(self.policy.parameters(), optimizer, scheduler, self.config.max_grad_norm)
 
     # -- the loop ---------------------------------------------------------------------------

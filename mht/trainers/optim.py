@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from mht.component import build
 from mht.config import OptimizerConfig, SchedulerConfig
+from mht.config.optim import ENDLESS, PACKAGES
 from mht.errors import ConfigError, MissingPackage, UserError
 
 N = TypeVar("N", int, float)
@@ -20,10 +22,32 @@ ALIASES = {
     "scheduler": "type",
     "num_warmup_steps": "warmup_steps",
     "num_training_steps": "training_steps",
+    "num_decay_steps": "decay_steps",
+    "min_lr_ratio": "min_lr_rate",
     "lrate": "lr",
     "learning_rate": "lr",
 }
-DECAYING = ("linear", "cosine", "polynomial")
+CLASSES = {
+    "adamw": "AdamW",
+    "adamw_8bit": "AdamW8bit",
+    "paged_adamw_8bit": "PagedAdamW8bit",
+    "paged_adamw_32bit": "PagedAdamW32bit",
+    "adam": "Adam",
+    "lion": "Lion",
+    "lion_8bit": "Lion8bit",
+    "paged_lion_8bit": "PagedLion8bit",
+    "adafactor": "Adafactor",
+    "sgd": "SGD",
+    "rmsprop": "RMSprop",
+    "nadam": "NAdam",
+    "radam": "RAdam",
+    "adamax": "Adamax",
+    "adagrad": "Adagrad",
+    "adadelta": "Adadelta",
+    "asgd": "ASGD",
+    "rprop": "Rprop",
+}
+FUSED = ("adamw", "adam")  # one pass over the weights, on a CPU too
 
 
 class Diverged(UserError, FloatingPointError):
@@ -45,28 +69,36 @@ def make_optimizer(
 
     Raises:
         ConfigError: an unknown name or option.
-        MissingPackage: the 8-bit one needs bitsandbytes.
+        MissingPackage: lion and those with 8 bits come from packages of their own.
     """
     if not isinstance(config, OptimizerConfig):
         options = _plain(config)
         lr = _number("optimizer.lr", options.pop("lr", lr), float)
         config = build(OptimizerConfig, options, path="optimizer")
-    kind, decay = config.type, {"lr": lr, "weight_decay": config.weight_decay}
-    betas = {"betas": (config.betas[0], config.betas[1]), "eps": config.eps}
-    if kind == "adamw_8bit":
-        if find_spec("bitsandbytes") is None:
-            raise MissingPackage("bitsandbytes", "the optimizer 'adamw_8bit' (or set 'adamw')")
-        import bitsandbytes
+    options = config.options
+    spares = not options.pop("decay_norms_and_biases", True)
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    if config.type in FUSED:
+        options["fused"] = True
+    groups = _groups(parameters, options["weight_decay"]) if spares else parameters
+    return getattr(_home(config.type), CLASSES[config.type])(groups, lr=lr, **options)
 
-        return bitsandbytes.optim.AdamW8bit(parameters, **decay, **betas)
-    if kind == "sgd":
-        return torch.optim.SGD(parameters, **decay, momentum=config.momentum)
-    if kind == "rmsprop":
-        return torch.optim.RMSprop(parameters, **decay, momentum=config.momentum)
-    if kind == "adafactor":
-        return torch.optim.Adafactor(parameters, **decay)
-    family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return family[kind](parameters, **decay, **betas, fused=True)
+
+def _groups(parameters: Iterable[nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """Matrices with the decay, then norms and biases without."""
+    listed = list(parameters)
+    pairs = [([p for p in listed if p.dim() >= 2], decay), ([p for p in listed if p.dim() < 2], 0)]
+    return [{"params": some, "weight_decay": share} for some, share in pairs if some]
+
+
+def _home(kind: str) -> Any:
+    """The module that has the optimiser's class."""
+    if kind not in PACKAGES:
+        return torch.optim
+    module, package = PACKAGES[kind]
+    if find_spec(module.partition(".")[0]) is None:
+        raise MissingPackage(package, f"the optimizer {kind!r} (or set 'adamw')")
+    return import_module(module)
 
 
 def make_scheduler(
@@ -80,10 +112,11 @@ def make_scheduler(
         optimizer: whose rate it moves.
         config: its name and options, such as ``{"SCHEDULER": "linear",
             "NUM_TRAINING_STEPS": 20000, "NUM_WARMUP_STEPS": 1000}``.
-        training_steps: optimiser steps until a decaying rate is 0; one in ``config`` wins.
+        training_steps: optimiser steps over which the rate goes; one in ``config`` wins.
 
     Raises:
-        ConfigError: an unknown name or option, or a decaying rate without a number of steps.
+        ConfigError: an unknown name or option, a decaying rate without a number of steps, or
+            options that do not fit that number.
     """
     from transformers import get_scheduler
 
@@ -93,15 +126,32 @@ def make_scheduler(
         config = build(SchedulerConfig, options, path="scheduler")
     if training_steps is not None:
         training_steps = _number("scheduler.training_steps", training_steps, int)
-    elif config.type in DECAYING:
-        problem = f"scheduler.training_steps: {config.type} needs it: over how many steps it falls"
+    elif config.type not in ENDLESS or config.warmup_ratio is not None:
+        problem = f"scheduler.training_steps: {config.type} needs it: over how many steps it goes"
         raise ConfigError([problem])
+    steps = training_steps or 0
+    misfits = config.misfits(optimizer.defaults["lr"], steps)
+    if misfits:
+        raise ConfigError([f"scheduler.{key}: {what}" for key, what in misfits])
+    warmup = config.warmup(steps)
     return get_scheduler(
         config.type,
         optimizer,
-        num_warmup_steps=config.warmup_steps,
-        num_training_steps=max(training_steps or 1, config.warmup_steps + 1),
+        num_warmup_steps=warmup,
+        num_training_steps=max(steps, warmup + 1),
+        scheduler_specific_kwargs=_library_options(config, steps),
     )
+
+
+def _library_options(config: SchedulerConfig, steps: int) -> dict[str, Any]:
+    """A schedule's options under their names in transformers, those of the warm-up left out."""
+    options = config.options
+    for key in ("warmup_steps", "warmup_ratio", "decay_steps", "decay_ratio"):
+        options.pop(key, None)
+    if config.type == "warmup_stable_decay":
+        options["min_lr_ratio"] = options.pop("min_lr_rate")
+        options["num_decay_steps"] = config.decay(steps)
+    return options
 
 
 def _plain(config: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+"""What the settings ask of the models and of this machine and can't get, before anything loads.
+
+A model's shape is read from its config.json: in the folder that the settings name, or in the copy
+that `fetch` made of a hub model. Where there is none yet, nothing is said; that of the bundled ones
+is known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mht.config import Config, HybridConfig, SFTConfig
+from mht.config.optim import PACKAGES
+from mht.errors import UserError
+
+
+class Shape(NamedTuple):
+    """Layers and positions of a model, None where its config.json does not say."""
+
+    layers: int | None = None
+    context: int | None = None
+
+
+BUNDLED = {"smollm2-135m-instruct": Shape(30, 8192), "all-MiniLM-L6-v2": Shape(6, 512)}
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx")
+ASSETS = Path("data/raw/assets.json")
+
+
+def check(config: Config) -> None:
+    """Refuse settings that the model or the machine can't serve.
+
+    Raises:
+        UserError: with one line for each, its path first.
+    """
+    found = list(problems(config))
+    if found:
+        raise UserError("\n".join(found))
+
+
+def problems(config: Config) -> Iterator[str]:
+    """One ``path: message`` line for each setting that can't be served."""
+    yield from _layers(
+        "model.num_layers_unfrozen", config.model.num_layers_unfrozen, config.model.name, 1
+    )
+    reward_model = config.reward_model
+    path = "reward_model.num_layers_unfrozen"
+    yield from _layers(path, reward_model.num_layers_unfrozen, reward_model.encoder, 0)
+    yield from _lengths(config)
+    for path, section in _trained(config).items():
+        yield from _package(f"{path}.optimizer.type", section.optimizer.type)
+
+
+def _trained(config: Config) -> dict[str, SFTConfig | HybridConfig]:
+    baselines = {f"baselines.{name}": settings for name, settings in config.baselines}
+    return {"sft": config.sft, "ppo": config.ppo, **baselines}
+
+
+def _layers(path: str, wanted: int | str, model: str, least: int) -> Iterator[str]:
+    layers = shape_of(model).layers
+    if layers is not None and isinstance(wanted, int) and wanted > layers:
+        what = f"{wanted} does not fit the {layers} layers of {model!r}"
+        yield f"{path}: {what}; set {least} to {layers}, or 'all'"
+
+
+def _lengths(config: Config) -> Iterator[str]:
+    """No response or target takes the whole context: a prompt needs a token at least."""
+    context = shape_of(config.model.name).context
+    lengths = {
+        f"{path}.response_tokens": section.response_tokens
+        for path, section in _trained(config).items()
+        if isinstance(section, HybridConfig) and any(ppo for _, ppo in section.plan)
+    }
+    lengths["data.max_target_tokens"] = config.data.max_target_tokens + 1  # with its EOS
+    lengths["evaluate.decoding.response_tokens"] = config.evaluate.decoding.response_tokens
+    for path, length in lengths.items():
+        if context is not None and length >= context:
+            name = config.model.name
+            yield f"{path}: {length} leaves no room for a prompt in the {context} of {name!r}"
+
+
+def _package(path: str, kind: str) -> Iterator[str]:
+    module, package = PACKAGES.get(kind, ("", ""))
+    if module and find_spec(module.partition(".")[0]) is None:
+        yield f"{path}: {kind} needs the package {package!r}: pip install {package}, or set adamw"
+
+
+def shape_of(name: str) -> Shape:
+    """The shape of a bundled model, of one in a folder, or of one that was fetched already."""
+    if name in BUNDLED:
+        return BUNDLED[name]
+    folder = Path(name).expanduser()
+    found = _read(folder if folder.is_dir() else _fetched(name))
+    inner = found.get("text_config")
+    found = inner if isinstance(inner, Mapping) else found
+    return Shape(_first(found, LAYERS), _first(found, CONTEXT))
+
+
+def _fetched(name: str) -> Path | None:
+    """Where `fetch` has put a hub model, if it has."""
+    try:
+        assets = json.loads(ASSETS.read_text(encoding="utf-8"))
+        names = [asset["name"] for asset in assets[:2]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    places = dict(zip(names, (Path("models/base"), Path("data/raw/encoder")), strict=False))
+    return places.get(name)
+
+
+def _read(folder: Path | None) -> Mapping[str, Any]:
+    """A model folder's config; {} where it can't be read, which `fetch` will say."""
+    try:
+        found = json.loads((folder / "config.json").read_text("utf-8")) if folder else {}
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def _first(found: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
+    return next((found[k] for k in keys if isinstance(found.get(k), int)), None)

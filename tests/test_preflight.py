@@ -1,0 +1,103 @@
+"""What settings ask of models and of the machine, found before anything loads."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from pipeline_fixtures import ROOT, change_yaml
+from typer.testing import CliRunner
+
+import mht.cli
+from mht import preflight
+from mht.config import load_config
+from mht.config.optim import PACKAGES
+from mht.preflight import Shape, problems, shape_of
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """A function: the repository's settings with changes, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def changed(changes):
+        change_yaml(ROOT / "params.yaml", Path("params.yaml"), changes)
+        return load_config()
+
+    return changed
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2", "gemma2"])
+def test_the_shape_of_a_folder(tiny_model_dir, kind):
+    assert shape_of(str(tiny_model_dir(kind, layers=3))) == Shape(3, 256)
+
+
+def test_the_shape_of_a_text_model_inside_another(tmp_path):
+    inner = {"num_hidden_layers": 5, "max_position_embeddings": 64}
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": inner}))
+    assert shape_of(str(tmp_path)) == Shape(5, 64)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}", '{"num_hidden_layers": "many"}'])
+def test_a_config_that_says_nothing(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    assert shape_of(str(tmp_path)) == Shape()
+
+
+def test_the_shape_of_a_hub_model_is_known_once_it_is_fetched(tiny_model_dir, settings):
+    changes = {"model.name": "someone/model", "model.num_layers_unfrozen": 3}
+    config = settings(changes)
+    assert not list(problems(config))
+    shutil.copytree(tiny_model_dir(layers=2), "models/base")
+    assets = Path("data/raw/assets.json")
+    assets.parent.mkdir(parents=True)
+    assets.write_text(json.dumps([{"name": "another/model"}, {"name": "all-MiniLM-L6-v2"}]))
+    assert not list(problems(config)), "models/base is of another model"
+    assets.write_text(json.dumps([{"name": "someone/model"}, {"name": "all-MiniLM-L6-v2"}]))
+    (found,) = problems(config)
+    assert found.startswith("model.num_layers_unfrozen: 3 does not fit the 2 layers of 'someone/m")
+    for damaged in ("", "{}", "[{}]"):
+        assets.write_text(damaged)
+        assert not list(problems(config))
+
+
+def test_a_missing_package_is_found_by_the_check(settings, monkeypatch):
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    for kind, (_, package) in PACKAGES.items():
+        (found,) = problems(settings({"sft.optimizer": {"type": kind}}))
+        start = f"sft.optimizer.type: {kind} needs the package {package!r}: pip install {package}"
+        assert found.startswith(start)
+
+
+def test_lengths_beyond_the_context(tiny_model_dir, settings):
+    """Of what is used: a baseline without PPO writes no response."""
+    name = str(tiny_model_dir())
+    fits = {
+        "model.name": name,
+        "model.num_layers_unfrozen": 2,
+        "ppo.response_tokens": 255,
+        "data.max_target_tokens": 254,
+        "baselines.sft_only.response_tokens": 999,
+    }
+    assert not list(problems(settings(fits)))
+    too_long = {
+        "ppo.response_tokens": 256,
+        "baselines.ppo_only.response_tokens": 256,
+        "evaluate.decoding.response_tokens": 256,
+        "data.max_target_tokens": 255,
+    }
+    found = sorted(problems(settings(fits | too_long)))
+    assert [line.split(":")[0] for line in found] == sorted(too_long)
+    assert all(": 256 leaves no room for a prompt in the 256 of " in line for line in found)
+
+
+def test_the_check_says_it_all(settings):
+    settings({"model.num_layers_unfrozen": 40, "evaluate.decoding.response_tokens": 9000})
+    done = CliRunner().invoke(mht.cli.commands, ["check"])
+    assert done.exit_code == 2
+    head, *lines = done.output.splitlines()
+    assert head == "2 problems in params.yaml"
+    assert [line.split(":")[0].strip() for line in lines] == [
+        "model.num_layers_unfrozen",
+        "evaluate.decoding.response_tokens",
+    ]
