@@ -37,9 +37,11 @@ def app() -> None:
 def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("params.yaml")) -> None:
     """Check the settings without running anything; every mistake is shown at once."""
     from mht.config import load_config
+    from mht.models.precision import check_precision
 
     try:
         config = load_config(path)
+        check_precision(config, str(path))
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None

@@ -82,8 +82,11 @@ def prepare_process(name: str) -> None:
 
 def _load_config() -> Config:
     from mht.config import load_config
+    from mht.models.precision import check_precision
 
-    return load_config()
+    config = load_config()
+    check_precision(config, "params.yaml")
+    return config
 
 
 def _leave(message: str, code: int) -> None:

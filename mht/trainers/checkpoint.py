@@ -68,11 +68,12 @@ class State:
 def capture(trainer: HybridTrainer) -> State:
     """The trainer's state: weights that train, optimiser, schedule, data, random numbers, rewards.
 
+    Of a model in 16 bits the float32 master weights are kept, which say what it computes with.
     Frozen weights are not in it: the identity of the run vouches for them.
     """
     state = State()
     policy, updater = trainer.policy, trainer.updater
-    state.put("model", _trained(policy.model))
+    state.put("model", updater.masters.state_dict(policy.model))
     state.put("value_head", policy.value_head.state_dict())
     optimizer = updater.optimizer.state_dict()
     for index, values in optimizer["state"].items():
@@ -82,6 +83,7 @@ def capture(trainer: HybridTrainer) -> State:
         "indices": list(optimizer["state"]),
     }
     state.put("scheduler", updater.scheduler.state_dict())
+    state.put("loss_scale", updater.scaler.state_dict() if updater.scaler else {})
     state.plain["ppo"] = trainer.ppo.state_dict()
     state.put("random", _random_state(trainer))
     cursors = (trainer.sft_data, trainer.ppo_data)
@@ -95,14 +97,14 @@ def capture(trainer: HybridTrainer) -> State:
 def restore(trainer: HybridTrainer, state: State) -> None:
     """Put back what `capture` gave, into a trainer made as that one was."""
     policy, updater = trainer.policy, trainer.updater
-    trained = _trained(policy.model)
-    for name, value in state.get("model").items():
-        trained[name].data.copy_(value)
+    updater.masters.load_state_dict(policy.model, state.get("model"))
     policy.value_head.load_state_dict(state.get("value_head"))
     optimizer = state.plain["optimizer"]
     states = {index: state.get(f"optimizer.{index}") for index in optimizer["indices"]}
     updater.optimizer.load_state_dict({"state": states, "param_groups": optimizer["groups"]})
     updater.scheduler.load_state_dict(state.get("scheduler"))
+    if updater.scaler:
+        updater.scaler.load_state_dict(state.get("loss_scale"))
     trainer.ppo.load_state_dict(state.plain["ppo"])
     _set_random_state(trainer, state.get("random"))
     for cursor, position in zip(
@@ -113,10 +115,6 @@ def restore(trainer: HybridTrainer, state: State) -> None:
     if isinstance(trainer.reward, Reward):
         trainer.reward.load_state_dict(state.plain["reward"])
     trainer.step = state.plain["step"]
-
-
-def _trained(model: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def _random_state(trainer: HybridTrainer) -> dict[str, Any]:
