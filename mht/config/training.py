@@ -175,7 +175,7 @@ class HybridConfig(Section):
         score_norm: divide scores by their running standard deviation.
         missing_eos_penalty: taken off the score of a response without EOS.
         ratio_tolerance: what |ratio - 1| may be on the first minibatch of each rollout, at most
-            in float32, on average in 16 bits; null is 1e-3 in float32, 0.1 in bfloat16, 0.02 in
+            in float32, on average in 16 bits; null is 1e-3 in float32, 0.1 in bfloat16, 0.015 in
             float16.
         max_grad_norm: gradients are clipped to this norm.
         eval_every: cycles between two evaluations on validation prompts; 0 is never.
