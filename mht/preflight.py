@@ -51,6 +51,7 @@ def problems(config: Config) -> Iterator[str]:
     path = "reward_model.num_layers_unfrozen"
     yield from _layers(path, reward_model.num_layers_unfrozen, reward_model.encoder, 0)
     yield from _lengths(config)
+    yield from _dtype(config)
     for path, section in _trained(config).items():
         yield from _package(f"{path}.optimizer.type", section.optimizer.type)
 
@@ -81,6 +82,17 @@ def _lengths(config: Config) -> Iterator[str]:
         if context is not None and length >= context:
             name = config.model.name
             yield f"{path}: {length} leaves no room for a prompt in the {context} of {name!r}"
+
+
+def _dtype(config: Config) -> Iterator[str]:
+    """The machine computes in the dtype; torch is loaded only where that is in doubt."""
+    if config.model.dtype == "float16":
+        from mht.models.loading import resolve_device
+        from mht.models.precision import refused
+
+        problem = refused(config.model.dtype, resolve_device(config.base.device))
+        if problem:
+            yield problem
 
 
 def _package(path: str, kind: str) -> Iterator[str]:

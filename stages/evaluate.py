@@ -10,6 +10,7 @@ from mht.errors import UserError
 from mht.evaluation.summary import summarise, write_json, write_samples
 from mht.evaluator import evaluate_policy
 from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
+from mht.models.precision import resolve_dtype
 from mht.rollout import Responder
 from mht.stage import run_stage
 
@@ -26,7 +27,8 @@ def main(config: Config, run: Run) -> None:
     if name not in VARIANTS:
         raise UserError(f"name the variant, one of {', '.join(VARIANTS)}; got {name!r}")
     settings, seed = config.evaluate, config.base.seed
-    where = {"dtype": config.model.dtype, "device": resolve_device(config.base.device)}
+    device = resolve_device(config.base.device)
+    where = {"dtype": resolve_dtype(config.model.dtype, device), "device": device}
     policy = load_causal_lm(f"models/{name}", **where)
     base = policy if name == "base" else load_causal_lm("models/base", **where)
     for model in (policy, base):

@@ -7,8 +7,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from training_fixtures import TokenShare, examples, hybrid_config
 
+from mht.models.loading import load_causal_lm
 from mht.rewards import Reward, make_reward
 from mht.trainers.checkpoint import PLAIN, TENSORS, CheckpointError, Checkpoints, State
 from mht.trainers.history import History
@@ -68,17 +70,20 @@ class Job:
 
     def trainer(self):
         changes = dict(self.changes)
-        unfrozen = changes.pop("unfrozen")
+        unfrozen, dtype = changes.pop("unfrozen"), changes.pop("dtype", "float32")
+        # float16 by name is for GPUs, but a loaded model may have it
+        model = load_causal_lm(self.model, dtype=dtype) if dtype == "float16" else self.model
         reward = make_reward(STATEFUL["reward"])
         config = hybrid_config(**STATEFUL | {"reward": reward} | changes)
         return HybridTrainer(
-            self.model,
+            model,
             self.tokenizer,
             examples(self.tokenizer, 11),
             config=config,
             num_layers_unfrozen=unfrozen,
             seed=3,
             device="cpu",
+            dtype=dtype,
         )
 
     def checkpoints(self, history=None):
@@ -114,13 +119,17 @@ def outcome(trainer, history):
     """Everything a run leaves, as text that differs if a bit does."""
     weights = hashlib.sha256()
     for name, value in sorted(trainer.policy.model.state_dict().items()):
-        weights.update(name.encode() + value.numpy().tobytes())
+        weights.update(name.encode() + value.float().numpy().tobytes())
+    for master in trainer.masters.rounded.values():
+        weights.update(master.detach().numpy().tobytes())
     weights.update(trainer.policy.value_head.weight.detach().numpy().tobytes())
     rows = [
         (row.step, {k: v for k, v in row.stats.items() if "/time/" not in k})
         for row in history.rows
     ]
-    return weights.hexdigest(), rows, trainer.reward.state_dict(), trainer.ppo.state_dict()
+    states = trainer.reward.state_dict(), trainer.ppo.state_dict()
+    scaler = trainer.updater.scaler
+    return weights.hexdigest(), rows, *states, scaler and scaler.state_dict()
 
 
 @pytest.fixture
@@ -156,6 +165,8 @@ def test_a_run_killed_again_and_again_ends_the_same(job):
         {"optimizer": {"type": "rmsprop", "momentum": 0.5}},
         {"scheduler": {"type": "cosine", "warmup_steps": 1}},
         {"scheduler": {"type": "cosine_with_restarts", "warmup_ratio": 0.1, "num_cycles": 3}},
+        {"dtype": "bfloat16"},
+        {"dtype": "float16", "unfrozen": "all"},
     ],
     ids=str,
 )
@@ -163,6 +174,25 @@ def test_whatever_trains_is_in_the_state(job, changes):
     broken = job("broken", **changes)
     assert broken.run(kill_at=5) is None
     assert broken.run() == job("whole", **changes).run()
+
+
+def test_checkpoints_of_16_bits_hold_the_masters(job):
+    """Steps too small for 16 bits are in it, and what computes is the masters rounded."""
+    broken = job("broken", dtype="bfloat16", lr=1e-6)
+    broken.run(kill_at=5)
+    state = load_file(max(broken.folder.iterdir()) / TENSORS)
+    trainer = broken.trainer()
+    masters = trainer.masters.state_dict(trainer.policy.model)
+    for name, master in masters.items():
+        assert state[f"model.{name}"].dtype == torch.float32
+        assert not torch.equal(state[f"model.{name}"], master.detach()), "it has moved"
+    checkpoints = broken.checkpoints()
+    checkpoints.resume(trainer)
+    checkpoints._lock.lock.release()
+    for name, parameter in trainer.policy.model.named_parameters():
+        if name in masters:
+            assert torch.equal(masters[name].detach(), state[f"model.{name}"])
+            assert torch.equal(parameter.detach(), state[f"model.{name}"].bfloat16())
 
 
 @pytest.mark.parametrize("source", NOISES)

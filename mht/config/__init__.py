@@ -73,7 +73,10 @@ class ModelConfig(Section):
         name: a bundled model ("smollm2-135m-instruct"), a hub name ("gpt2") or a folder.
         revision: the hub revision to pin; ignored for the others.
         trust_remote_code: run code that comes with a hub model; off unless you ask.
-        dtype: of the weights.
+        dtype: what the model computes in. In 16 bits what trains has float32 master weights;
+            float16 needs a GPU. "auto" is bfloat16 where the device has units for it, else float32.
+        gradient_checkpointing: drop the activations of the layers that train and compute them
+            again for the gradients: less memory, about a third more time, the same numbers.
         num_layers_unfrozen: how many of the top layers train, or "all". The layers below are
             shared with the reference model and their activations are computed once per rollout.
     """
@@ -81,7 +84,8 @@ class ModelConfig(Section):
     name: str
     revision: str | None = None
     trust_remote_code: bool = False
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    gradient_checkpointing: bool = False
     num_layers_unfrozen: Positive | Literal["all"] = "all"
 
 

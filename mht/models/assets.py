@@ -132,7 +132,6 @@ def _grow(model: PreTrainedModel, size: int) -> None:
 
 def _load(source: Path, config: ModelConfig, **options: Any) -> tuple[Any, Any]:
     """Model and tokenizer of a folder."""
-    import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -140,12 +139,19 @@ def _load(source: Path, config: ModelConfig, **options: Any) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model, report = AutoModelForCausalLM.from_pretrained(
-            source, dtype=getattr(torch, config.dtype), output_loading_info=True, **options
+            source, dtype=_stored_dtype(config), output_loading_info=True, **options
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model.name: can't load {config.name!r}: {_line(error)}") from None
     _check_loaded(config.name, model, tokenizer, report)
     return model, tokenizer
+
+
+def _stored_dtype(config: ModelConfig) -> Any:
+    """Training in 16 bits begins with all the bits that the model comes with."""
+    import torch
+
+    return torch.float32 if config.dtype == "float32" else "auto"
 
 
 def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:

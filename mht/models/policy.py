@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -119,11 +119,27 @@ class Policy:
         with self.trunk.replay(rollout.trunk):
             return response_logprobs(self.reference, rollout, temperature)
 
-    def save(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Write the model in the Hugging Face layout, its tokenizer and the value head."""
+    def save(
+        self,
+        folder: str | Path,
+        tokenizer: PreTrainedTokenizerBase,
+        exact: Mapping[nn.Parameter, Tensor] | None = None,
+    ) -> None:
+        """Write the model in the Hugging Face layout, its tokenizer and the value head.
+
+        Args:
+            folder: where.
+            tokenizer: the model's.
+            exact: what is written in place of a parameter: the float32 value that it is rounded
+                from. Those not in it are written as they compute.
+        """
         from safetensors.torch import save_file
 
-        self.model.save_pretrained(folder)
+        state = None
+        if exact:
+            named = self.model.state_dict(keep_vars=True)
+            state = {name: exact.get(p, p).detach() for name, p in named.items()}
+        self.model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
         state = {k: v.detach().cpu().contiguous() for k, v in self.value_head.state_dict().items()}
         save_file(state, Path(folder) / VALUE_HEAD_FILE)

@@ -72,11 +72,12 @@ class State:
 def capture(trainer: HybridTrainer) -> State:
     """The trainer's state: weights that train, optimiser, schedule, data, random numbers, rewards.
 
+    Of a model in 16 bits the float32 master weights are kept, which say what it computes with.
     Frozen weights are not in it: the identity of the run vouches for them.
     """
     state = State()
     policy, updater = trainer.policy, trainer.updater
-    state.put("model", _trained(policy.model))
+    state.put("model", updater.masters.state_dict(policy.model))
     state.put("value_head", policy.value_head.state_dict())
     optimizer = updater.optimizer.state_dict()
     for index, values in optimizer["state"].items():
@@ -86,6 +87,7 @@ def capture(trainer: HybridTrainer) -> State:
         "indices": list(optimizer["state"]),
     }
     state.put("scheduler", updater.scheduler.state_dict())
+    state.put("loss_scale", updater.scaler.state_dict() if updater.scaler else {})
     state.plain["ppo"] = trainer.ppo.state_dict()
     state.put("random", _random_state(trainer))
     cursors = (trainer.sft_data, trainer.ppo_data)
@@ -99,15 +101,15 @@ def capture(trainer: HybridTrainer) -> State:
 def restore(trainer: HybridTrainer, state: State) -> None:
     """Put back what `capture` gave, into a trainer made as that one was."""
     policy, updater = trainer.policy, trainer.updater
-    trained = _trained(policy.model)
-    for name, value in state.get("model").items():
-        trained[name].data.copy_(value)
+    updater.masters.load_state_dict(policy.model, state.get("model"))
     policy.value_head.load_state_dict(state.get("value_head"))
     optimizer = state.plain["optimizer"]
     states = {index: state.get(f"optimizer.{index}") for index in optimizer["indices"]}
     updater.optimizer.load_state_dict({"state": states, "param_groups": optimizer["groups"]})
     _keep_dtypes(updater.optimizer, states)
     updater.scheduler.load_state_dict(state.get("scheduler"))
+    if updater.scaler:
+        updater.scaler.load_state_dict(state.get("loss_scale"))
     trainer.ppo.load_state_dict(state.plain["ppo"])
     _set_random_state(trainer, state.get("random"))
     for cursor, position in zip(
@@ -135,10 +137,6 @@ def _keep_dtypes(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping[
         for key, value in values.items():
             if isinstance(value, Tensor) and loaded[key].dtype != value.dtype:
                 loaded[key] = value.to(loaded[key].device)
-
-
-def _trained(model: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def _random_state(trainer: HybridTrainer) -> dict[str, Any]:

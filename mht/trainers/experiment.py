@@ -51,6 +51,7 @@ def train_variant(
         seed=config.base.seed,
         device=config.base.device,
         dtype=config.model.dtype,
+        gradient_checkpointing=config.model.gradient_checkpointing,
     )
     has_ppo = any(ppo_steps for _, ppo_steps in plan)
     validation = Validation(

@@ -15,11 +15,14 @@ from mht.data.examples import Example, collate_sft
 from mht.errors import ConfigError, UserError
 from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.policy import Policy
+from mht.models.precision import resolve_dtype
+from mht.models.recompute import recompute_layers
 from mht.progress import track
 from mht.rewards import Reward, make_reward
 from mht.rollout import Responder
 from mht.trainers.cursor import Cursor
 from mht.trainers.figures import headline, text_stats
+from mht.trainers.masters import Masters
 from mht.trainers.optim import Updater, make_optimizer, make_scheduler
 from mht.trainers.ppo import PPO, Stats
 from mht.trainers.schedule import Phase, Plan, schedule
@@ -53,7 +56,11 @@ class HybridTrainer:
         num_layers_unfrozen: how many of the top layers train, or "all".
         seed: of data order, sampling and minibatches.
         device: "auto", "cpu", "cuda"...
-        dtype: of the weights, where the model is loaded here.
+        dtype: what the model computes in, where it is loaded here: "float32", "bfloat16",
+            "float16" (on a GPU) or "auto". A loaded model keeps its own. In 16 bits what trains
+            has float32 master weights.
+        gradient_checkpointing: compute activations again for the gradients instead of keeping
+            them: less memory, more time.
 
     Attributes:
         policy: the model, its value head and its reference.
@@ -79,20 +86,26 @@ class HybridTrainer:
         seed: int = 0,
         device: str = "auto",
         dtype: str = "float32",
+        gradient_checkpointing: bool = False,
     ):
         config = config or HybridConfig(cycles=0, sft_steps_per_cycle=0, ppo_steps_per_cycle=0)
         self.config = _with_batch_size(config, batch_size)
         self.lr = config.lr if lrate is None else lrate
         torch.manual_seed(seed)
+        where = resolve_device(device)
         model = (
-            load_causal_lm(base_model_name, dtype=dtype, device=resolve_device(device))
+            load_causal_lm(base_model_name, dtype=resolve_dtype(dtype, where), device=where)
             if isinstance(base_model_name, str | Path)
-            else base_model_name.to(resolve_device(device)).eval()
+            else base_model_name.to(where).eval()
         )
         self.tokenizer = tokenizer or load_tokenizer(model.name_or_path)
         self.policy = Policy(model, num_layers_unfrozen)
+        self.masters = Masters(self.policy.parameters())
         if isinstance(base_model_name, str | Path):
+            self.masters.read(model, base_model_name)
             self.policy.load_value_head(base_model_name)
+        if gradient_checkpointing:
+            recompute_layers(model)
         decoding = {
             "response_tokens": config.response_tokens,
             "temperature": config.temperature,
@@ -113,12 +126,13 @@ class HybridTrainer:
         self._sampled: Rollout | None = None
 
     def _make_updater(self, optimizer_config: Any, scheduler_config: Any) -> Updater:
-        optimizer = make_optimizer(
-            self.policy.parameters(), optimizer_config or self.config.optimizer, self.lr
-        )
+        optimizer = make_optimizer(self.masters, optimizer_config or self.config.optimizer, self.lr)
         steps = self.config.optimizer_steps or (None if scheduler_config else 0)
         scheduler = make_scheduler(optimizer, scheduler_config or self.config.scheduler, steps)
-        return Updater(self.policy.parameters(), optimizer, scheduler, self.config.max_grad_norm)
+        scaler = (
+            torch.amp.GradScaler(self.policy.device.type) if self.masters.needs_loss_scale else None
+        )
+        return Updater(self.masters, optimizer, scheduler, self.config.max_grad_norm, scaler)
 
     # -- the loop ---------------------------------------------------------------------------
 
@@ -173,6 +187,7 @@ class HybridTrainer:
         return {
             "sft/loss": loss,
             "sft/optim/lr": self.sft.lr,
+            **{f"sft/{name}": value for name, value in self.updater.figures().items()},
             "sft/time/step_s": seconds,
             "sft/time/tokens_per_s": tokens / seconds,
         }
@@ -275,8 +290,11 @@ class HybridTrainer:
         return self.ppo.step(rollout, [float(r) for r in rewards])
 
     def save(self, folder: str | Path) -> None:
-        """Write policy, tokenizer and value head in the Hugging Face layout."""
-        self.policy.save(folder, self.tokenizer)
+        """Write policy, tokenizer and value head in the Hugging Face layout.
+
+        What trains is written in float32, frozen weights in the bits that they compute in.
+        """
+        self.policy.save(folder, self.tokenizer, self.masters.rounded)
 
 
 def _length(example: Example) -> int:

@@ -15,6 +15,7 @@ from mht.component import build
 from mht.config import OptimizerConfig, SchedulerConfig
 from mht.config.optim import ENDLESS, PACKAGES
 from mht.errors import ConfigError, MissingPackage, UserError
+from mht.trainers.masters import Masters
 
 N = TypeVar("N", int, float)
 ALIASES = {
@@ -48,6 +49,7 @@ CLASSES = {
     "rprop": "Rprop",
 }
 FUSED = ("adamw", "adam")  # one pass over the weights, on a CPU too
+SMALLEST_SCALE = 1.0  # gradients that overflow unscaled are no matter of scaling
 
 
 class Diverged(UserError, FloatingPointError):
@@ -174,10 +176,12 @@ class Updater:
     """Backward, clip, step: one optimiser and its schedule over the whole alternation.
 
     Args:
-        parameters: what trains.
+        parameters: what trains; for a model in 16 bits its `Masters`.
         optimizer: over them.
         scheduler: of it.
         max_grad_norm: gradients are clipped to this norm.
+        scaler: multiplies the loss, for a model in float16 (Micikevicius et al. 2018,
+            arXiv:1710.03740). A step whose gradients overflow is left out, and the scale halved.
     """
 
     def __init__(
@@ -186,10 +190,13 @@ class Updater:
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         max_grad_norm: float,
+        scaler: torch.amp.GradScaler | None = None,
     ):
-        self.parameters = list(parameters)
+        self.masters = parameters if isinstance(parameters, Masters) else Masters(parameters)
+        self.parameters = list(self.masters)
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.max_grad_norm = max_grad_norm
+        self.max_grad_norm, self.scaler = max_grad_norm, scaler
+        self._skipped = False
 
     @property
     def lr(self) -> float:
@@ -201,6 +208,15 @@ class Updater:
         """The rate that the schedule's share is taken of."""
         return self.optimizer.param_groups[0]["initial_lr"]
 
+    def figures(self) -> dict[str, float]:
+        """Of the last step's loss scale, keys ``optim/...``; none without one."""
+        if self.scaler is None:
+            return {}
+        return {
+            "optim/loss_scale": self.scaler.get_scale(),
+            "optim/skipped": float(self._skipped),
+        }
+
     def step(self, loss: Tensor | Iterable[Tensor], lr_scale: float = 1.0) -> float:
         """One optimiser step down the loss, at the schedule's rate times ``lr_scale``.
 
@@ -210,7 +226,7 @@ class Updater:
             lr_scale: see above.
 
         Returns:
-            The gradients' norm before clipping.
+            The gradients' norm before clipping; 0 for a step that the loss scale left out.
 
         Raises:
             Diverged: the loss or its gradients are not finite; nothing was changed.
@@ -218,9 +234,13 @@ class Updater:
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for part in [loss] if isinstance(loss, Tensor) else loss:
-            part.backward()
+            (part if self.scaler is None else self.scaler.scale(part)).backward()
             total += float(part.detach())
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
+        if math.isfinite(total) and self._left_out(norm):
+            return 0.0
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise Diverged(
                 f"the loss is {total} and its gradients' norm {norm}: training has diverged; "
@@ -230,7 +250,22 @@ class Updater:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * lr_scale
         self.optimizer.step()
+        self.masters.round()
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         self.scheduler.step()
         return norm
+
+    def _left_out(self, norm: float) -> bool:
+        """Move the loss scale; whether gradients of this norm overflowed, so there is no step."""
+        if self.scaler is None:
+            return False
+        self._skipped = not math.isfinite(norm)
+        self.scaler.update()
+        scale = self.scaler.get_scale()
+        if scale < SMALLEST_SCALE:
+            raise Diverged(
+                f"the gradients overflow float16 at every loss scale down to {scale:g}: training "
+                "has diverged; lower the learning rate, or set model.dtype to bfloat16 or float32"
+            )
+        return self._skipped

@@ -1,0 +1,104 @@
+"""float32 weights for the optimiser of a model that computes in 16 bits.
+
+A step of 1e-4 of a weight is lost in bfloat16, whose neighbours are 1/256 apart. So the optimiser
+moves float32 master weights, and the model computes with their rounded values (Micikevicius et al.
+2018, arXiv:1710.03740).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from mht.models.loading import load_causal_lm
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+class Masters:
+    """The weights that an optimiser moves: walk through them to make one.
+
+    A 16-bit parameter has a float32 master, to which its gradient goes as soon as a backward pass
+    has it: gradients add up in float32, and a 16-bit one never stays. Any other parameter is its
+    own master, so for a float32 model this is the list of its parameters.
+
+    Args:
+        parameters: what trains.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter]):
+        self._master = {p: _master(p) for p in parameters}
+        self.rounded = {p: m for p, m in self._master.items() if m is not p}
+        for parameter in self.rounded:
+            parameter.register_post_accumulate_grad_hook(self._take_gradient)
+
+    def __iter__(self) -> Iterator[nn.Parameter]:
+        return iter(self._master.values())
+
+    @property
+    def needs_loss_scale(self) -> bool:
+        """Whether small gradients would vanish: float16 has none below 6e-8."""
+        return any(p.dtype == torch.float16 for p in self.rounded)
+
+    def of(self, parameter: nn.Parameter) -> nn.Parameter:
+        """The master of a parameter that trains."""
+        return self._master[parameter]
+
+    @torch.no_grad()
+    def round(self) -> None:
+        """The masters' values, rounded, become the parameters' values."""
+        for parameter, master in self.rounded.items():
+            parameter.copy_(master)
+
+    @torch.no_grad()
+    def _take_gradient(self, parameter: nn.Parameter) -> None:
+        gradient, parameter.grad = parameter.grad, None
+        if gradient is None:
+            return
+        master = self.rounded[parameter]
+        if master.grad is None:
+            master.grad = gradient.float()
+        else:
+            master.grad += gradient
+
+    @torch.no_grad()
+    def read(self, model: PreTrainedModel, name: str | Path) -> None:
+        """Begin with a folder's or hub model's own weights, where it has more bits than the model.
+
+        Args:
+            model: whose parameters these are, loaded from there.
+            name: a folder or a hub name.
+        """
+        if not self.rounded:
+            return
+        exact = dict(load_causal_lm(name, dtype="float32").named_parameters())
+        for key, parameter in model.named_parameters():
+            if parameter in self.rounded and key in exact:
+                self.rounded[parameter].copy_(exact[key])
+        self.round()
+
+    def state_dict(self, model: nn.Module) -> dict[str, Tensor]:
+        """The masters of a model's parameters that train, by the parameters' names."""
+        named: Mapping[str, nn.Parameter] = dict(model.named_parameters())
+        return {name: self._master[p] for name, p in named.items() if p in self._master}
+
+    @torch.no_grad()
+    def load_state_dict(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state_dict` gave."""
+        masters = self.state_dict(model)
+        for name, value in state.items():
+            masters[name].copy_(value)
+        self.round()
+
+
+def _master(parameter: nn.Parameter) -> nn.Parameter:
+    if parameter.dtype not in HALF:
+        return parameter
+    return nn.Parameter(parameter.detach().float())
