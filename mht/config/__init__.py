@@ -17,6 +17,7 @@ from mht.component import Section, build
 from mht.config.bounds import NonNegative, Positive, Weight
 from mht.config.data import DataConfig, RewardModelConfig, SplitConfig
 from mht.config.evaluation import BenchmarkConfig, DecodingConfig, EvaluateConfig
+from mht.config.policy import LoRAConfig, ReferenceConfig, ValueHeadConfig
 from mht.config.training import (
     BaselinesConfig,
     CurriculumConfig,
@@ -39,12 +40,15 @@ __all__ = [
     "EvaluateConfig",
     "HybridConfig",
     "KLControl",
+    "LoRAConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "ReferenceConfig",
     "RewardModelConfig",
     "SFTConfig",
     "SchedulerConfig",
     "SplitConfig",
+    "ValueHeadConfig",
     "load_config",
     "read_yaml",
 ]
@@ -77,6 +81,8 @@ class ModelConfig(Section):
         dtype: of the weights.
         num_layers_unfrozen: how many of the top layers train, or "all". The layers below are
             shared with the reference model and their activations are computed once per rollout.
+        lora: adapters train instead of those layers, and what is saved is merged; null trains the
+            layers themselves.
     """
 
     name: str
@@ -84,6 +90,7 @@ class ModelConfig(Section):
     trust_remote_code: bool = False
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     num_layers_unfrozen: Positive | Literal["all"] = "all"
+    lora: LoRAConfig | None = None
 
 
 class Config(Section):

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from mht.component import Section
 from mht.config.bounds import Decay, NonNegative, Positive, Rate, Share, Weight
+from mht.config.policy import Name, ReferenceConfig, ValueHeadConfig
 from mht.rewards import Reward
 
 
@@ -162,6 +163,7 @@ class HybridConfig(Section):
         kl_control: how ``kl_coef`` moves.
         kl_estimator: of the per-token penalty: k1 is the log ratio, k2 half its square, k3 the
             low-variance one (Schulman, joschu.net/blog/kl-approx.html).
+        references: further frozen models by name, each with its own penalty, which all add up.
         gamma: discount per token.
         lam: GAE's lambda (arXiv:1506.02438).
         clip_range: of the policy's ratio (arXiv:1707.06347).
@@ -200,6 +202,8 @@ class HybridConfig(Section):
     kl_coef: Weight = 0.05
     kl_control: KLControl = KLControl()
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    references: dict[Name, ReferenceConfig] = Field(default_factory=dict)
+    value_head: ValueHeadConfig = ValueHeadConfig()
     gamma: Share = 1.0
     lam: Share = 0.95
     clip_range: Rate = 0.2
