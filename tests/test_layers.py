@@ -31,8 +31,8 @@ ALLOWED = {(Path("mht/__main__.py"), Path("mht/cli.py"))}  # `python -m mht` is 
 
 HEAVY = {
     "accelerate", "bert_score", "datasets", "dvc", "gguf", "matplotlib", "mlflow", "nltk", "pandas",
-    "pyarrow", "rouge_score", "sacrebleu", "scipy", "sentence_transformers", "sklearn", "torch",
-    "transformers", "vaderSentiment",
+    "peft", "pyarrow", "rouge_score", "sacrebleu", "scipy", "sentence_transformers", "sklearn",
+    "torch", "transformers", "vaderSentiment",
 }  # fmt: skip
 TORCH_IS_FINE_IN = {
     "losses", "models", "sampling", "rollout", "validation", "evaluator", "trainers",

@@ -98,6 +98,7 @@ class Trunk:
         self._as_tuple = False
         for layer in layers:
             layer.forward = self._passing(layer.forward, is_last=layer is layers[-1])
+        self.depth = len(layers)
         self.exists = bool(layers)
 
     def _passing(self, compute: Any, *, is_last: bool) -> Any:
