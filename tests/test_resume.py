@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from training_fixtures import TokenShare, examples, hybrid_config
 
 from mht.rewards import Reward, make_reward
@@ -68,7 +69,7 @@ class Job:
 
     def trainer(self):
         changes = dict(self.changes)
-        unfrozen = changes.pop("unfrozen")
+        unfrozen, lora = changes.pop("unfrozen"), changes.pop("lora", None)
         reward = make_reward(STATEFUL["reward"])
         config = hybrid_config(**STATEFUL | {"reward": reward} | changes)
         return HybridTrainer(
@@ -77,6 +78,7 @@ class Job:
             examples(self.tokenizer, 11),
             config=config,
             num_layers_unfrozen=unfrozen,
+            lora=lora,
             seed=3,
             device="cpu",
         )
@@ -115,7 +117,8 @@ def outcome(trainer, history):
     weights = hashlib.sha256()
     for name, value in sorted(trainer.policy.model.state_dict().items()):
         weights.update(name.encode() + value.numpy().tobytes())
-    weights.update(trainer.policy.value_head.weight.detach().numpy().tobytes())
+    for name, value in sorted(trainer.policy.value_head.state_dict().items()):
+        weights.update(name.encode() + value.numpy().tobytes())
     rows = [
         (row.step, {k: v for k, v in row.stats.items() if "/time/" not in k})
         for row in history.rows
@@ -154,6 +157,9 @@ def test_a_run_killed_again_and_again_ends_the_same(job):
         {"optimizer": {"type": "adafactor"}},
         {"optimizer": {"type": "rmsprop", "momentum": 0.5}},
         {"scheduler": {"type": "cosine", "warmup_steps": 1}},
+        {"lora": {"r": 2}},
+        {"lora": {"r": 2}, "unfrozen": "all", "value_head": {"type": "mlp", "detach": True}},
+        {"value_head": {"type": "branch", "num_layers": 1}},
     ],
     ids=str,
 )
@@ -161,6 +167,22 @@ def test_whatever_trains_is_in_the_state(job, changes):
     broken = job("broken", **changes)
     assert broken.run(kill_at=5) is None
     assert broken.run() == job("whole", **changes).run()
+
+
+def test_a_checkpoint_of_adapters_is_small(job):
+    """The adapters and the value head; the weights below them are not in it."""
+    broken = job(lora={"r": 2})
+    assert broken.run(kill_at=5) is None
+    tensors = load_file(max(broken.folder.iterdir()) / TENSORS)
+    model = {name for name in tensors if name.startswith("model.")}
+    assert model and all(".lora_A." in n or ".lora_B." in n for n in model)
+
+
+def test_further_references_need_no_state(job, tiny_model_dir):
+    reference = {"model": str(tiny_model_dir(seed=1)), "kl_coef": 0.1, "where": {"number": [0, 3]}}
+    broken = job("broken", references={"other": reference})
+    assert broken.run(kill_at=5) is None
+    assert broken.run() == job("whole", references={"other": reference}).run()
 
 
 @pytest.mark.parametrize("source", NOISES)
