@@ -54,8 +54,10 @@ def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("par
 def _summary(config: Config) -> list[str]:
     totals = config.optimizer_steps
     variants = {"hybrid": config.ppo, **dict(config.baselines)}
+    model = config.model
+    adapters = f" through LoRA of rank {model.lora.r}" if model.lora else ""
     lines = [
-        f"  model     {config.model.name}, {config.model.num_layers_unfrozen} layers train",
+        f"  model     {model.name}, {model.num_layers_unfrozen} layers train{adapters}",
         f"  data      {config.data.source.type}",
         f"  sft       {config.sft.steps} optimiser steps, before hybrid and sft_only",
     ]

@@ -195,6 +195,23 @@ def test_layers_are_a_number_or_all(load):
         assert all(line.startswith("model.num_layers_unfrozen: should be") for line in found)
 
 
+def test_lora_value_head_and_references(load):
+    assert load({}).model.lora is None
+    assert load({"model.lora": {"r": 4}}).model.lora.alpha == 16
+    (found,) = problems(load, {"model.lora": {"dropout": 0.1}})
+    assert found.startswith("model.lora.dropout: must be 0: with dropout the trained policy")
+    (found,) = problems(load, {"model.lora": {"target_modules": []}})
+    assert found.startswith("model.lora.target_modules: is empty")
+    (found,) = problems(load, {"ppo.value_head": {"type": "mpl"}})
+    assert found.startswith("ppo.value_head.type: should be 'linear', 'mlp' or 'branch'")
+    (found,) = problems(load, {"ppo.references": {"base": {"model": "models/base"}}})
+    assert found == "ppo.references.base.kl_coef: is required and missing"
+    wrong = {"model": "m", "kl_coef": 0.1, "where": {}}
+    found = problems(load, {"ppo.references": {"a/b": wrong}})
+    assert found[0].startswith("ppo.references.a/b") and "should match pattern" in found[0]
+    assert found[1].startswith("ppo.references.a/b.where: names no column")
+
+
 def test_sections_are_frozen(load):
     with pytest.raises(ValidationError):
         load({}).ppo.lr = 1.0

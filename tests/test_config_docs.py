@@ -6,14 +6,14 @@ import pytest
 from pydantic import Field
 
 from mht.component import Section
-from mht.config import Config
+from mht.config import Config, LoRAConfig, ReferenceConfig
 from tools import config_docs
 from tools.config_docs import hints, main, meanings, shape, tables
 
 
 def all_sections(cls=Config) -> set[type[Section]]:
-    inner = [h for h in hints(cls).values() if isinstance(h, type) and issubclass(h, Section)]
-    own = [h for h in inner if h not in config_docs.FAMILIES]
+    inner = [config_docs._inside(hint)[1] for hint in hints(cls).values()]
+    own = [h for h in inner if h is not None]
     return {cls}.union(*(all_sections(h) for h in own))
 
 
@@ -57,6 +57,8 @@ def test_every_key_has_a_row():
     assert row in page
     assert "| `data.splits.test` | number | >= 0, <= 1 | `0.15` |" in page
     assert "| `ppo.cycles` | integer | >= 0 | required |" in page
+    assert "| `model.lora` | section or `null` |  | `null` |" in page
+    assert "| `ppo.references.NAME.kl_coef` | number | >= 0 | required |" in page
 
 
 def test_shapes_in_words():
@@ -64,6 +66,8 @@ def test_shapes_in_words():
     assert shape(Literal["a", "b"] | None) == ("`a`, `b` or `null`", "")
     pair = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
     assert shape(pair) == ("list of integers", "each >= 0, 2 of them")
+    assert shape(dict[str, ReferenceConfig]) == ("mapping of names to sections", "")
+    assert shape(LoRAConfig | None) == ("section or `null`", "")
     with pytest.raises(TypeError, match="no words for"):
         shape(complex)
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mht import HybridTrainer, make_reward
 from mht.data.examples import collate_sft
 from mht.errors import ConfigError, DataError, MissingPackage, ModelError, UserError
-from mht.models.policy import VALUE_HEAD_FILE
+from mht.models.value import VALUE_HEAD_FILE
 
 LINEAR = {"SCHEDULER": "linear", "NUM_TRAINING_STEPS": 20000, "NUM_WARMUP_STEPS": 1000}
 MISSION_REWARD = {

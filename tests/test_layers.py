@@ -32,8 +32,8 @@ ALLOWED = {(Path("mht/__main__.py"), Path("mht/cli.py"))}  # `python -m mht` is 
 
 HEAVY = {
     "accelerate", "bert_score", "bitsandbytes", "datasets", "dvc", "gguf", "lion_pytorch",
-    "matplotlib", "mlflow", "nltk", "pandas", "pyarrow", "rouge_score", "sacrebleu", "scipy",
-    "sentence_transformers", "sklearn", "torch", "transformers", "vaderSentiment",
+    "matplotlib", "mlflow", "nltk", "pandas", "peft", "pyarrow", "rouge_score", "sacrebleu",
+    "scipy", "sentence_transformers", "sklearn", "torch", "transformers", "vaderSentiment",
 }  # fmt: skip
 TORCH_IS_FINE_IN = {
     "losses", "models", "sampling", "rollout", "validation", "evaluator", "trainers",

@@ -282,6 +282,7 @@ SETTINGS = [  # values that nobody has
     ("base.seed", 7, STAGES - {"fetch", "prepare"}),
     ("model.dtype", "bfloat16", STAGES),
     ("model.num_layers_unfrozen", "all", TRAINERS | AFTER_TRAINERS),
+    ("model.lora", {"r": 4}, TRAINERS | AFTER_TRAINERS),
     ("data.source.path", "data/local/other.jsonl", STAGES),
     ("data.prompt_words", 11, STAGES - {"fetch"}),
     ("data.splits.test", 0.123, STAGES - {"fetch"}),
@@ -294,6 +295,12 @@ SETTINGS = [  # values that nobody has
     ("ppo.kl_coef", 0.123, {"ppo", "evaluate", "benchmark"}),
     ("ppo.cycles", 11, {"ppo", "evaluate", "benchmark"}),
     ("ppo.kl_control.type", "adaptive", {"ppo", "evaluate", "benchmark"}),
+    (
+        "ppo.references",
+        {"base": {"model": "models/base", "kl_coef": 0.01}},
+        {"ppo", "evaluate", "benchmark"},
+    ),
+    ("ppo.value_head", {"type": "mlp"}, {"ppo", "evaluate", "benchmark"}),
     ("ppo.reward.components.length.weight", 0.123, {"ppo"} | MEASURED),
     (
         "baselines.sft_only.sft_lr",
@@ -347,6 +354,12 @@ def test_a_changed_file_reruns_what_uses_it(bench, name, expected):
     with bench.edited(name) as before:
         (bench.path / name).write_bytes(before + b"\n# changed\n")
         assert bench.reruns() == expected
+
+
+def test_ppo_and_the_baseline_from_the_base_watch_it(bench):
+    """So models/base may be one of their references."""
+    deps = {s.name: {d.def_path for d in s.deps} for s in bench.repo.index.stages}
+    assert "models/base" in deps["ppo"] & deps["baseline@ppo_only"]
 
 
 def test_without_an_edit_nothing_reruns(bench):

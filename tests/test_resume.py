@@ -71,6 +71,7 @@ class Job:
     def trainer(self):
         changes = dict(self.changes)
         unfrozen, dtype = changes.pop("unfrozen"), changes.pop("dtype", "float32")
+        lora = changes.pop("lora", None)
         # float16 by name is for GPUs, but a loaded model may have it
         model = load_causal_lm(self.model, dtype=dtype) if dtype == "float16" else self.model
         reward = make_reward(STATEFUL["reward"])
@@ -81,6 +82,7 @@ class Job:
             examples(self.tokenizer, 11),
             config=config,
             num_layers_unfrozen=unfrozen,
+            lora=lora,
             seed=3,
             device="cpu",
             dtype=dtype,
@@ -122,7 +124,8 @@ def outcome(trainer, history):
         weights.update(name.encode() + value.float().numpy().tobytes())
     for master in trainer.masters.rounded.values():
         weights.update(master.detach().numpy().tobytes())
-    weights.update(trainer.policy.value_head.weight.detach().numpy().tobytes())
+    for name, value in sorted(trainer.policy.value_head.state_dict().items()):
+        weights.update(name.encode() + value.float().numpy().tobytes())
     rows = [
         (row.step, {k: v for k, v in row.stats.items() if "/time/" not in k})
         for row in history.rows
@@ -167,6 +170,11 @@ def test_a_run_killed_again_and_again_ends_the_same(job):
         {"scheduler": {"type": "cosine_with_restarts", "warmup_ratio": 0.1, "num_cycles": 3}},
         {"dtype": "bfloat16"},
         {"dtype": "float16", "unfrozen": "all"},
+        {"lora": {"r": 2}},
+        {"lora": {"r": 2}, "unfrozen": "all", "value_head": {"type": "mlp", "detach": True}},
+        {"value_head": {"type": "branch", "num_layers": 1}},
+        {"value_head": {"type": "branch", "num_layers": 1}, "dtype": "bfloat16"},
+        {"lora": {"r": 2}, "dtype": "bfloat16"},
     ],
     ids=str,
 )
@@ -193,6 +201,22 @@ def test_checkpoints_of_16_bits_hold_the_masters(job):
         if name in masters:
             assert torch.equal(masters[name].detach(), state[f"model.{name}"])
             assert torch.equal(parameter.detach(), state[f"model.{name}"].bfloat16())
+
+
+def test_a_checkpoint_of_adapters_is_small(job):
+    """The adapters and the value head; the weights below them are not in it."""
+    broken = job(lora={"r": 2})
+    assert broken.run(kill_at=5) is None
+    tensors = load_file(max(broken.folder.iterdir()) / TENSORS)
+    model = {name for name in tensors if name.startswith("model.")}
+    assert model and all(".lora_A." in n or ".lora_B." in n for n in model)
+
+
+def test_further_references_need_no_state(job, tiny_model_dir):
+    reference = {"model": str(tiny_model_dir(seed=1)), "kl_coef": 0.1, "where": {"number": [0, 3]}}
+    broken = job("broken", references={"other": reference})
+    assert broken.run(kill_at=5) is None
+    assert broken.run() == job("whole", references={"other": reference}).run()
 
 
 @pytest.mark.parametrize("source", NOISES)

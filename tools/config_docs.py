@@ -24,8 +24,14 @@ from tools.marked import fill, update
 PAGE, TRAINING = Path("docs/configuration.md"), Path("docs/training.md")
 CHOICES: dict[str, type[Choice]] = {"optimisers": OptimizerConfig, "schedules": SchedulerConfig}
 HEAD = ["key", "type", "bounds", "default", "meaning"]
-PLAIN = {int: "integer", float: "number", str: "text", bool: "true or false"}
-PLURAL = {"integer": "integers", "number": "numbers", "text": "texts"}
+PLAIN = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "value"}
+PLURAL = {
+    "integer": "integers",
+    "number": "numbers",
+    "text": "texts",
+    "value": "values",
+    "section": "sections",
+}
 FAMILIES: dict[type, str] = {
     Reward: "[reward](rewards.md#every-type)",
     Source: "[source](data.md#what-you-can-point-it-at)",
@@ -75,11 +81,8 @@ def _sections(
 ) -> Iterator[str]:
     """The section's own text, then that of each section in it that has none yet."""
     places[cls] = path
-    inner = [
-        (f"{path}.{name}", hint)
-        for name, hint in hints(cls).items()
-        if _is_section(hint) and hint not in places
-    ]
+    found = [(f"{path}.{name}", *_inside(hint)) for name, hint in hints(cls).items()]
+    inner = [(place + key, hint) for place, key, hint in found if hint and hint not in places]
     places |= {hint: place for place, hint in inner}
     rows = [_row(cls, name, path, places) for name in cls.model_fields]
     yield f"{level} {path}"
@@ -94,12 +97,19 @@ def _row(cls: type[Section], name: str, path: str, places: dict[type[Section], s
     key = f"`{path}.{name}`"
     if _is_section(hint):
         place = places[hint]
-        link = f"[{place}](#{place.replace('.', '')})"
+        link = f"[{place}](#{_anchor(place)})"
         default = "required" if field.is_required() else ""
         return [key, "section", "", default, f"{_plain(summary(hint))} Keys: {link}."]
     found = shape(hint)
-    default = "required" if field.is_required() else f"`{_yaml(field.get_default())}`"
-    return [key, found.type, found.bounds, default, _plain(meanings(cls)[name])]
+    default = (
+        "required"
+        if field.is_required()
+        else f"`{_yaml(field.get_default(call_default_factory=True))}`"
+    )
+    meaning = meanings(cls)[name]
+    if inner := _inside(hint)[1]:
+        meaning += f" Keys: [{places[inner]}](#{_anchor(places[inner])})."
+    return [key, found.type, found.bounds, default, _plain(meaning)]
 
 
 def hints(cls: type[Section]) -> dict[str, Any]:
@@ -127,6 +137,10 @@ def shape(hint: Any) -> Shape:
         return Shape(inner.type, ", ".join(filter(None, [inner.bounds, _bounds(arguments[1:])])))
     if origin is Literal:
         return Shape(", ".join(f"`{value}`" for value in arguments))
+    if _is_section(hint):
+        return Shape("section")
+    if origin is dict:
+        return Shape(f"mapping of names to {PLURAL[shape(arguments[1]).type]}")
     if origin is list:
         inner = shape(arguments[0])
         each = f"each {inner.bounds}" if inner.bounds else ""
@@ -162,6 +176,21 @@ def meanings(cls: type[Section]) -> dict[str, str]:
 def summary(cls: type[Section]) -> str:
     """The docstring's first paragraph on one line."""
     return " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split())
+
+
+def _inside(hint: Any) -> tuple[str, type[Section] | None]:
+    """The section that a hint is, may be or maps names to, with what stands for a name's key."""
+    arguments = typing.get_args(hint)
+    if _is_section(hint):
+        return "", hint
+    if typing.get_origin(hint) is dict and _is_section(arguments[1]):
+        return ".NAME", arguments[1]
+    optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return "", next((a for a in arguments if optional and _is_section(a)), None)
+
+
+def _anchor(heading: str) -> str:
+    return heading.lower().replace(".", "")
 
 
 def _is_section(hint: Any) -> bool:

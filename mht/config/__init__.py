@@ -18,6 +18,7 @@ from mht.config.bounds import NonNegative, Positive, Weight
 from mht.config.data import DataConfig, RewardModelConfig, SplitConfig
 from mht.config.evaluation import BenchmarkConfig, DecodingConfig, EvaluateConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
+from mht.config.policy import LoRAConfig, ReferenceConfig, ValueHeadConfig
 from mht.config.training import (
     BaselinesConfig,
     CurriculumConfig,
@@ -38,12 +39,15 @@ __all__ = [
     "EvaluateConfig",
     "HybridConfig",
     "KLControl",
+    "LoRAConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "ReferenceConfig",
     "RewardModelConfig",
     "SFTConfig",
     "SchedulerConfig",
     "SplitConfig",
+    "ValueHeadConfig",
     "load_config",
     "read_yaml",
 ]
@@ -79,6 +83,8 @@ class ModelConfig(Section):
             again for the gradients: less memory, about a third more time, the same numbers.
         num_layers_unfrozen: how many of the top layers train, or "all". The layers below are
             shared with the reference model and their activations are computed once per rollout.
+        lora: adapters train instead of those layers, and what is saved is merged; null trains the
+            layers themselves.
     """
 
     name: str
@@ -87,6 +93,7 @@ class ModelConfig(Section):
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     gradient_checkpointing: bool = False
     num_layers_unfrozen: Positive | Literal["all"] = "all"
+    lora: LoRAConfig | None = None
 
 
 class Config(Section):

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from mht.component import Section, refuse
 from mht.config.bounds import NonNegative, Positive, Rate, Share, Weight
 from mht.config.optim import OptimizerConfig, SchedulerConfig
+from mht.config.policy import Name, ReferenceConfig, ValueHeadConfig
 from mht.rewards import Reward
 
 TRUNCATED = (
@@ -159,6 +160,7 @@ class HybridConfig(Section):
         kl_control: how ``kl_coef`` moves.
         kl_estimator: of the per-token penalty: k1 is the log ratio, k2 half its square, k3 the
             low-variance one (Schulman, joschu.net/blog/kl-approx.html).
+        references: further frozen models by name, each with its own penalty, which all add up.
         gamma: discount per token.
         lam: GAE's lambda (arXiv:1506.02438).
         clip_range: of the policy's ratio (arXiv:1707.06347).
@@ -203,6 +205,8 @@ class HybridConfig(Section):
     kl_coef: Weight = 0.05
     kl_control: KLControl = KLControl()
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    references: dict[Name, ReferenceConfig] = Field(default_factory=dict)
+    value_head: ValueHeadConfig = ValueHeadConfig()
     gamma: Share = 1.0
     lam: Share = 0.95
     clip_range: Rate = 0.2

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from mht.config.policy import LoRAConfig, ValueHeadConfig
+from mht.models.adapter import add_adapters, merged, without_adapters
 from mht.models.head import has_plain_head, response_logprobs, response_scores
 from mht.models.logits import spread
-from mht.models.trunk import Trunk, freeze_below, frozen_copy
+from mht.models.trunk import Trunk, decoder_layers, freeze_below, frozen_copy
+from mht.models.value import LinearHead, load_value_head, make_value_head, save_value_head
 from mht.types import Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-VALUE_HEAD_FILE = "value_head.safetensors"
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,36 @@ class Policy:
     Args:
         model: the language model, in evaluation mode; its trainable part is set here.
         num_layers_unfrozen: how many of the top layers train, or "all".
+        lora: adapters that train in place of those layers' weights; None has none.
+        value_head: its kind.
 
     Attributes:
-        model: the language model.
-        value_head: a linear map from the last hidden state to a number, zero at first.
-        reference: the model as it was when the policy was made; shares the frozen layers.
+        model: the language model, with its adapters in it.
+        value_head: from what the model computes to a number per token, zero at first.
+        reference: the model as it was when the policy was made; shares all that is frozen.
         trunk: the frozen layers' output, captured and replayed.
     """
 
-    def __init__(self, model: PreTrainedModel, num_layers_unfrozen: int | Literal["all"] = "all"):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        num_layers_unfrozen: int | Literal["all"] = "all",
+        *,
+        lora: LoRAConfig | None = None,
+        value_head: ValueHeadConfig | None = None,
+    ):
         self.model = model
-        self.trunk = Trunk(freeze_below(model, num_layers_unfrozen))
-        self.reference = frozen_copy(model)
-        width = model.config.get_text_config().hidden_size
-        self.value_head = nn.Linear(width, 1, device=model.device)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        frozen = freeze_below(model, num_layers_unfrozen)
+        if lora is not None:
+            add_adapters(model, list(decoder_layers(model))[len(frozen) :], lora)
+        self.trunk = Trunk(frozen)
+        self.reference = frozen_copy(model, without_adapters(model))
         for each in (self.model, self.reference):
             has_plain_head(each)  # found out now, while the frozen layers compute
+        self._head_config = value_head or ValueHeadConfig()
+        self.value_head = make_value_head(
+            model, self.reference, self._head_config, frozen=len(frozen)
+        )
 
     @property
     def device(self) -> torch.device:
@@ -82,13 +95,13 @@ class Policy:
             with_entropy: also the entropy of each token's distribution.
         """
         mask = rollout.response_mask
-        with self.trunk.replay(rollout.trunk):
+        with self.trunk.replay(rollout.trunk), self.value_head.watching():
             logprobs, entropies, hidden = response_scores(
                 self.model, rollout, temperature=temperature, with_entropy=with_entropy
             )
         return TokenScores(
             spread(logprobs, mask),
-            spread(self._values(hidden), mask),
+            spread(self.value_head(hidden, rollout), mask),
             None if entropies is None else spread(entropies, mask),
         )
 
@@ -98,12 +111,11 @@ class Policy:
         mask = rollout.response_mask
         if rollout.logprobs is None or rollout.entropies is None or rollout.hidden is None:
             return self.score(rollout, temperature=temperature, with_entropy=True)
-        values = torch.where(mask, self._values(rollout.hidden), 0.0)
+        if isinstance(self.value_head, LinearHead):
+            values = torch.where(mask, self.value_head(rollout.hidden), 0.0)
+        else:  # it reads lower activations, which were not kept
+            values = self.score(rollout, temperature=temperature).values
         return TokenScores(rollout.logprobs, values, rollout.entropies)
-
-    def _values(self, hidden: Tensor) -> Tensor:
-        """(..., H) last hidden states to (...) values."""
-        return self.value_head(hidden.float()).squeeze(-1)
 
     @torch.no_grad()
     def with_trunk(self, rollout: Rollout) -> Rollout:
@@ -127,29 +139,26 @@ class Policy:
     ) -> None:
         """Write the model in the Hugging Face layout, its tokenizer and the value head.
 
+        Adapters are merged into what is written, and stay apart here.
+
         Args:
             folder: where.
             tokenizer: the model's.
             exact: what is written in place of a parameter: the float32 value that it is rounded
                 from. Those not in it are written as they compute.
         """
-        from safetensors.torch import save_file
-
-        state = None
-        if exact:
-            named = self.model.state_dict(keep_vars=True)
-            state = {name: exact.get(p, p).detach() for name, p in named.items()}
-        self.model.save_pretrained(folder, state_dict=state)
+        exact, model = exact or {}, merged(self.model)
+        model.save_pretrained(folder, state_dict=_exactly(model, exact) if exact else None)
         tokenizer.save_pretrained(folder)
-        state = {k: v.detach().cpu().contiguous() for k, v in self.value_head.state_dict().items()}
-        save_file(state, Path(folder) / VALUE_HEAD_FILE)
+        head = _exactly(self.value_head, exact)
+        save_value_head(head, self._head_config, folder)
 
     def load_value_head(self, folder: str | Path) -> bool:
-        """Restore the value head that `save` wrote; False where the folder has none."""
-        from safetensors.torch import load_file
+        """Restore the value head that `save` wrote; False where the folder has none that fits."""
+        return load_value_head(self.value_head, self._head_config, folder)
 
-        file = Path(folder) / VALUE_HEAD_FILE
-        if not file.is_file():
-            return False
-        self.value_head.load_state_dict(load_file(file))
-        return True
+
+def _exactly(module: nn.Module, exact: Mapping[nn.Parameter, Tensor]) -> dict[str, Tensor]:
+    """A module's state with some of its parameters' values in more bits."""
+    state = module.state_dict(keep_vars=True)
+    return {name: exact.get(value, value).detach() for name, value in state.items()}

@@ -9,7 +9,7 @@ model's own forward runs, but its lower layers pass a stored output through inst
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -53,22 +53,27 @@ def freeze_below(model: nn.Module, num_layers_unfrozen: int | Literal["all"]) ->
         )
     model.requires_grad_(False)
     top = list(layers)[len(layers) - num_layers_unfrozen :]
-    for module in [*top, *_final_norms(model, layers)]:
+    for module in [*top, *final_norms(model)]:
         module.requires_grad_(True)
     return list(layers)[: len(layers) - num_layers_unfrozen]
 
 
-def _final_norms(model: nn.Module, layers: nn.ModuleList) -> list[nn.Module]:
+def final_norms(model: nn.Module) -> list[nn.Module]:
     """Norms that stand beside the list of layers: those that its output goes through."""
+    layers = decoder_layers(model)
     owner = next(m for m in model.modules() if any(child is layers for child in m.children()))
     norms = {n: m for n, m in owner.named_children() if "norm" in type(m).__name__.lower()}
     return [m for name, m in norms.items() if "emb" not in name]  # BLOOM has one below the layers
 
 
-def frozen_copy(model: nn.Module) -> nn.Module:
+def frozen_copy(model: nn.Module, substitutes: Mapping[int, nn.Module] | None = None) -> nn.Module:
     """A frozen copy of a model that shares every part in which nothing trains.
 
     With a trunk this copies the top layers only; with everything trainable it is a second model.
+
+    Args:
+        model: what is copied.
+        substitutes: a module's id to what stands in its place in the copy, and is shared.
     """
     shared = {
         id(module): module
@@ -76,7 +81,8 @@ def frozen_copy(model: nn.Module) -> nn.Module:
         if not any(p.requires_grad for p in module.parameters())
     }
     tied = {id(p): p for module in shared.values() for p in module.parameters()}
-    return copy.deepcopy(model, {**shared, **tied}).requires_grad_(False)
+    memo = {**shared, **tied, **(substitutes or {})}
+    return copy.deepcopy(model, memo).requires_grad_(False)
 
 
 class Trunk:
@@ -92,6 +98,7 @@ class Trunk:
         self._as_tuple = False
         for layer in layers:
             layer.forward = self._passing(layer.forward, is_last=layer is layers[-1])
+        self.depth = len(layers)
         self.exists = bool(layers)
 
     def _passing(self, compute: Any, *, is_last: bool) -> Any:

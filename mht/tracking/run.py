@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,11 @@ class Run:
         id: MLflow's run id; None if nothing is tracked.
         scratch: where the stage may keep its state for the case that it is killed; whatever is
             left there makes the next run of the same stage on the same inputs go on as this run.
+        deps: paths whose change makes DVC run the stage again; none without a stage of DVC's.
     """
 
     scratch: Path | None = None
+    deps: Sequence[str] = ()
 
     def __init__(self, record: Record, soft: Soft):
         self.id: str | None = record.run_id
@@ -153,12 +155,13 @@ def open_run(name: str, *, params: Mapping[str, Any], experiment: str) -> Iterat
     with terminable():
         run: Run = NullRun()
         scratch: Path | None = None
+        deps: Sequence[str] = ()
         with soft("read the pipeline"):
             here = look_around(name, params)
-            scratch = here.scratch
+            scratch, deps = here.scratch, here.stage.deps
             with soft("open the store"):
                 run = Run(begin(here, experiment), soft)
-        run.scratch = scratch
+        run.scratch, run.deps = scratch, deps
         try:
             yield run
         except (KeyboardInterrupt, Terminated):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mht.config import Config, HybridConfig
 from mht.data.examples import read_examples
 from mht.data.records import write_json
+from mht.errors import ConfigError
 from mht.rewards import Reward
 from mht.trainers.checkpoint import Checkpoints
 from mht.trainers.history import History
@@ -43,11 +44,13 @@ def train_variant(
         eval_every: cycles between two looks at the validation prompts; 0 is never.
         eval_examples: how many of them.
     """
+    check_references(settings, run, "ppo" if name == "hybrid" else f"baselines.{name}")
     trainer = HybridTrainer(
         start,
         train_data=read_examples("data/prepared/train.parquet"),
         config=settings,
         num_layers_unfrozen=config.model.num_layers_unfrozen,
+        lora=config.model.lora,
         seed=config.base.seed,
         device=config.base.device,
         dtype=config.model.dtype,
@@ -90,3 +93,26 @@ def train_variant(
     run.model(f"models/{name}")
     if checkpoints:
         checkpoints.clear()
+
+
+def check_references(settings: HybridConfig, run: Run, section: str) -> None:
+    """DVC watches every reference that is a folder.
+
+    Args:
+        settings: with the references.
+        run: knows what DVC watches.
+        section: of params.yaml, where the settings stand.
+
+    Raises:
+        ConfigError: a change of a reference would not rerun the stage.
+    """
+    watched = [Path(dep).resolve() for dep in run.deps]
+    problems = [
+        f"{section}.references.{name}.model: DVC does not watch {reference.model} for this stage, "
+        "so a change of it would go unseen: add the folder to the stage's deps in dvc.yaml"
+        for name, reference in settings.references.items()
+        if watched and (folder := Path(reference.model)).is_dir()
+        if not {folder.resolve(), *folder.resolve().parents} & set(watched)
+    ]
+    if problems:
+        raise ConfigError(problems, "params.yaml")

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from mht.config import HybridConfig, OptimizerConfig, SchedulerConfig
+from mht.component import build
+from mht.config import HybridConfig, LoRAConfig, OptimizerConfig, SchedulerConfig
 from mht.data.examples import Example, collate_sft
 from mht.errors import ConfigError, UserError
 from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.policy import Policy
 from mht.models.precision import resolve_dtype
 from mht.models.recompute import recompute_layers
+from mht.models.references import References
 from mht.progress import track
 from mht.rewards import Reward, make_reward
 from mht.rollout import Responder
@@ -54,6 +56,7 @@ class HybridTrainer:
         batch_size: prompts per PPO step and examples per SFT step; None takes ``config``'s.
         config: the schedule and PPO's settings; None takes the defaults without any step.
         num_layers_unfrozen: how many of the top layers train, or "all".
+        lora: adapters that train in place of those layers, such as ``{"r": 8, "alpha": 16}``.
         seed: of data order, sampling and minibatches.
         device: "auto", "cpu", "cuda"...
         dtype: what the model computes in, where it is loaded here: "float32", "bfloat16",
@@ -83,6 +86,7 @@ class HybridTrainer:
         *,
         config: HybridConfig | None = None,
         num_layers_unfrozen: int | Literal["all"] = "all",
+        lora: LoRAConfig | Mapping[str, Any] | None = None,
         seed: int = 0,
         device: str = "auto",
         dtype: str = "float32",
@@ -99,11 +103,14 @@ class HybridTrainer:
             else base_model_name.to(where).eval()
         )
         self.tokenizer = tokenizer or load_tokenizer(model.name_or_path)
-        self.policy = Policy(model, num_layers_unfrozen)
+        if isinstance(lora, Mapping):
+            lora = build(LoRAConfig, lora, path="model.lora")
+        self.policy = Policy(model, num_layers_unfrozen, lora=lora, value_head=config.value_head)
+        if isinstance(base_model_name, str | Path):
+            self.policy.load_value_head(base_model_name)
         self.masters = Masters(self.policy.parameters())
         if isinstance(base_model_name, str | Path):
             self.masters.read(model, base_model_name)
-            self.policy.load_value_head(base_model_name)
         if gradient_checkpointing:
             recompute_layers(model)
         decoding = {
@@ -116,12 +123,19 @@ class HybridTrainer:
         self.updater = self._make_updater(optimizer_config, scheduler_config)
         minibatches = torch.Generator().manual_seed(seed + 1)
         self.sft = SFT(model, self.updater, self.config)
-        self.ppo = PPO(self.policy, self.updater, self.config, minibatches)
+        references = (
+            References(config.references, self.policy, self.tokenizer)
+            if config.references
+            else None
+        )
+        self.ppo = PPO(self.policy, self.updater, self.config, minibatches, references)
         self.sft_data = self.ppo_data = None
         if train_data:
             sft_size = self.config.sft_batch_size
             self.sft_data = Cursor(train_data, seed + 1000, batch_size=sft_size, length=_length)
             self.ppo_data = Cursor(train_data, seed + 2000)
+            if references is not None:
+                references.check([example.item for example in train_data])
         self.step = 0
         self._sampled: Rollout | None = None
 
@@ -200,7 +214,7 @@ class HybridTrainer:
         samples = self.responder.samples(rollout, examples)
         scored = self._scored(samples)
         rewarded = time.perf_counter()
-        stats = self.ppo.step(rollout, scored.score)
+        stats = self.ppo.step(rollout, scored.score, [example.item for example in examples])
         stats |= text_stats(samples, scored)
         stats |= {
             "time/sample_s": sampled - began,
@@ -267,6 +281,7 @@ class HybridTrainer:
         response_ids: Tensor,
         rewards: Sequence[float] | Tensor,
         attention_mask: Tensor | None = None,
+        items: Sequence[Mapping[str, Any]] | None = None,
     ) -> Stats:
         """One PPO step on given responses.
 
@@ -275,6 +290,7 @@ class HybridTrainer:
             response_ids: (B, R) int64 responses to them, right-padded.
             rewards: B scores, one per response.
             attention_mask: (B, P) of the prompts, 1 = a real token; None takes what is not PAD.
+            items: each prompt's row of the data, for references with a ``where``.
 
         Returns:
             The step's figures, keys ``group/name``.
@@ -287,7 +303,7 @@ class HybridTrainer:
             and _same(known.prompt_ids, rollout.prompt_ids)
         ):
             rollout = known  # with its sampled logprobs and the trunk's output
-        return self.ppo.step(rollout, [float(r) for r in rewards])
+        return self.ppo.step(rollout, [float(r) for r in rewards], items)
 
     def save(self, folder: str | Path) -> None:
         """Write policy, tokenizer and value head in the Hugging Face layout.

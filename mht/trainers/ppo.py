@@ -33,6 +33,7 @@ from mht.losses import (
     whiten,
 )
 from mht.models.policy import Policy, TokenScores
+from mht.models.references import Items, References
 from mht.order import by_length
 from mht.rewards import RewardError
 from mht.rollout import trimmed
@@ -106,13 +107,19 @@ class PPO:
         updater: the optimiser shared with the SFT phase.
         config: the algorithm's settings.
         generator: decides the minibatches.
+        references: further ones, with penalties of their own.
     """
 
     def __init__(
-        self, policy: Policy, updater: Updater, config: HybridConfig, generator: torch.Generator
+        self,
+        policy: Policy,
+        updater: Updater,
+        config: HybridConfig,
+        generator: torch.Generator,
+        references: References | None = None,
     ):
         self.policy, self.updater, self.config = policy, updater, config
-        self.generator = generator
+        self.generator, self.references = generator, references
         self.dtype: torch.dtype = policy.model.dtype
         self.is_rounded = self.dtype in TOLERANCES
         self.ratio_tolerance = (
@@ -128,12 +135,13 @@ class PPO:
             else FixedKL(config.kl_coef)
         )
 
-    def step(self, rollout: Rollout, scores: Sequence[float]) -> Stats:
+    def step(self, rollout: Rollout, scores: Sequence[float], items: Items | None = None) -> Stats:
         """Learn from one rollout.
 
         Args:
             rollout: B prompts and responses.
             scores: B numbers, one per response, from a reward.
+            items: each prompt's row of the data, for references that look at it.
 
         Returns:
             Everything worth a curve, keys ``group/name``.
@@ -149,7 +157,7 @@ class PPO:
                 f"{len(scores)} scores: {list(scores)!r:.80}"
             )
         began = time.perf_counter()
-        experience, stats = self.assess(rollout, torch.tensor(scores, dtype=torch.float32))
+        experience, stats = self.assess(rollout, torch.tensor(scores, dtype=torch.float32), items)
         stats["time/assess_s"] = time.perf_counter() - began
         began = time.perf_counter()
         stats |= self._update(experience)
@@ -158,7 +166,9 @@ class PPO:
         return stats
 
     @torch.no_grad()
-    def assess(self, rollout: Rollout, scores: Tensor) -> tuple[Experience, Stats]:
+    def assess(
+        self, rollout: Rollout, scores: Tensor, items: Items | None = None
+    ) -> tuple[Experience, Stats]:
         """Logprobs, values, per-token rewards and advantages of a rollout, with its figures."""
         c, mask = self.config, rollout.response_mask
         rollout = self.policy.with_trunk(rollout)
@@ -167,8 +177,13 @@ class PPO:
         kl_coef = self.kl_control.value
         kl = kl_estimate(old.logprobs, ref, c.kl_estimator)
         rewards = token_rewards(self._shaped(scores, rollout), kl, mask, kl_coef)
-        advantages, returns = gae(rewards, old.values, mask, gamma=c.gamma, lam=c.lam)
         stats = self._rollout_stats(rollout, old, ref, scores, kl_coef)
+        if self.references is not None:
+            penalty, figures = self.references.penalty(
+                old.logprobs, rollout, items, temperature=c.temperature, kind=c.kl_estimator
+            )
+            rewards, stats = rewards - penalty, stats | figures
+        advantages, returns = gae(rewards, old.values, mask, gamma=c.gamma, lam=c.lam)
         stats["value/explained_variance"] = float(explained_variance(old.values, returns, mask))
         white = whiten(advantages, mask)
         rollout = replace(rollout, hidden=None)

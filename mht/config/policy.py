@@ -1,0 +1,91 @@
+"""The sections about what the policy is made of: adapters, its value head, further references."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from mht.component import Section
+from mht.config.bounds import Positive, Rate, Weight
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]  # part of a metric's name and of a key
+
+
+class LoRAConfig(Section):
+    """Low-rank adapters that train in place of the layers' weights (arXiv:2106.09685).
+
+    Attributes:
+        r: rank of an adapter.
+        alpha: an adapter's output is scaled by ``alpha / r``.
+        target_modules: which linear layers get one: "all-linear" is every one in the layers that
+            train, or a list of names as the model has them, such as [q_proj, v_proj].
+        use_rslora: scale by ``alpha / sqrt(r)`` (arXiv:2312.03732).
+        dropout: 0 and nothing else: PPO compares probabilities of the same tokens from different
+            passes, which dropout would make differ.
+    """
+
+    r: Positive = 8
+    alpha: Rate = 16.0
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    use_rslora: bool = False
+    dropout: Weight = 0.0
+
+    @field_validator("dropout")
+    @classmethod
+    def _no_dropout(cls, dropout: float) -> float:
+        if dropout:
+            raise ValueError(
+                "must be 0: with dropout the trained policy is not the one that sampled, and "
+                "ppo.ratio_tolerance would stop the run; leave it out"
+            )
+        return dropout
+
+    @field_validator("target_modules")
+    @classmethod
+    def _some_module(cls, names: str | list[str]) -> str | list[str]:
+        if not names:
+            raise ValueError("is empty: nothing would train; name modules, or set 'all-linear'")
+        return names
+
+
+class ValueHeadConfig(Section):
+    """What estimates the value of a state.
+
+    Attributes:
+        type: linear or mlp read the policy's last hidden state. branch is a trainable copy of the
+            top ``num_layers`` layers with a linear map on it; it reads the activations below them,
+            and its loss never moves the policy. All give 0 at first.
+        detach: linear and mlp: the value loss trains the head alone and not the language model.
+        hidden_size: mlp: width of its hidden layer; null is twice the model's.
+        activation: mlp: of its hidden layer.
+        num_layers: branch: fewer than the model has, and no more than model.num_layers_unfrozen.
+    """
+
+    type: Literal["linear", "mlp", "branch"] = "linear"
+    detach: bool = False
+    hidden_size: Positive | None = None
+    activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
+    num_layers: Positive = 2
+
+
+class ReferenceConfig(Section):
+    """A further frozen model that the policy is held near to.
+
+    Attributes:
+        model: a folder such as models/base, or a hub name; with the policy's tokenizer.
+        kl_coef: nats of KL to it cost this much reward each; does not move.
+        where: counts only prompts whose row of the data has these values: column to value, or to a
+            list of values. null counts all.
+    """
+
+    model: str
+    kl_coef: Weight
+    where: dict[str, Any] | None = None
+
+    @field_validator("where")
+    @classmethod
+    def _says_something(cls, where: dict[str, Any] | None) -> dict[str, Any] | None:
+        if where is not None and not where:
+            raise ValueError("names no column: give one, or null to count every prompt")
+        return where
