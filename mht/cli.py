@@ -53,7 +53,8 @@ def _summary(config: Config) -> list[str]:
     totals = config.optimizer_steps
     variants = {"hybrid": config.ppo, **dict(config.baselines)}
     lines = [
-        f"  model     {config.model.name}, {config.model.num_layers_unfrozen} layers train",
+        f"  model     {config.model.name}, {config.model.num_layers_unfrozen} layers train"
+        f"{_precision(config)}",
         f"  data      {config.data.source.type}",
         f"  sft       {config.sft.steps} optimiser steps, before hybrid and sft_only",
     ]
@@ -63,6 +64,16 @@ def _summary(config: Config) -> list[str]:
     if len(trained) > 1:
         lines.append("  note: the optimiser steps differ, so the benchmark's budgets are unequal")
     return lines
+
+
+def _precision(config: Config) -> str:
+    if config.model.dtype == "float32":
+        return ""
+    from mht.models.loading import resolve_device
+    from mht.models.precision import resolve_dtype
+
+    dtype = resolve_dtype(config.model.dtype, resolve_device(config.base.device))
+    return f", computes in {dtype}"
 
 
 def _steps(variant: HybridConfig) -> str:

@@ -108,10 +108,13 @@ def test_float16_on_a_processor_is_refused_by_the_check(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "auto"])
-def test_the_other_dtypes_pass_the_check(tmp_path, dtype):
+def test_the_other_dtypes_pass_the_check(tmp_path, monkeypatch, dtype):
     config = load_config(settings_with(tmp_path, dtype=dtype, gradient_checkpointing=True))
     assert isinstance(config, Config)
     check_precision(config)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    said = CliRunner().invoke(mht.cli.commands, ["check", str(tmp_path / "params.yaml")]).stdout
+    assert ("layers train, computes in bfloat16\n" in said) == (dtype != "float32")
     full = dtype == "float32"
     assert _stored_dtype(config.model) == (torch.float32 if full else "auto")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 VALUE_HEAD_FILE = "value_head.safetensors"
+Weights = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]  # of the model and the value head
 
 
 @dataclass(frozen=True)
@@ -123,25 +124,21 @@ class Policy:
         self,
         folder: str | Path,
         tokenizer: PreTrainedTokenizerBase,
-        exact: Mapping[nn.Parameter, Tensor] | None = None,
+        weights: Weights | None = None,
     ) -> None:
         """Write the model in the Hugging Face layout, its tokenizer and the value head.
 
         Args:
-            folder: where.
+            folder: where to.
             tokenizer: the model's.
-            exact: what is written in place of a parameter: the float32 value that it is rounded
-                from. Those not in it are written as they compute.
+            weights: what to write, where the modules' own are rounded; None takes theirs.
         """
         from safetensors.torch import save_file
 
-        state = None
-        if exact:
-            named = self.model.state_dict(keep_vars=True)
-            state = {name: exact.get(p, p).detach() for name, p in named.items()}
-        self.model.save_pretrained(folder, state_dict=state)
+        of_model, of_head = weights or (None, self.value_head.state_dict())
+        self.model.save_pretrained(folder, state_dict=of_model)
         tokenizer.save_pretrained(folder)
-        state = {k: v.detach().cpu().contiguous() for k, v in self.value_head.state_dict().items()}
+        state = {k: v.detach().cpu().contiguous() for k, v in of_head.items()}
         save_file(state, Path(folder) / VALUE_HEAD_FILE)
 
     def load_value_head(self, folder: str | Path) -> bool:

@@ -74,7 +74,7 @@ def capture(trainer: HybridTrainer) -> State:
     state = State()
     policy, updater = trainer.policy, trainer.updater
     state.put("model", updater.masters.state_dict(policy.model))
-    state.put("value_head", policy.value_head.state_dict())
+    state.put("value_head", updater.masters.state_dict(policy.value_head))
     optimizer = updater.optimizer.state_dict()
     for index, values in optimizer["state"].items():
         state.put(f"optimizer.{index}", values)
@@ -98,7 +98,7 @@ def restore(trainer: HybridTrainer, state: State) -> None:
     """Put back what `capture` gave, into a trainer made as that one was."""
     policy, updater = trainer.policy, trainer.updater
     updater.masters.load_state_dict(policy.model, state.get("model"))
-    policy.value_head.load_state_dict(state.get("value_head"))
+    updater.masters.load_state_dict(policy.value_head, state.get("value_head"))
     optimizer = state.plain["optimizer"]
     states = {index: state.get(f"optimizer.{index}") for index in optimizer["indices"]}
     updater.optimizer.load_state_dict({"state": states, "param_groups": optimizer["groups"]})
