@@ -57,7 +57,8 @@ def _summary(config: Config) -> list[str]:
     model = config.model
     adapters = f" through LoRA of rank {model.lora.r}" if model.lora else ""
     lines = [
-        f"  model     {model.name}, {model.num_layers_unfrozen} layers train{adapters}",
+        f"  model     {model.name}, {model.num_layers_unfrozen} layers train{adapters}"
+        f"{_precision(config)}",
         f"  data      {config.data.source.type}",
         f"  sft       {config.sft.steps} optimiser steps, before hybrid and sft_only",
     ]
@@ -67,6 +68,16 @@ def _summary(config: Config) -> list[str]:
     if len(trained) > 1:
         lines.append("  note: the optimiser steps differ, so the benchmark's budgets are unequal")
     return lines
+
+
+def _precision(config: Config) -> str:
+    if config.model.dtype == "float32":
+        return ""
+    from mht.models.loading import resolve_device
+    from mht.models.precision import resolve_dtype
+
+    dtype = resolve_dtype(config.model.dtype, resolve_device(config.base.device))
+    return f", computes in {dtype}"
 
 
 def _steps(variant: HybridConfig) -> str:

@@ -21,6 +21,8 @@ from mht.types import Rollout
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+Weights = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]  # of the model and the value head
+
 
 @dataclass(frozen=True)
 class TokenScores:
@@ -135,30 +137,22 @@ class Policy:
         self,
         folder: str | Path,
         tokenizer: PreTrainedTokenizerBase,
-        exact: Mapping[nn.Parameter, Tensor] | None = None,
+        weights: Weights | None = None,
     ) -> None:
         """Write the model in the Hugging Face layout, its tokenizer and the value head.
 
         Adapters are merged into what is written, and stay apart here.
 
         Args:
-            folder: where.
+            folder: where to.
             tokenizer: the model's.
-            exact: what is written in place of a parameter: the float32 value that it is rounded
-                from. Those not in it are written as they compute.
+            weights: what to write, where the modules' own are rounded; None takes theirs.
         """
-        exact, model = exact or {}, merged(self.model)
-        model.save_pretrained(folder, state_dict=_exactly(model, exact) if exact else None)
+        of_model, of_head = weights or (None, self.value_head.state_dict())
+        merged(self.model).save_pretrained(folder, state_dict=of_model)
         tokenizer.save_pretrained(folder)
-        head = _exactly(self.value_head, exact)
-        save_value_head(head, self._head_config, folder)
+        save_value_head(of_head, self._head_config, folder)
 
     def load_value_head(self, folder: str | Path) -> bool:
         """Restore the value head that `save` wrote; False where the folder has none that fits."""
         return load_value_head(self.value_head, self._head_config, folder)
-
-
-def _exactly(module: nn.Module, exact: Mapping[nn.Parameter, Tensor]) -> dict[str, Tensor]:
-    """A module's state with some of its parameters' values in more bits."""
-    state = module.state_dict(keep_vars=True)
-    return {name: exact.get(value, value).detach() for name, value in state.items()}

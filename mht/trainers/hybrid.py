@@ -310,7 +310,7 @@ class HybridTrainer:
 
         What trains is written in float32, frozen weights in the bits that they compute in.
         """
-        self.policy.save(folder, self.tokenizer, self.masters.rounded)
+        self.policy.save(folder, self.tokenizer, self.masters.weights(self.policy))
 
 
 def _length(example: Example) -> int:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mht.models.adapter import merged
 from mht.models.loading import load_causal_lm
+from mht.models.policy import Policy, Weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -84,17 +86,29 @@ class Masters:
                 self.rounded[parameter].copy_(exact[key])
         self.round()
 
-    def state_dict(self, model: nn.Module) -> dict[str, Tensor]:
-        """The masters of a model's parameters that train, by the parameters' names."""
-        named: Mapping[str, nn.Parameter] = dict(model.named_parameters())
-        return {name: self._master[p] for name, p in named.items() if p in self._master}
+    def weights(self, policy: Policy) -> Weights | None:
+        """For `Policy.save`: what is rounded in its bits before that; None where nothing is."""
+        if not self.rounded:
+            return None
+        model, head = (
+            {
+                name: self.rounded.get(p, p).detach()
+                for name, p in module.state_dict(keep_vars=True).items()
+            }
+            for module in (merged(policy.model), policy.value_head)
+        )
+        return model, head
+
+    def state_dict(self, module: nn.Module) -> dict[str, Tensor]:
+        """The masters of a module's parameters that train, by the parameters' names."""
+        named = module.named_parameters()
+        return {name: self._master[p] for name, p in named if p in self._master}
 
     @torch.no_grad()
-    def load_state_dict(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, module: nn.Module, state: Mapping[str, Tensor]) -> None:
         """Put back what `state_dict` gave."""
-        masters = self.state_dict(model)
-        for name, value in state.items():
-            masters[name].copy_(value)
+        for name, master in self.state_dict(module).items():
+            master.copy_(state[name])
         self.round()
 
 

@@ -120,10 +120,9 @@ class PPO:
     ):
         self.policy, self.updater, self.config = policy, updater, config
         self.generator, self.references = generator, references
-        self.dtype: torch.dtype = policy.model.dtype
-        self.is_rounded = self.dtype in TOLERANCES
+        self.is_rounded = policy.model.dtype in TOLERANCES
         self.ratio_tolerance = (
-            TOLERANCES.get(self.dtype, FULL_TOLERANCE)
+            TOLERANCES.get(policy.model.dtype, FULL_TOLERANCE)
             if config.ratio_tolerance is None
             else config.ratio_tolerance
         )
