@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mht.errors import UserError
+from mht.launched import is_main_process
 from mht.rewards import Reward
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class Checkpoints:
         self.folder, self.every_s, self.history = Path(folder), every_s, history
         self.identity = json.loads(json.dumps(identity or {}))
         self._written = time.monotonic()
-        self._lock = self._claim()
+        self._lock = self._claim() if is_main_process() else None
 
     def _claim(self) -> Any:
         from filelock import FileLock, Timeout
@@ -193,35 +194,55 @@ class Checkpoints:
             How many parts of the schedule it has behind it; 0 where there is no checkpoint.
 
         Raises:
-            CheckpointError: the checkpoints are of a run with another identity.
+            CheckpointError: the checkpoints are of a run with another identity, or the processes
+                do not see the same ones.
         """
+        done = self._restore_newest(trainer)
+        if trainer.devices.largest(done) != done or trainer.devices.largest(-done) != -done:
+            raise CheckpointError(
+                f"the processes do not see the same checkpoints in {self.folder}: it has to be on "
+                "a disk that all of them share"
+            )
+        return done
+
+    def _restore_newest(self, trainer: HybridTrainer) -> int:
         for path in sorted(self._complete(), reverse=True):
             state = self._read(path)
             if state is None:
-                print(
-                    f"the checkpoint {path} is damaged: going on from the one before it",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                if trainer.devices.is_main:
+                    print(
+                        f"the checkpoint {path} is damaged: going on from the one before it",
+                        file=sys.stderr,
+                        flush=True,
+                    )
                 continue
             self._check_identity(path, state.plain["identity"])
             restore(trainer, state)
             if self.history is not None:
                 self.history.set_state(state.plain["history"])
-            print(f"resumed after step {trainer.step}", flush=True)
+            if trainer.devices.is_main:
+                print(f"resumed after step {trainer.step}", flush=True)
             return int(state.plain["done"])
         return 0
 
     def offer(self, trainer: HybridTrainer, done: int) -> None:
         """Write a checkpoint if it is time for one; ``done`` parts of the schedule are behind."""
-        if time.monotonic() - self._written >= self.every_s:
+        if trainer.devices.on_main(lambda: time.monotonic() - self._written >= self.every_s):
             self.write(trainer, done)
 
     def write(self, trainer: HybridTrainer, done: int) -> None:
-        """Write a checkpoint, then drop all but the newest two."""
+        """Write a checkpoint, then drop all but the newest two.
+
+        With several processes all call this, and the main one writes.
+        """
         from safetensors.torch import save
 
-        state = capture(trainer)
+        devices = trainer.devices
+        if not (devices.is_main or devices.shards):
+            return
+        state = capture(trainer)  # by all where each has a part of it
+        if not devices.is_main:
+            return
         data = save(state.tensors)
         state.plain |= {
             "done": done,
@@ -245,6 +266,8 @@ class Checkpoints:
 
     def clear(self) -> None:
         """The run has ended and its outputs are written: forget its checkpoints."""
+        if self._lock is None:
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.lock.release()
         Path(f"{self.folder}.lock").unlink(missing_ok=True)

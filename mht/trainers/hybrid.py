@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from mht.config import HybridConfig, OptimizerConfig, SchedulerConfig
-from mht.data.examples import Example, collate_sft
+from mht.data.examples import Example, collate_prompts, collate_sft
 from mht.errors import ConfigError, UserError
-from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
+from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.policy import Policy
 from mht.progress import track
 from mht.rewards import Reward, make_reward
 from mht.rollout import Responder
 from mht.trainers.cursor import Cursor
+from mht.trainers.devices import make_devices
 from mht.trainers.figures import headline, text_stats
 from mht.trainers.optim import Updater, make_optimizer, make_scheduler
 from mht.trainers.ppo import PPO, Stats
@@ -37,6 +38,9 @@ RewardFn = Reward | Mapping[str, Any] | Callable[..., float]
 
 class HybridTrainer:
     """Trains one policy by SFT and PPO in turn.
+
+    Started by `accelerate launch`, every process makes the same calls with the same, whole batches
+    and computes its rows of them; sizes are of the whole run.
 
     Args:
         base_model_name: a folder, a hub name, or a loaded causal LM.
@@ -57,6 +61,7 @@ class HybridTrainer:
 
     Attributes:
         policy: the model, its value head and its reference.
+        devices: this process among those that train; ``devices.is_main`` in one of them.
         step: SFT and PPO steps made so far.
 
     Raises:
@@ -83,16 +88,20 @@ class HybridTrainer:
         config = config or HybridConfig(cycles=0, sft_steps_per_cycle=0, ppo_steps_per_cycle=0)
         self.config = _with_batch_size(config, batch_size)
         self.lr = config.lr if lrate is None else lrate
+        self.devices = make_devices(device)
+        self.devices.check(self.config.split_sizes)
         torch.manual_seed(seed)
         model = (
-            load_causal_lm(base_model_name, dtype=dtype, device=resolve_device(device))
+            load_causal_lm(base_model_name, dtype=dtype, device=self.devices.device)
             if isinstance(base_model_name, str | Path)
-            else base_model_name.to(resolve_device(device)).eval()
+            else base_model_name.to(self.devices.device).eval()
         )
         self.tokenizer = tokenizer or load_tokenizer(model.name_or_path)
+        self.devices.start_alike(model)
         self.policy = Policy(model, num_layers_unfrozen)
         if isinstance(base_model_name, str | Path):
             self.policy.load_value_head(base_model_name)
+        self.devices.spread(self.policy)
         decoding = {
             "response_tokens": config.response_tokens,
             "temperature": config.temperature,
@@ -119,7 +128,8 @@ class HybridTrainer:
         scheduler = make_scheduler(
             optimizer, scheduler_config or self.config.scheduler, self.config.optimizer_steps
         )
-        return Updater(self.policy.parameters(), optimizer, scheduler, self.config.max_grad_norm)
+        clip = self.config.max_grad_norm
+        return Updater(self.policy.parameters(), optimizer, scheduler, clip, self.devices)
 
     # -- the loop ---------------------------------------------------------------------------
 
@@ -134,7 +144,8 @@ class HybridTrainer:
 
         Args:
             plan: SFT and PPO steps of each cycle; None takes the config's.
-            log: called with the figures of every step, and its number from 1 on.
+            log: called with the figures of every step, and its number from 1 on; with several
+                processes in each, with the figures of the whole batch.
             after_cycle: called with the number of each cycle that has ended, from 1 on, and with 0
                 before the first; what it returns is logged too.
             checkpoints: written on the way; a run that was killed goes on from the last one.
@@ -181,10 +192,11 @@ class HybridTrainer:
     def _next_ppo_step(self) -> Stats:
         examples = self._data(self.ppo_data).take(self.config.batch_size)
         began = time.perf_counter()
-        rollout = self.responder.respond(examples, self.generator)
+        prompts = collate_prompts(examples, self.responder.pad_id)
+        rollout = self.devices.draw(self.responder, *prompts, self.generator)
         sampled = time.perf_counter()
         samples = self.responder.samples(rollout, examples)
-        scored = self._scored(samples)
+        scored = self.devices.on_main(lambda: self._scored(samples))
         rewarded = time.perf_counter()
         stats = self.ppo.step(rollout, scored.score)
         stats |= text_stats(samples, scored)
@@ -238,7 +250,8 @@ class HybridTrainer:
         """
         empty = input_ids.new_full((len(input_ids), 1), self.responder.pad_id)
         prompts = self.responder.rebuild(self._with_pad(input_ids, attention_mask), empty)
-        rollout = self.responder.draw(prompts.prompt_ids, prompts.prompt_mask, self.generator)
+        ids, mask = prompts.prompt_ids, prompts.prompt_mask
+        rollout = self.devices.draw(self.responder, ids, mask, self.generator)
         self._sampled = rollout
         return rollout.response_ids
 
@@ -276,8 +289,11 @@ class HybridTrainer:
         return self.ppo.step(rollout, [float(r) for r in rewards])
 
     def save(self, folder: str | Path) -> None:
-        """Write policy, tokenizer and value head in the Hugging Face layout."""
-        self.policy.save(folder, self.tokenizer)
+        """Write policy, tokenizer and value head in the Hugging Face layout.
+
+        With several processes all call this, and the main one writes.
+        """
+        self.devices.on_main(lambda: self.policy.save(folder, self.tokenizer))
 
 
 def _length(example: Example) -> int:

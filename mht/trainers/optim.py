@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mht.component import build
 from mht.config import OptimizerConfig, SchedulerConfig
 from mht.errors import ConfigError, MissingPackage, UserError
+from mht.trainers.devices import Devices
 
 N = TypeVar("N", int, float)
 ALIASES = {
@@ -128,6 +129,7 @@ class Updater:
         optimizer: over them.
         scheduler: of it.
         max_grad_norm: gradients are clipped to this norm.
+        devices: whose gradients add up; None is this process alone.
     """
 
     def __init__(
@@ -136,10 +138,12 @@ class Updater:
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         max_grad_norm: float,
+        devices: Devices | None = None,
     ):
         self.parameters = list(parameters)
         self.optimizer, self.scheduler = optimizer, scheduler
         self.max_grad_norm = max_grad_norm
+        self.devices = devices or Devices("cpu")
 
     @property
     def lr(self) -> float:
@@ -156,7 +160,8 @@ class Updater:
 
         Args:
             loss: a scalar, or the parts of one that add up to it: each is differentiated before
-                the next is asked for, so that only one graph is in memory.
+                the next is asked for, so that only one graph is in memory. With several processes,
+                this one's parts of it.
             lr_scale: see above.
 
         Returns:
@@ -170,7 +175,9 @@ class Updater:
         for part in [loss] if isinstance(loss, Tensor) else loss:
             part.backward()
             total += float(part.detach())
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
+        self.devices.add_gradients(self.parameters)
+        total = self.devices.sums({"loss": total})["loss"]
+        norm = self.devices.clip(self.parameters, self.max_grad_norm)
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise Diverged(
                 f"the loss is {total} and its gradients' norm {norm}: training has diverged; "

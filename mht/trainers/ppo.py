@@ -107,6 +107,7 @@ class PPO:
         self, policy: Policy, updater: Updater, config: HybridConfig, generator: torch.Generator
     ):
         self.policy, self.updater, self.config = policy, updater, config
+        self.devices = updater.devices
         self.generator = generator
         self.running_std = RunningStd()
         control = config.kl_control
@@ -118,6 +119,9 @@ class PPO:
 
     def step(self, rollout: Rollout, scores: Sequence[float]) -> Stats:
         """Learn from one rollout.
+
+        With several processes each is given the whole rollout, passes its rows through the model,
+        and returns the figures of the whole.
 
         Args:
             rollout: B prompts and responses.
@@ -149,9 +153,11 @@ class PPO:
     def assess(self, rollout: Rollout, scores: Tensor) -> tuple[Experience, Stats]:
         """Logprobs, values, per-token rewards and advantages of a rollout, with its figures."""
         c, mask = self.config, rollout.response_mask
-        rollout = self.policy.with_trunk(rollout)
-        old = self.policy.sampled_scores(rollout, temperature=c.temperature)
-        ref = self.policy.ref_logprobs(rollout, temperature=c.temperature)
+        each = self.devices.by_rows
+        if rollout.trunk is None and self.policy.trunk.exists:
+            rollout = each(self.policy.with_trunk, rollout)
+        old = each(lambda r: self.policy.sampled_scores(r, temperature=c.temperature), rollout)
+        ref = each(lambda r: self.policy.ref_logprobs(r, temperature=c.temperature), rollout)
         kl_coef = self.kl_control.value
         kl = kl_estimate(old.logprobs, ref, c.kl_estimator)
         rewards = token_rewards(self._shaped(scores, rollout), kl, mask, kl_coef)
@@ -190,21 +196,26 @@ class PPO:
             "response/ended_share": float(rollout.ended.float().mean()),
         }
 
-    def _minibatches(self, experience: Experience) -> Iterator[Experience]:
+    def _minibatches(self, experience: Experience) -> Iterator[tuple[Experience, Tensor]]:
+        """This process's rows of each minibatch, and the response tokens of the whole one."""
+        mask = experience.rollout.response_mask
         for _ in range(self.config.epochs):
             order = torch.randperm(len(experience.rollout), generator=self.generator)
-            for index in order.split(self.config.minibatch_size):
-                yield experience.rows(index.to(experience.rewards.device))
+            for index in order.to(mask.device).split(self.config.minibatch_size):
+                own = index[self.devices.rows(len(index))]
+                yield experience.rows(own), mask[index].sum()
 
     def _update(self, experience: Experience) -> Stats:
         """All optimiser steps of one rollout; their mean figures."""
         seen: list[Stats] = []
-        for minibatch in self._minibatches(experience):
+        for minibatch, tokens in self._minibatches(experience):
             parts: list[tuple[Stats, float]] = []
             rate = self.updater.lr
-            norm = self.updater.step(self._losses(minibatch, parts, is_first=not seen))
+            norm = self.updater.step(self._losses(minibatch, tokens, parts, is_first=not seen))
             stats = {name: sum(s[name] * share for s, share in parts) for name in parts[0][0]}
-            stats["policy/ratio_max"] = max(s["policy/ratio_max"] for s, _ in parts)
+            stats = self.devices.sums(stats)
+            worst = max(s["policy/ratio_max"] for s, _ in parts)
+            stats["policy/ratio_max"] = self.devices.largest(worst)
             seen.append(stats | {"optim/lr": rate, "optim/grad_norm": norm})
             limit = self.config.target_kl
             if limit is not None and stats["policy/approx_kl_nats"] > limit:
@@ -214,11 +225,18 @@ class PPO:
         return means | {"optim/steps": float(len(seen))}
 
     def _losses(
-        self, minibatch: Experience, parts: list[tuple[Stats, float]], *, is_first: bool
+        self,
+        minibatch: Experience,
+        tokens: Tensor,
+        parts: list[tuple[Stats, float]],
+        *,
+        is_first: bool,
     ) -> Iterator[Tensor]:
-        """The minibatch's loss, microbatch by microbatch; figures and shares go to ``parts``."""
+        """The minibatch's loss, microbatch by microbatch; figures and shares go to ``parts``.
+
+        A share is of the whole minibatch's ``tokens``, of which this process may have a part.
+        """
         size = self.config.microbatch_size or len(minibatch.rollout)
-        tokens = minibatch.rollout.response_mask.sum()
         lengths = minibatch.rollout.attention_mask.sum(1)
         for index in by_length(lengths, size) if size < len(lengths) else [None]:
             m = minibatch if index is None else minibatch.rows(index)
@@ -268,6 +286,7 @@ class PPO:
     def _check_ratio(self, new: Tensor, old: Tensor, mask: Tensor) -> None:
         """The ratio before any update is 1, or what is trained is not what was sampled."""
         worst = float(torch.where(mask, torch.exp(new - old) - 1, 0.0).abs().max())
+        worst = self.devices.largest(worst)
         if not worst <= self.config.ratio_tolerance:
             raise RatioError(
                 f"PPO: max |ratio - 1| is {worst:.3g} on the first minibatch, before any update, "
