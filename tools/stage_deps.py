@@ -27,6 +27,7 @@ EXCLUDED = {
     Path("mht/component.py"): "turns params into objects; same params, same objects",
     Path("mht/errors.py"): "what failing runs say",
     Path("mht/types.py"): "declarations",
+    Path("mht/launched.py"): "which process this is",
     Path("mht/progress.py"): "what people see while it runs",
     Path("mht/stage.py"): "the frame around a stage",
     Path("mht/tracking"): "records results and makes none",
