@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 VALUE_HEAD_FILE = "value_head.safetensors"
+Weights = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]  # of the model and the value head
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,25 @@ class Policy:
         with self.trunk.replay(rollout.trunk):
             return response_logprobs(self.reference, rollout, temperature)
 
-    def save(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Write the model in the Hugging Face layout, its tokenizer and the value head."""
+    def save(
+        self,
+        folder: str | Path,
+        tokenizer: PreTrainedTokenizerBase,
+        weights: Weights | None = None,
+    ) -> None:
+        """Write the model in the Hugging Face layout, its tokenizer and the value head.
+
+        Args:
+            folder: where to.
+            tokenizer: the model's.
+            weights: what to write, where this process's modules hold but a part; None takes theirs.
+        """
         from safetensors.torch import save_file
 
-        self.model.save_pretrained(folder)
+        of_model, of_head = weights or (None, self.value_head.state_dict())
+        self.model.save_pretrained(folder, state_dict=of_model)
         tokenizer.save_pretrained(folder)
-        state = {k: v.detach().cpu().contiguous() for k, v in self.value_head.state_dict().items()}
+        state = {k: v.detach().cpu().contiguous() for k, v in of_head.items()}
         save_file(state, Path(folder) / VALUE_HEAD_FILE)
 
     def load_value_head(self, folder: str | Path) -> bool:

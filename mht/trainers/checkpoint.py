@@ -25,6 +25,7 @@ from torch import Tensor
 from mht.errors import UserError
 from mht.launched import is_main_process
 from mht.rewards import Reward
+from mht.trainers.sharded import gather, scatter
 
 if TYPE_CHECKING:
     from mht.trainers.history import History
@@ -55,7 +56,7 @@ class State:
         self.plain[name] = {}
         for key, value in values.items():
             if isinstance(value, Tensor):
-                self.tensors[f"{name}.{key}"] = value.detach().cpu().contiguous()
+                self.tensors[f"{name}.{key}"] = gather(value).contiguous()
             else:
                 self.plain[name][key] = value
 
@@ -98,10 +99,19 @@ def restore(trainer: HybridTrainer, state: State) -> None:
     policy, updater = trainer.policy, trainer.updater
     trained = _trained(policy.model)
     for name, value in state.get("model").items():
-        trained[name].data.copy_(value)
-    policy.value_head.load_state_dict(state.get("value_head"))
+        trained[name].data.copy_(scatter(value, trained[name]))
+    head = policy.value_head.state_dict()
+    parts = {name: scatter(value, head[name]) for name, value in state.get("value_head").items()}
+    policy.value_head.load_state_dict(parts)
     optimizer = state.plain["optimizer"]
-    states = {index: state.get(f"optimizer.{index}") for index in optimizer["indices"]}
+    parameters = [p for group in updater.optimizer.param_groups for p in group["params"]]
+    states = {
+        index: {
+            key: scatter(value, parameters[index]) if isinstance(value, Tensor) else value
+            for key, value in state.get(f"optimizer.{index}").items()
+        }
+        for index in optimizer["indices"]
+    }
     updater.optimizer.load_state_dict({"state": states, "param_groups": optimizer["groups"]})
     updater.scheduler.load_state_dict(state.get("scheduler"))
     trainer.ppo.load_state_dict(state.plain["ppo"])

@@ -13,7 +13,9 @@ forward through its wrapper, the same on all.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -25,7 +27,7 @@ from torch.nn import functional
 from mht.errors import ConfigError, Elsewhere, UserError
 from mht.launched import world_size
 from mht.models.loading import resolve_device
-from mht.models.policy import Policy
+from mht.models.policy import Policy, Weights
 from mht.rollout import Responder
 from mht.sampling.draw import SharedGenerator
 from mht.types import Rollout
@@ -84,6 +86,15 @@ class Devices:
     def spread(self, policy: Policy) -> None:
         """Lay the policy out over the devices, before its optimiser is made."""
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Within the block every process has all weights, and passes wait for no other process."""
+        yield
+
+    def weights(self, policy: Policy) -> Weights | None:
+        """All weights whole, where this process's modules hold but a part; all call this."""
+        return None
+
     def draw(
         self, responder: Responder, ids: Tensor, mask: Tensor, generator: torch.Generator
     ) -> Rollout:
@@ -137,6 +148,9 @@ class Processes(Devices):
         self.rank = self.accelerator.process_index
         self.world = self.accelerator.num_processes
         self.device = self.accelerator.device
+        if self.accelerator.mixed_precision != "no":
+            problem = f"mixed_precision is {self.accelerator.mixed_precision!r}: set it to 'no'"
+            raise ConfigError([f"base.accelerate: {problem}, model.dtype decides"])
 
     def rows(self, count: int) -> slice:
         """This process's rows of a batch of ``count``.
@@ -230,8 +244,20 @@ class Processes(Devices):
 
 
 def make_devices(device: str = "auto") -> Devices:
-    """The devices of this process: all its own, or a share of what a launcher has started."""
-    return Processes(device) if world_size() > 1 else Devices(device)
+    """The devices of this process: all its own, or a share of what a launcher has started.
+
+    Raises:
+        ConfigError: the launcher was given a configuration that MHT does not work under.
+    """
+    if world_size() == 1:
+        return Devices(device)
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise ConfigError(["base.accelerate: MHT does not train under DeepSpeed: take FSDP"])
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        from mht.trainers.sharded import Sharded
+
+        return Sharded(device)
+    return Processes(device)
 
 
 def indivisible(sizes: Mapping[str, int], world: int) -> list[str]:

@@ -77,8 +77,10 @@ def train_variant(
         if settings.save_every and cycle and cycle % settings.save_every == 0:
             trainer.save(cycles / str(cycle))
         last = cycle == len(plan)
-        wanted = eval_every and (last or cycle % eval_every == 0)
-        return devices.on_main(validation.figures) if wanted else {}
+        if not (eval_every and (last or cycle % eval_every == 0)):
+            return {}
+        with devices.whole():
+            return devices.on_main(validation.figures)
 
     trainer.train(plan, history, after_cycle, checkpoints)
     history.publish()

@@ -293,7 +293,8 @@ class HybridTrainer:
 
         With several processes all call this, and the main one writes.
         """
-        self.devices.on_main(lambda: self.policy.save(folder, self.tokenizer))
+        weights = self.devices.weights(self.policy)
+        self.devices.on_main(lambda: self.policy.save(folder, self.tokenizer, weights))
 
 
 def _length(example: Example) -> int:

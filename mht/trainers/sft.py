@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mht.errors import UserError
 from mht.losses import IGNORED
 from mht.models.head import token_scores
 from mht.order import by_length
@@ -81,6 +82,8 @@ def microbatches(
     for index in by_length(mask[own].sum(1), size or len(own)):
         rows = own[index]
         share = float(learnt[rows].sum() / learnt.sum())
+        if not share and devices and devices.shards:
+            raise UserError("under FSDP every microbatch of an SFT batch needs a label to learn")
         if share:
             columns = mask[rows].any(0)
             yield {key: value[rows][:, columns] for key, value in batch.items()}, share
