@@ -124,12 +124,13 @@ def gather(value: Tensor) -> Tensor:
 
 
 def scatter(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor sharded as ``like`` is; as it is where that is not sharded."""
+    """A tensor that every process has whole, sharded as ``like`` is, if that is; no exchange."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if not isinstance(like, DTensor) or value.shape != like.shape:
         return value
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    own = value.to(like.device)
+    return distribute_tensor(own, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def _sharded(model: nn.Module) -> list[Any]:
