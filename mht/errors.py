@@ -36,6 +36,10 @@ class ModelError(UserError):
     """A model can't be had or is not what it should be."""
 
 
+class Elsewhere(UserError):
+    """Another process of this run has failed and says why."""
+
+
 class MissingPackage(UserError):
     """An optional package is not installed.
 

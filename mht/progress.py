@@ -1,5 +1,7 @@
 """Progress of long loops on stderr: a bar on a terminal, a plain line every 10 seconds elsewhere.
 
+Of several processes the main one alone shows it.
+
 >>> bar = track(range(2), "ppo")
 >>> for step in bar:
 ...     bar.figures(score=0.61, kl_nats=1.2)
@@ -11,6 +13,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from mht.launched import is_main_process
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -54,7 +58,9 @@ class Track(Generic[T]):
 
     def __enter__(self) -> Track[T]:
         self.done, self._began = 0, time.monotonic()
-        self._display = _Bar(self) if sys.stderr.isatty() else _Lines(self)
+        self._display: _Bar | _Lines | _Nothing = _Nothing()
+        if is_main_process():
+            self._display = _Bar(self) if sys.stderr.isatty() else _Lines(self)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -81,6 +87,14 @@ class Track(Generic[T]):
         if not self.total or not self.done:
             return None
         return self.elapsed_s * max(self.total - self.done, 0) / self.done
+
+
+class _Nothing:
+    def update(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class _Bar:

@@ -12,6 +12,7 @@ from torch import Tensor
 from mht.data.examples import Example, collate_prompts
 from mht.errors import DataError, ModelError
 from mht.sampling.decode import sample
+from mht.sampling.draw import Generator
 from mht.types import Rollout, Sample
 
 if TYPE_CHECKING:
@@ -72,13 +73,13 @@ class Responder:
         """One response for each example's prompt."""
         return self.draw(*collate_prompts(examples, self.pad_id), generator)
 
-    def draw(self, prompt_ids: Tensor, prompt_mask: Tensor, generator: torch.Generator) -> Rollout:
+    def draw(self, prompt_ids: Tensor, prompt_mask: Tensor, generator: Generator) -> Rollout:
         """One response for each row of left-padded prompts (B, P) with their mask (True = real).
 
         Raises:
             DataError: a prompt is empty, or leaves no room for a response in the model's context.
         """
-        self._check_lengths(prompt_mask.sum(1))
+        self.check_lengths(prompt_mask.sum(1))
         device = self.model.device
         return sample(
             self.model,
@@ -91,8 +92,12 @@ class Responder:
             **self.decoding,
         )
 
-    def _check_lengths(self, lengths: Tensor) -> None:
-        """The prompts' numbers of tokens (B,) are ones that the model can continue."""
+    def check_lengths(self, lengths: Tensor) -> None:
+        """The prompts' numbers of tokens (B,) are ones that the model can continue.
+
+        Raises:
+            DataError: a prompt is empty, or leaves no room for a response.
+        """
         shortest, longest = int(lengths.min()), int(lengths.max())
         if not shortest:
             raise DataError(f"prompt {int(lengths.argmin())} of the batch has no token to continue")

@@ -14,8 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mht.errors import UserError
-from mht.tracking import Run, Terminated, open_run
+from mht import launch
+from mht.errors import Elsewhere, UserError
+from mht.launched import is_main_process, world_size
+from mht.tracking import Run, Terminated, open_run, silent_run
 from mht.tracking.session import die_with_parent
 
 if TYPE_CHECKING:
@@ -34,21 +36,32 @@ ENVIRONMENT = {
 }
 
 
-def run_stage(main: Callable[[Config, Run], None]) -> None:
+def run_stage(main: Callable[[Config, Run], None], *, trains: bool = False) -> None:
     """Check params.yaml, open the tracking run, do the stage's work; exits on failure.
 
     Nothing heavy is imported before the settings are known to be right.
 
     Args:
         main: the stage's work; seeds and outputs are its business.
+        trains: ``base.accelerate`` may spread this stage over several processes, each of which then
+            does the work; the main one alone has a tracking run.
     """
     name = stage_name()
     prepare_process(name)
     try:
         config = _load_config()
+        file = config.base.accelerate if trains and world_size() == 1 else None
+        if file and launch.processes(file, config) > 1:
+            return launch.start_again(file)
         params, experiment = config.model_dump(mode="json"), config.base.experiment
-        with open_run(name, params=params, experiment=experiment) as run:
+        own = is_main_process()
+        opened = open_run(name, params=params, experiment=experiment) if own else silent_run()
+        with opened as run:
             main(config, run)
+    except launch.Failed as error:
+        _leave(str(error), error.code)
+    except Elsewhere:
+        sys.exit(MISTAKE)
     except UserError as error:
         _leave(f"{name}: {error}", MISTAKE)
     except KeyboardInterrupt:
@@ -91,5 +104,6 @@ def _load_config() -> Config:
 
 def _leave(message: str, code: int) -> None:
     sys.stdout.flush()
-    print(message, file=sys.stderr, flush=True)
+    if not launch.tell_launcher(message):
+        print(message, file=sys.stderr, flush=True)
     sys.exit(code)

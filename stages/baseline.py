@@ -39,4 +39,4 @@ def main(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, trains=True)

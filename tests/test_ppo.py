@@ -241,7 +241,7 @@ def test_every_response_is_seen_once_per_epoch(tiny_model_dir):
     experience = assessed(ppo, sampled(ppo))
     batches = list(ppo._minibatches(experience))
     assert len(batches) == 6
-    rows = [tuple(r) for b in batches for r in responses_of(b.rollout)]
+    rows = [tuple(r) for b, _ in batches for r in responses_of(b.rollout)]
     assert sorted(rows) == sorted([tuple(r) for r in responses_of(experience.rollout)] * 3)
 
 

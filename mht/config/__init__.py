@@ -60,6 +60,8 @@ class BaseConfig(Section):
         seed: seeds every random number; the same seed gives the same outputs.
         experiment: the MLflow experiment; changes no result.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
+        accelerate: a file of configs/accelerate/, as `accelerate config` writes them: the training
+            stages run in its processes, each on its rows of every batch; null is one process.
         checkpoint_every_s: seconds between two checkpoints of a training stage, from which a killed
             run goes on; 0 writes one after every step; changes no result.
     """
@@ -67,6 +69,7 @@ class BaseConfig(Section):
     seed: NonNegative = 0
     experiment: str = "mht"
     device: str = "auto"
+    accelerate: str | None = None
     checkpoint_every_s: Weight = 60.0
 
 

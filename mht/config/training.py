@@ -245,6 +245,13 @@ class HybridConfig(Section):
         yield from _rate(self)
 
     @property
+    def split_sizes(self) -> dict[str, int]:
+        """By key, the numbers of rows that several processes share; of the phases that are used."""
+        has_sft, has_ppo = (any(steps[phase] for steps in self.plan) for phase in (0, 1))
+        names = ["sft_batch_size"] * has_sft + ["batch_size", "minibatch_size"] * has_ppo
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def updates_per_ppo_step(self) -> int:
         """Optimiser steps in one PPO step."""
         return self.epochs * self.batch_size // self.minibatch_size

@@ -26,7 +26,8 @@ _frozen: Any = WeakTensorKeyDictionary()  # weight -> its version, and its packe
 
 def _packs(weight: Tensor) -> bool:
     return (
-        weight.device.type == "cpu"
+        not hasattr(weight, "full_tensor")  # a sharded one is not whole here
+        and weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and weight.dim() == 2
         and weight.numel() >= SMALLEST

@@ -146,7 +146,8 @@ class Policy:
         Args:
             folder: where to.
             tokenizer: the model's.
-            weights: what to write, where the modules' own are rounded; None takes theirs.
+            weights: what to write, where the modules' own are rounded, or but a part; None takes
+                theirs.
         """
         of_model, of_head = weights or (None, self.value_head.state_dict())
         merged(self.model).save_pretrained(folder, state_dict=of_model)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mht.models.logits import position_ids
 from mht.models.packed import packed_linears
 from mht.models.trunk import Trunk
-from mht.sampling.draw import draw
+from mht.sampling.draw import Generator, draw
 from mht.types import Rollout
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def sample(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
-    generator: torch.Generator | None = None,
+    generator: Generator | None = None,
     trunk: Trunk | None = None,
 ) -> Rollout:
     """Draw one response for each prompt.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -36,6 +37,49 @@ def truncate_logits(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Te
     return logits
 
 
+class SharedGenerator:
+    """Random numbers of a batch whose rows are written by several processes.
+
+    Each process draws for all rows that are still being written anywhere and takes those of its
+    own, so that a row is drawn as it would be in one process, and the generator stays the same
+    everywhere.
+
+    Args:
+        generator: in the same state in every process.
+        rank: the number of this process; its rows follow those of the lower ones.
+        each: gathers every process's number.
+    """
+
+    def __init__(self, generator: torch.Generator, rank: int, each: Callable[[int], list[int]]):
+        self.generator, self.rank, self.each = generator, rank, each
+
+    def uniform(self, rows: int) -> Tensor:
+        """(rows, 1) float64 in [0, 1) for this process's rows."""
+        return self._next(rows)[0]
+
+    def finish(self) -> None:
+        """Draw on until no process writes any more."""
+        while self._next(0)[1]:
+            pass
+
+    def _next(self, rows: int) -> tuple[Tensor, int]:
+        """This process's numbers, and how many rows are being written anywhere."""
+        counts = self.each(rows)
+        numbers = _uniform(sum(counts), self.generator.device, self.generator)
+        before = sum(counts[: self.rank])
+        return numbers[before : before + rows], sum(counts)
+
+
+Generator: TypeAlias = torch.Generator | SharedGenerator
+
+
+def _uniform(rows: int, device: torch.device, generator: Generator | None) -> Tensor:
+    """(rows, 1) float64 in [0, 1)."""
+    if isinstance(generator, SharedGenerator):
+        return generator.uniform(rows)
+    return torch.rand(rows, 1, dtype=torch.float64, device=device, generator=generator)
+
+
 class Drawn(NamedTuple):
     """One token for each row, with what its distribution at this temperature says.
 
@@ -56,7 +100,7 @@ def draw(
     temperature: float,
     top_k: int = 0,
     top_p: float = 1.0,
-    generator: torch.Generator | None = None,
+    generator: Generator | None = None,
 ) -> Drawn:
     """A token for each row of (B, V) logits; temperature 0 takes the likeliest."""
     scaled = logits.float() / (temperature or 1.0)
@@ -75,7 +119,7 @@ def draw(
     return Drawn(tokens, of_token - total.log(), total.log() - expected)
 
 
-def _inverse_cdf(weights: Tensor, generator: torch.Generator | None) -> Tensor:
+def _inverse_cdf(weights: Tensor, generator: Generator | None) -> Tensor:
     """(B,) draws from (B, V) weights; one random number a row, not one a token.
 
     First a block of the vocabulary, then a token in it: two short cumulative sums instead of one
@@ -85,7 +129,7 @@ def _inverse_cdf(weights: Tensor, generator: torch.Generator | None) -> Tensor:
     padding = -vocabulary % BLOCK
     padded = functional.pad(weights, (0, padding)) if padding else weights
     blocks = padded.view(batch, -1, BLOCK)
-    u = torch.rand(batch, 1, dtype=torch.float64, device=weights.device, generator=generator)
+    u = _uniform(batch, weights.device, generator)
     block, rest = _first_above(blocks.sum(-1), u)
     row = torch.arange(batch, device=weights.device)
     within, _ = _first_above(blocks[row, block], rest)

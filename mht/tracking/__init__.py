@@ -1,6 +1,6 @@
 """Tracking in MLflow: one row per pipeline run, a child per stage, lineage by content."""
 
-from mht.tracking.run import NullRun, Run, open_run
+from mht.tracking.run import NullRun, Run, open_run, silent_run
 from mht.tracking.session import Terminated
 
-__all__ = ["NullRun", "Run", "Terminated", "open_run"]
+__all__ = ["NullRun", "Run", "Terminated", "open_run", "silent_run"]

@@ -171,3 +171,10 @@ def open_run(name: str, *, params: Mapping[str, Any], experiment: str) -> Iterat
             run.close("FAILED", error)
             raise
         run.close("FINISHED")
+
+
+@contextlib.contextmanager
+def silent_run() -> Iterator[Run]:
+    """For the other processes of a stage whose main one has the run."""
+    with terminable():
+        yield NullRun()

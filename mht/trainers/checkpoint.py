@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 
 from mht.errors import UserError
+from mht.launched import is_main_process
 from mht.rewards import Reward
+from mht.trainers.sharded import gather, scatter
 
 if TYPE_CHECKING:
     from mht.trainers.history import History
@@ -55,7 +57,7 @@ class State:
         self.plain[name] = {}
         for key, value in values.items():
             if isinstance(value, Tensor):
-                kept = value.detach().cpu().contiguous()
+                kept = gather(value).contiguous()
                 shared = kept.data_ptr() in self._places  # safetensors takes no tensor twice
                 self.tensors[f"{name}.{key}"] = kept.clone() if shared else kept
                 self._places.add(kept.data_ptr())
@@ -101,10 +103,20 @@ def capture(trainer: HybridTrainer) -> State:
 def restore(trainer: HybridTrainer, state: State) -> None:
     """Put back what `capture` gave, into a trainer made as that one was."""
     policy, updater = trainer.policy, trainer.updater
-    updater.masters.load_state_dict(policy.model, state.get("model"))
-    updater.masters.load_state_dict(policy.value_head, state.get("value_head"))
+    for module, name in ((policy.model, "model"), (policy.value_head, "value_head")):
+        masters = updater.masters.state_dict(module)
+        values = state.get(name)
+        parts = {key: scatter(values[key], master) for key, master in masters.items()}
+        updater.masters.load_state_dict(module, parts)
     optimizer = state.plain["optimizer"]
-    states = {index: state.get(f"optimizer.{index}") for index in optimizer["indices"]}
+    parameters = [p for group in updater.optimizer.param_groups for p in group["params"]]
+    states = {
+        index: {
+            key: scatter(value, parameters[index]) if isinstance(value, Tensor) else value
+            for key, value in state.get(f"optimizer.{index}").items()
+        }
+        for index in optimizer["indices"]
+    }
     updater.optimizer.load_state_dict({"state": states, "param_groups": optimizer["groups"]})
     _keep_dtypes(updater.optimizer, states)
     updater.scheduler.load_state_dict(state.get("scheduler"))
@@ -191,7 +203,7 @@ class Checkpoints:
         self.folder, self.every_s, self.history = Path(folder), every_s, history
         self.identity = json.loads(json.dumps(identity or {}))
         self._written = time.monotonic()
-        self._lock = self._claim()
+        self._lock = self._claim() if is_main_process() else None
 
     def _claim(self) -> Any:
         from filelock import FileLock, Timeout
@@ -213,35 +225,55 @@ class Checkpoints:
             How many parts of the schedule it has behind it; 0 where there is no checkpoint.
 
         Raises:
-            CheckpointError: the checkpoints are of a run with another identity.
+            CheckpointError: the checkpoints are of a run with another identity, or the processes
+                do not see the same ones.
         """
+        done = self._restore_newest(trainer)
+        if trainer.devices.largest(done) != done or trainer.devices.largest(-done) != -done:
+            raise CheckpointError(
+                f"the processes do not see the same checkpoints in {self.folder}: it has to be on "
+                "a disk that all of them share"
+            )
+        return done
+
+    def _restore_newest(self, trainer: HybridTrainer) -> int:
         for path in sorted(self._complete(), reverse=True):
             state = self._read(path)
             if state is None:
-                print(
-                    f"the checkpoint {path} is damaged: going on from the one before it",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                if trainer.devices.is_main:
+                    print(
+                        f"the checkpoint {path} is damaged: going on from the one before it",
+                        file=sys.stderr,
+                        flush=True,
+                    )
                 continue
             self._check_identity(path, state.plain["identity"])
             restore(trainer, state)
             if self.history is not None:
                 self.history.set_state(state.plain["history"])
-            print(f"resumed after step {trainer.step}", flush=True)
+            if trainer.devices.is_main:
+                print(f"resumed after step {trainer.step}", flush=True)
             return int(state.plain["done"])
         return 0
 
     def offer(self, trainer: HybridTrainer, done: int) -> None:
         """Write a checkpoint if it is time for one; ``done`` parts of the schedule are behind."""
-        if time.monotonic() - self._written >= self.every_s:
+        if trainer.devices.on_main(lambda: time.monotonic() - self._written >= self.every_s):
             self.write(trainer, done)
 
     def write(self, trainer: HybridTrainer, done: int) -> None:
-        """Write a checkpoint, then drop all but the newest two."""
+        """Write a checkpoint, then drop all but the newest two.
+
+        With several processes all call this, and the main one writes.
+        """
         from safetensors.torch import save
 
-        state = capture(trainer)
+        devices = trainer.devices
+        if not (devices.is_main or devices.shards):
+            return
+        state = capture(trainer)  # by all where each has a part of it
+        if not devices.is_main:
+            return
         data = save(state.tensors)
         state.plain |= {
             "done": done,
@@ -265,6 +297,8 @@ class Checkpoints:
 
     def clear(self) -> None:
         """The run has ended and its outputs are written: forget its checkpoints."""
+        if self._lock is None:
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.lock.release()
         Path(f"{self.folder}.lock").unlink(missing_ok=True)

@@ -65,26 +65,33 @@ def train_variant(
         seed=config.base.seed,
         batch_size=64,
     )
-    history = History(run.log, hold=run.scratch is not None)
+    devices = trainer.devices
+    scratch = devices.on_main(lambda: run.scratch)  # the main process alone has a run
+    history = History(run.log, hold=scratch is not None)
     checkpoints = (
-        Checkpoints(run.scratch, every_s=config.base.checkpoint_every_s, history=history)
-        if run.scratch
+        Checkpoints(scratch, every_s=config.base.checkpoint_every_s, history=history)
+        if scratch
         else None
     )
 
     # DVC empties models/<name> before a killed stage goes on, so what is saved on the way waits
-    cycles = (run.scratch or Path(f"models/{name}")) / "cycles"
+    cycles = (scratch or Path(f"models/{name}")) / "cycles"
 
     def after_cycle(cycle: int) -> Stats:
         if settings.save_every and cycle and cycle % settings.save_every == 0:
             trainer.save(cycles / str(cycle))
         last = cycle == len(plan)
-        return validation.figures() if eval_every and (last or cycle % eval_every == 0) else {}
+        if not (eval_every and (last or cycle % eval_every == 0)):
+            return {}
+        with devices.whole():
+            return devices.on_main(validation.figures)
 
     trainer.train(plan, history, after_cycle, checkpoints)
     history.publish()
     trainer.save(f"models/{name}")
-    if run.scratch and cycles.is_dir():
+    if not devices.is_main:
+        return
+    if scratch and cycles.is_dir():
         shutil.copytree(cycles, f"models/{name}/cycles", dirs_exist_ok=True)
     history.write(f"plots/{name}")
     final = history.last("validation") | history.last("ppo", over=5) | history.last("sft", over=5)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mht.component import build
 from mht.config import HybridConfig, LoRAConfig, OptimizerConfig, SchedulerConfig
-from mht.data.examples import Example, collate_sft
+from mht.data.examples import Example, collate_prompts, collate_sft
 from mht.errors import ConfigError, UserError
-from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
+from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.policy import Policy
 from mht.models.precision import resolve_dtype
 from mht.models.recompute import recompute_layers
@@ -23,6 +23,7 @@ from mht.progress import track
 from mht.rewards import Reward, make_reward
 from mht.rollout import Responder
 from mht.trainers.cursor import Cursor
+from mht.trainers.devices import make_devices
 from mht.trainers.figures import headline, text_stats
 from mht.trainers.masters import Masters
 from mht.trainers.optim import Updater, make_optimizer, make_scheduler
@@ -42,6 +43,9 @@ RewardFn = Reward | Mapping[str, Any] | Callable[..., float]
 
 class HybridTrainer:
     """Trains one policy by SFT and PPO in turn.
+
+    Started by `accelerate launch`, every process makes the same calls with the same, whole batches
+    and computes its rows of them; sizes are of the whole run.
 
     Args:
         base_model_name: a folder, a hub name, or a loaded causal LM.
@@ -67,6 +71,7 @@ class HybridTrainer:
 
     Attributes:
         policy: the model, its value head and its reference.
+        devices: this process among those that train; ``devices.is_main`` in one of them.
         step: SFT and PPO steps made so far.
 
     Raises:
@@ -95,19 +100,23 @@ class HybridTrainer:
         config = config or HybridConfig(cycles=0, sft_steps_per_cycle=0, ppo_steps_per_cycle=0)
         self.config = _with_batch_size(config, batch_size)
         self.lr = config.lr if lrate is None else lrate
+        self.devices = make_devices(device)
+        self.devices.check(self.config.split_sizes)
         torch.manual_seed(seed)
-        where = resolve_device(device)
+        where = self.devices.device
         model = (
             load_causal_lm(base_model_name, dtype=resolve_dtype(dtype, where), device=where)
             if isinstance(base_model_name, str | Path)
             else base_model_name.to(where).eval()
         )
         self.tokenizer = tokenizer or load_tokenizer(model.name_or_path)
+        self.devices.start_alike(model)
         if isinstance(lora, Mapping):
             lora = build(LoRAConfig, lora, path="model.lora")
         self.policy = Policy(model, num_layers_unfrozen, lora=lora, value_head=config.value_head)
         if isinstance(base_model_name, str | Path):
             self.policy.load_value_head(base_model_name)
+        self.devices.spread(self.policy, self.config)
         self.masters = Masters(self.policy.parameters())
         if isinstance(base_model_name, str | Path):
             self.masters.read(model, base_model_name)
@@ -146,7 +155,8 @@ class HybridTrainer:
         scaler = (
             torch.amp.GradScaler(self.policy.device.type) if self.masters.needs_loss_scale else None
         )
-        return Updater(self.masters, optimizer, scheduler, self.config.max_grad_norm, scaler)
+        clip = self.config.max_grad_norm
+        return Updater(self.masters, optimizer, scheduler, clip, scaler, self.devices)
 
     # -- the loop ---------------------------------------------------------------------------
 
@@ -161,7 +171,8 @@ class HybridTrainer:
 
         Args:
             plan: SFT and PPO steps of each cycle; None takes the config's.
-            log: called with the figures of every step, and its number from 1 on.
+            log: called with the figures of every step, and its number from 1 on; with several
+                processes in each, with the figures of the whole batch.
             after_cycle: called with the number of each cycle that has ended, from 1 on, and with 0
                 before the first; what it returns is logged too.
             checkpoints: written on the way; a run that was killed goes on from the last one.
@@ -209,10 +220,11 @@ class HybridTrainer:
     def _next_ppo_step(self) -> Stats:
         examples = self._data(self.ppo_data).take(self.config.batch_size)
         began = time.perf_counter()
-        rollout = self.responder.respond(examples, self.generator)
+        prompts = collate_prompts(examples, self.responder.pad_id)
+        rollout = self.devices.draw(self.responder, *prompts, self.generator)
         sampled = time.perf_counter()
         samples = self.responder.samples(rollout, examples)
-        scored = self._scored(samples)
+        scored = self.devices.on_main(lambda: self._scored(samples))
         rewarded = time.perf_counter()
         stats = self.ppo.step(rollout, scored.score, [example.item for example in examples])
         stats |= text_stats(samples, scored)
@@ -266,7 +278,8 @@ class HybridTrainer:
         """
         empty = input_ids.new_full((len(input_ids), 1), self.responder.pad_id)
         prompts = self.responder.rebuild(self._with_pad(input_ids, attention_mask), empty)
-        rollout = self.responder.draw(prompts.prompt_ids, prompts.prompt_mask, self.generator)
+        ids, mask = prompts.prompt_ids, prompts.prompt_mask
+        rollout = self.devices.draw(self.responder, ids, mask, self.generator)
         self._sampled = rollout
         return rollout.response_ids
 
@@ -308,9 +321,11 @@ class HybridTrainer:
     def save(self, folder: str | Path) -> None:
         """Write policy, tokenizer and value head in the Hugging Face layout.
 
-        What trains is written in float32, frozen weights in the bits that they compute in.
+        What trains is written in float32, frozen weights in the bits that they compute in. With
+        several processes all call this, and the main one writes.
         """
-        self.policy.save(folder, self.tokenizer, self.masters.weights(self.policy))
+        weights = self.devices.weights(self.policy) or self.masters.weights(self.policy)
+        self.devices.on_main(lambda: self.policy.save(folder, self.tokenizer, weights))
 
 
 def _length(example: Example) -> int:

@@ -15,6 +15,7 @@ from mht.component import build
 from mht.config import OptimizerConfig, SchedulerConfig
 from mht.config.optim import ENDLESS, PACKAGES
 from mht.errors import ConfigError, MissingPackage, UserError
+from mht.trainers.devices import Devices
 from mht.trainers.masters import Masters
 
 N = TypeVar("N", int, float)
@@ -182,6 +183,7 @@ class Updater:
         max_grad_norm: gradients are clipped to this norm.
         scaler: multiplies the loss, for a model in float16 (Micikevicius et al. 2018,
             arXiv:1710.03740). A step whose gradients overflow is left out, and the scale halved.
+        devices: whose gradients add up; None is this process alone.
     """
 
     def __init__(
@@ -191,11 +193,13 @@ class Updater:
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         max_grad_norm: float,
         scaler: torch.amp.GradScaler | None = None,
+        devices: Devices | None = None,
     ):
         self.masters = parameters if isinstance(parameters, Masters) else Masters(parameters)
         self.parameters = list(self.masters)
         self.optimizer, self.scheduler = optimizer, scheduler
         self.max_grad_norm, self.scaler = max_grad_norm, scaler
+        self.devices = devices or Devices("cpu")
         self._skipped = False
 
     @property
@@ -222,7 +226,8 @@ class Updater:
 
         Args:
             loss: a scalar, or the parts of one that add up to it: each is differentiated before
-                the next is asked for, so that only one graph is in memory.
+                the next is asked for, so that only one graph is in memory. With several processes,
+                this one's parts of it.
             lr_scale: see above.
 
         Returns:
@@ -236,9 +241,11 @@ class Updater:
         for part in [loss] if isinstance(loss, Tensor) else loss:
             (part if self.scaler is None else self.scaler.scale(part)).backward()
             total += float(part.detach())
+        self.devices.add_gradients(self.parameters)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
+        total = self.devices.sums({"loss": total})["loss"]
+        norm = self.devices.clip(self.parameters, self.max_grad_norm)
         if math.isfinite(total) and self._left_out(norm):
             return 0.0
         if not (math.isfinite(total) and math.isfinite(norm)):
@@ -254,6 +261,7 @@ class Updater:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)  # sampling can use the memory
         return norm
 
     def _left_out(self, norm: float) -> bool:

@@ -119,6 +119,7 @@ class PPO:
         references: References | None = None,
     ):
         self.policy, self.updater, self.config = policy, updater, config
+        self.devices = updater.devices
         self.generator, self.references = generator, references
         self.is_rounded = policy.model.dtype in TOLERANCES
         self.ratio_tolerance = (
@@ -136,6 +137,9 @@ class PPO:
 
     def step(self, rollout: Rollout, scores: Sequence[float], items: Items | None = None) -> Stats:
         """Learn from one rollout.
+
+        With several processes each is given the whole rollout, passes its rows through the model,
+        and returns the figures of the whole.
 
         Args:
             rollout: B prompts and responses.
@@ -170,9 +174,11 @@ class PPO:
     ) -> tuple[Experience, Stats]:
         """Logprobs, values, per-token rewards and advantages of a rollout, with its figures."""
         c, mask = self.config, rollout.response_mask
-        rollout = self.policy.with_trunk(rollout)
-        old = self._old_scores(rollout)
-        ref = self.policy.ref_logprobs(rollout, temperature=c.temperature)
+        each = self.devices.by_rows
+        if rollout.trunk is None and self.policy.trunk.exists:
+            rollout = each(self.policy.with_trunk, rollout)
+        old = each(self._old_scores, rollout)
+        ref = each(lambda r: self.policy.ref_logprobs(r, temperature=c.temperature), rollout)
         kl_coef = self.kl_control.value
         kl = kl_estimate(old.logprobs, ref, c.kl_estimator)
         rewards = token_rewards(self._shaped(scores, rollout), kl, mask, kl_coef)
@@ -230,21 +236,26 @@ class PPO:
             "response/ended_share": float(rollout.ended.float().mean()),
         }
 
-    def _minibatches(self, experience: Experience) -> Iterator[Experience]:
+    def _minibatches(self, experience: Experience) -> Iterator[tuple[Experience, Tensor]]:
+        """This process's rows of each minibatch, and the response tokens of the whole one."""
+        mask = experience.rollout.response_mask
         for _ in range(self.config.epochs):
             order = torch.randperm(len(experience.rollout), generator=self.generator)
-            for index in order.split(self.config.minibatch_size):
-                yield experience.rows(index.to(experience.rewards.device))
+            for index in order.to(mask.device).split(self.config.minibatch_size):
+                own = index[self.devices.rows(len(index))]
+                yield experience.rows(own), mask[index].sum()
 
     def _update(self, experience: Experience) -> Stats:
         """All optimiser steps of one rollout; their mean figures."""
         seen: list[Stats] = []
-        for minibatch in self._minibatches(experience):
+        for minibatch, tokens in self._minibatches(experience):
             parts: list[tuple[Stats, float]] = []
             rate = self.updater.lr
-            norm = self.updater.step(self._losses(minibatch, parts, is_first=not seen))
+            norm = self.updater.step(self._losses(minibatch, tokens, parts, is_first=not seen))
             stats = {name: sum(s[name] * share for s, share in parts) for name in parts[0][0]}
-            stats["policy/ratio_max"] = max(s["policy/ratio_max"] for s, _ in parts)
+            stats = self.devices.sums(stats)
+            worst = max(s["policy/ratio_max"] for s, _ in parts)
+            stats["policy/ratio_max"] = self.devices.largest(worst)
             stats |= {"optim/lr": rate, "optim/grad_norm": norm}
             seen.append(stats | self.updater.figures())
             limit = self.config.target_kl
@@ -255,11 +266,18 @@ class PPO:
         return means | {"optim/steps": float(len(seen))}
 
     def _losses(
-        self, minibatch: Experience, parts: list[tuple[Stats, float]], *, is_first: bool
+        self,
+        minibatch: Experience,
+        tokens: Tensor,
+        parts: list[tuple[Stats, float]],
+        *,
+        is_first: bool,
     ) -> Iterator[Tensor]:
-        """The minibatch's loss, microbatch by microbatch; figures and shares go to ``parts``."""
+        """The minibatch's loss, microbatch by microbatch; figures and shares go to ``parts``.
+
+        A share is of the whole minibatch's ``tokens``, of which this process may have a part.
+        """
         size = self.config.microbatch_size or len(minibatch.rollout)
-        tokens = minibatch.rollout.response_mask.sum()
         lengths = minibatch.rollout.attention_mask.sum(1)
         for index in by_length(lengths, size) if size < len(lengths) else [None]:
             m = minibatch if index is None else minibatch.rows(index)
@@ -315,6 +333,7 @@ class PPO:
         """
         away = torch.where(mask, torch.exp(new - old) - 1, 0.0).abs()
         found = float(masked_mean(away, mask) if self.is_rounded else away.max())
+        found = self.devices.largest(found)
         if not found <= self.ratio_tolerance:
             raise RatioError(
                 f"PPO: {'mean' if self.is_rounded else 'max'} |ratio - 1| is {found:.3g} on {where}"

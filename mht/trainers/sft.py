@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from mht.errors import UserError
 from mht.losses import IGNORED
 from mht.models.head import token_scores
 from mht.order import by_length
+from mht.trainers.devices import Devices
 from mht.trainers.optim import Updater
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ class SFT:
 
     def __init__(self, model: PreTrainedModel, updater: Updater, config: HybridConfig):
         self.model, self.updater, self.config = model, updater, config
+        self.devices = updater.devices
 
     @property
     def lr(self) -> float:
@@ -40,38 +44,49 @@ class SFT:
         return self.updater.lr / self.updater.peak_lr * self.config.sft_lr
 
     def step(self, batch: Batch) -> float:
-        """Learn from one batch; the loss before the step, nats per labelled token."""
+        """Learn from one batch; the loss before the step, nats per labelled token.
+
+        With several processes each is given the whole batch and learns from its rows.
+        """
         losses: list[float] = []
         self.updater.step(
             self._losses(batch, losses), self.lr / self.updater.lr if self.updater.lr else 1.0
         )
-        return sum(losses)
+        return self.devices.sums({"loss": sum(losses)})["loss"]
 
     def _losses(self, batch: Batch, losses: list[float]) -> Iterator[Tensor]:
         """The batch's loss, microbatch by microbatch; the figures go to ``losses``."""
-        for part, share in microbatches(batch, self.config.microbatch_size):
+        for part, share in microbatches(batch, self.config.microbatch_size, self.devices):
             loss = batch_loss(self.model, part) * share
             losses.append(loss.item())
             yield loss
 
 
-def microbatches(batch: Batch, size: int | None) -> Iterator[tuple[Batch, float]]:
+def microbatches(
+    batch: Batch, size: int | None, devices: Devices | None = None
+) -> Iterator[tuple[Batch, float]]:
     """A batch in parts of at most ``size`` rows, each with its share of the labelled tokens.
 
-    The sum of the parts' losses, each times its share, is the batch's loss. Rows of like length go
-    together, so there is less padding to compute. Parts with nothing to learn are left out.
+    The sum of the parts' losses, each times its share, is the batch's loss; with several processes
+    the sum over all of them. Rows of like length go together, so there is less padding to compute.
+    Parts with nothing to learn are left out.
     """
-    rows = len(batch["labels"])
-    if size is None or size >= rows:
+    mask = batch["attention_mask"].bool()
+    own = torch.arange(len(mask), device=mask.device)[
+        devices.rows(len(mask)) if devices else slice(None)
+    ]
+    if len(own) == len(mask) and (size is None or size >= len(mask)):
         yield batch, 1.0
         return
-    mask = batch["attention_mask"].bool()
     learnt = ((batch["labels"][:, 1:] != IGNORED) & mask[:, :-1]).sum(1)
-    for index in by_length(mask.sum(1), size):
-        share = float(learnt[index].sum() / learnt.sum())
+    for index in by_length(mask[own].sum(1), size or len(own)):
+        rows = own[index]
+        share = float(learnt[rows].sum() / learnt.sum())
+        if not share and devices and devices.shards:
+            raise UserError("under FSDP every microbatch of an SFT batch needs a label to learn")
         if share:
-            columns = mask[index].any(0)
-            yield {key: value[index][:, columns] for key, value in batch.items()}, share
+            columns = mask[rows].any(0)
+            yield {key: value[rows][:, columns] for key, value in batch.items()}, share
 
 
 def batch_loss(model: PreTrainedModel, batch: Batch) -> Tensor:

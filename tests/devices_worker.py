@@ -1,0 +1,143 @@
+"""What tests/test_devices.py runs in several processes at once; the job is JSON, an argument.
+
+Each process is started with the environment that `accelerate launch` gives, makes the same calls as
+the others and leaves what came of them as JSON and safetensors.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from training_fixtures import examples, hybrid_config
+
+from mht.errors import UserError
+from mht.models.loading import load_tokenizer
+from mht.rewards import Reward, make_reward
+from mht.trainers.checkpoint import Checkpoints
+from mht.trainers.hybrid import HybridTrainer
+from mht.trainers.sharded import gather
+
+PLAN = [(2, 1), (1, 2)]
+ENDS = range(4, 60)  # tokens that end a response, so that responses end at different times
+STATEFUL = {
+    "kl_control": {"type": "adaptive", "target": 0.1, "horizon": 20},
+    "score_norm": True,
+    "scheduler": {"type": "linear", "warmup_steps": 2},
+    "cycles": 2,
+    "sft_steps_per_cycle": 2,
+    "ppo_steps_per_cycle": 2,
+    "response_tokens": 8,
+    "lr": 3e-4,
+    # the gradient of a key's bias is 0 but for rounding, which Adam without an eps makes a step of
+    "optimizer": {"type": "adamw", "eps": 1e-4},
+}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing after it runs."""
+
+
+class Broken(Reward):
+    """A reward whose service is down."""
+
+    type: str = "broken"
+
+    def score(self, samples):
+        raise UserError("the service is down")
+
+
+def trainer_of(job, *, unfrozen="all", reward=None, **changes):
+    """The same trainer in one process and in several."""
+    wanted = {
+        "type": "length_window",
+        "min": 1,
+        "max": 3,
+        "postprocess": [{"type": "ema_normalize", "decay": 0.9}],
+    }
+    tokenizer = load_tokenizer(job["model"])
+    made = HybridTrainer(
+        job["model"],
+        tokenizer,
+        examples(tokenizer, 11),
+        config=hybrid_config(**STATEFUL | {"reward": reward or make_reward(wanted)} | changes),
+        num_layers_unfrozen=unfrozen,
+        seed=3,
+        device="cpu",
+    )
+    made.responder.eos_ids = set(ENDS)
+    return made
+
+
+def weights(trainer):
+    """All that trains, by name, whole."""
+    policy = trainer.policy
+    named = [*policy.model.named_parameters(), *policy.value_head.named_parameters()]
+    return {name: gather(p).clone() for name, p in named if p.requires_grad}
+
+
+def train(job, **settings):
+    """A short run; the trainer after it and every step's figures."""
+    trainer = trainer_of(job, **settings)
+    figures = []
+    trainer.train(PLAN, lambda stats, step: figures.append(stats))
+    return trainer, figures
+
+
+def train_killed(job, **settings):
+    """The same run, killed after its third step and begun again."""
+    folder = Path(job["out"], "checkpoints")
+
+    def kill(stats, step):
+        if step == 4:
+            raise Killed
+
+    first = Checkpoints(folder, every_s=0)
+    try:
+        trainer_of(job, **settings).train(PLAN, kill, checkpoints=first)
+    except Killed:
+        if first._lock is not None:
+            first._lock.lock.release()  # as the end of the process does
+    again = Checkpoints(folder, every_s=0)
+    trainer = trainer_of(job, **settings)
+    figures = []
+    trainer.train(PLAN, lambda stats, step: figures.append(stats), checkpoints=again)
+    trainer.save(Path(job["out"], "saved"))
+    again.clear()
+    return trainer, figures
+
+
+def error_of(job, **settings):
+    """The error that this process's first PPO step or its trainer ends with."""
+    try:
+        trainer_of(job, **settings).next_step("ppo")
+    except UserError as error:
+        return [type(error).__name__, str(error)]
+    return None
+
+
+def main(job):
+    """All runs of a job, one after the other."""
+    torch.set_num_threads(1)
+    out, rank = Path(job["out"]), os.environ["RANK"]
+    errors = {
+        "reward": error_of(job, reward=Broken()),
+        "ratio": error_of(job, ratio_tolerance=1e-30),
+        "size": error_of(job, batch_size=6, minibatch_size=3),
+    }
+    for name, settings in job["runs"].items():
+        fsdp, killed = name.startswith("fsdp"), name.endswith("killed")
+        os.environ["ACCELERATE_USE_FSDP"] = str(fsdp).lower()
+        trainer, figures = (train_killed if killed else train)(job, **settings)
+        found = weights(trainer)
+        file = out / f"{name}-{rank}"
+        save_file(found, f"{file}.safetensors")
+        Path(f"{file}.json").write_text(json.dumps(figures))
+    errors["frozen"] = error_of(job, unfrozen=1)  # the last run was sharded
+    (out / f"errors-{rank}.json").write_text(json.dumps(errors))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,11 @@
+"""A stage whose second process finds a mistake while the first one waits for it."""
+
+import time
+
+from mht import stage
+from mht.launched import is_main_process
+
+if __name__ == "__main__":
+    if is_main_process():
+        time.sleep(600)
+    stage._leave("ppo: the disk is full", 2)
