@@ -8,6 +8,7 @@ import torch
 
 from mht.config.optim import OPTIMIZERS, PACKAGES, SCHEDULERS
 from mht.trainers.checkpoint import State, capture, restore
+from mht.trainers.masters import Masters
 from mht.trainers.optim import Updater, make_optimizer, make_scheduler
 
 HALF, LR = 4, 1e-2
@@ -26,9 +27,10 @@ class Toy:
     def __init__(self, optimizer, scheduler, dtype):
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(70, 60), torch.nn.Linear(60, 3)).to(dtype)
-        made = make_optimizer(model.parameters(), optimizer, LR)
+        masters = Masters(model.parameters())
+        made = make_optimizer(masters, optimizer, LR)
         schedule = make_scheduler(made, scheduler, 2 * HALF)
-        self.updater = Updater(model.parameters(), made, schedule, 1.0)
+        self.updater = Updater(masters, made, schedule, 1.0)
         self.policy = SimpleNamespace(model=model, value_head=torch.nn.Linear(1, 1))
         self.generator = torch.Generator()
         self.ppo = SimpleNamespace(

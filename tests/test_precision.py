@@ -326,22 +326,22 @@ def test_small_rates_move_nothing_without_masters(tiny_model_dir, tiny_tokenizer
     assert statistics.median(moved) == pytest.approx(5e-5, rel=0.2)  # Adam: the rate a step
 
 
-@pytest.mark.parametrize(("dtype", "unfrozen"), [("bfloat16", 1), ("float16", "all")])
-def test_a_policy_in_16_bits_learns_a_toy_reward(tiny_model_dir, tiny_tokenizer, dtype, unfrozen):
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+def test_a_policy_in_16_bits_learns_a_toy_reward(tiny_model_dir, tiny_tokenizer, dtype):
     """The share of tokens below 200, half of the vocabulary."""
     trainer = trainer_of(
         tiny_model_dir(),
         tiny_tokenizer,
         dtype=dtype,
-        unfrozen=unfrozen,
-        lr=3e-2 if unfrozen == 1 else 1e-2,
+        lr=1e-2,
         batch_size=32,
         minibatch_size=16,
         kl_coef=0.0,
         response_tokens=4,
+        epochs=4,
     )
     shares = []
-    for _ in range(14):
+    for _ in range(8):
         rollout = trainer.responder.respond(examples(tiny_tokenizer, 32), trainer.generator)
         below = (rollout.response_ids < 200) & rollout.response_mask
         shares.append(float((below.sum(1) / rollout.lengths).mean()))
