@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -263,3 +264,35 @@ def test_a_process_that_fails_ends_the_others(project, as_stage):
         launch.start_again(path)
     assert caught.value.code == 2
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.slow
+def test_a_stage_on_two_processes_writes_what_it_writes_on_one(tmp_path, tiny_model_dir):
+    import sqlite3
+
+    from pipeline_fixtures import make_clone
+    from training_fixtures import examples
+
+    from mht.data.prepare import write_examples
+    from mht.models.loading import load_tokenizer
+
+    model = tiny_model_dir()
+    clone = make_clone(tmp_path / "mht", model)
+    shutil.copytree(model, clone.path / "models" / "sft")
+    rows = examples(load_tokenizer(model), 12)
+    for split in ("train", "validation"):
+        write_examples(clone.path / "data" / "prepared" / f"{split}.parquet", rows)
+    clone.set_params({"ppo.reward": {"type": "length_window", "min": 1, "max": 4}})
+    made = []
+    for file in (None, "configs/accelerate/cpu2.yaml"):
+        clone.set_params({"base.accelerate": file, "base.device": "cpu"})
+        said = clone.run(sys.executable, "-m", "stages.ppo").stderr
+        assert said.count("training 4/4") == 1
+        made.append(load_file(clone.path / "models/hybrid/model.safetensors"))
+    torch.testing.assert_close(*made, atol=1e-5, rtol=0)
+    with sqlite3.connect(clone.path / "mlflow.db") as store:
+        states = [row[0] for row in store.execute("select status from runs")]
+    assert states == ["FINISHED", "FINISHED"], "the main process alone has a run"
+    clone.set_params({"ppo.ratio_tolerance": 1e-12})
+    failed = clone.run(sys.executable, "-m", "stages.ppo", code=2).stderr
+    assert failed.count("max |ratio - 1|") == 1 and "Traceback" not in failed

@@ -162,9 +162,15 @@ def _random_state(trainer: HybridTrainer) -> dict[str, Any]:
         "python": [version, list(words), gauss],
         "numpy": numpy,
     }
-    if torch.cuda.is_available():
-        state |= {f"cuda{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())}
-    return state
+    gpus = enumerate(_gpus(trainer))
+    return state | {f"cuda{i}": torch.cuda.get_rng_state(gpu) for i, gpu in gpus}
+
+
+def _gpus(trainer: HybridTrainer) -> list[torch.device]:
+    """The GPUs that this process uses: all of them, or its own among several processes."""
+    if trainer.devices.world > 1:
+        return [trainer.devices.device] if trainer.devices.device.type == "cuda" else []
+    return [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
 
 
 def _set_random_state(trainer: HybridTrainer, state: Mapping[str, Any]) -> None:
@@ -176,9 +182,9 @@ def _set_random_state(trainer: HybridTrainer, state: Mapping[str, Any]) -> None:
     numpy = state["numpy"]
     keys = np.array(numpy["state"]["key"], dtype=np.uint32)
     np.random.set_state({**numpy, "state": {**numpy["state"], "key": keys}})
-    cuda = [state[f"cuda{i}"] for i in range(torch.cuda.device_count()) if f"cuda{i}" in state]
-    if cuda:
-        torch.cuda.set_rng_state_all(cuda)
+    for i, gpu in enumerate(_gpus(trainer)):
+        if f"cuda{i}" in state:
+            torch.cuda.set_rng_state(state[f"cuda{i}"], gpu)
 
 
 class Checkpoints:
