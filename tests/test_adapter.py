@@ -106,7 +106,9 @@ def test_sixteen_bit_weights_have_adapters_of_32(tiny_model_dir):
     rollout = rollout_of(PROMPTS, RESPONSES)
     disturb(policy)
     policy.score(rollout).logprobs.sum().backward()
-    assert {p.dtype for p in merged(policy.model).parameters()} == {torch.bfloat16}
+    written = {n: p.dtype for n, p in merged(policy.model).named_parameters()}
+    exact = {n for n, dtype in written.items() if dtype == torch.float32}
+    assert exact == {n for n in written if ".layers.1." in n and "_proj" in n and "weight" in n}
 
 
 # -- the reference ------------------------------------------------------------------------------
