@@ -19,6 +19,7 @@ from mht.rewards import Reward, make_reward
 from mht.trainers.checkpoint import Checkpoints
 from mht.trainers.hybrid import HybridTrainer
 from mht.trainers.sharded import gather
+from mht.validation import Validation
 
 PLAN = [(2, 1), (1, 2)]
 ENDS = range(4, 60)  # tokens that end a response, so that responses end at different times
@@ -82,8 +83,17 @@ def train(job, **settings):
     """A short run; the trainer after it and every step's figures."""
     trainer = trainer_of(job, **settings)
     figures = []
-    trainer.train(PLAN, lambda stats, step: figures.append(stats))
+    look = validation(job, trainer)
+    trainer.train(PLAN, lambda stats, step: figures.append(stats), look)
     return trainer, figures
+
+
+def validation(job, trainer):
+    """What is called after each cycle."""
+    shown = examples(trainer.tokenizer, 5)
+    parts = (trainer.policy, trainer.responder, shown, trainer.reward)
+    made = Validation(*parts, seed=0, batch_size=4)
+    return lambda cycle: trainer.devices.look(made.figures)
 
 
 def train_killed(job, **settings):
@@ -96,14 +106,16 @@ def train_killed(job, **settings):
 
     first = Checkpoints(folder, every_s=0)
     try:
-        trainer_of(job, **settings).train(PLAN, kill, checkpoints=first)
+        trainer = trainer_of(job, **settings)
+        trainer.train(PLAN, kill, validation(job, trainer), checkpoints=first)
     except Killed:
         if first._lock is not None:
             first._lock.lock.release()  # as the end of the process does
     again = Checkpoints(folder, every_s=0)
     trainer = trainer_of(job, **settings)
     figures = []
-    trainer.train(PLAN, lambda stats, step: figures.append(stats), checkpoints=again)
+    look = validation(job, trainer)
+    trainer.train(PLAN, lambda stats, step: figures.append(stats), look, checkpoints=again)
     trainer.save(Path(job["out"], "saved"))
     again.clear()
     return trainer, figures

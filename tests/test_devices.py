@@ -106,7 +106,8 @@ def test_the_processes_stay_alike(two, run):
 
 
 def test_responses_end_at_different_times_and_epochs_stop_early(two):
-    shares = [row["ppo/response/ended_share"] for row in made_by(two, "top")[1][-2:]]
+    rows = made_by(two, "top")[1]
+    shares = [row["ppo/response/ended_share"] for row in rows if "ppo/score/mean" in row]
     assert all(share > 0 for share in shares)
     ppo = [row for row in made_by(two, "micro")[1] if "ppo/optim/steps" in row]
     assert all(row["ppo/optim/steps"] == 2 for row in ppo)

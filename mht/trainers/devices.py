@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -87,10 +86,9 @@ class Devices:
     def spread(self, policy: Policy, config: HybridConfig) -> None:
         """Lay the policy out over the devices, before its optimiser is made."""
 
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Within the block every process has all weights, and passes wait for no other process."""
-        yield
+    def look(self, compute: Callable[[], T]) -> T:
+        """Figures of the policy, from passes without gradient that are not split by rows."""
+        return compute()
 
     def weights(self, policy: Policy) -> Weights | None:
         """All weights whole, where this process's modules hold but a part; all call this."""
@@ -217,6 +215,10 @@ class Processes(Devices):
         if not told[0]:
             raise Elsewhere("process 0 has failed, which every process waited for")
         return told[1]
+
+    def look(self, compute: Callable[[], T]) -> T:
+        """Figures of the policy, from passes without gradient; the main process makes them."""
+        return self.on_main(compute)
 
     def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add up the processes' gradients; one that no process has stays None."""

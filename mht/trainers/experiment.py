@@ -81,10 +81,8 @@ def train_variant(
         if settings.save_every and cycle and cycle % settings.save_every == 0:
             trainer.save(cycles / str(cycle))
         last = cycle == len(plan)
-        if not (eval_every and (last or cycle % eval_every == 0)):
-            return {}
-        with devices.whole():
-            return devices.on_main(validation.figures)
+        wanted = eval_every and (last or cycle % eval_every == 0)
+        return devices.look(validation.figures) if wanted else {}
 
     trainer.train(plan, history, after_cycle, checkpoints)
     history.publish()

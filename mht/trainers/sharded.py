@@ -80,6 +80,12 @@ class Sharded(Processes):
             for model in self.models:  # the head's weight is read after the model's forward
                 model.get_output_embeddings().set_reshard_after_forward(False, recurse=False)
 
+    def look(self, compute: Callable[[], T]) -> T:
+        """Figures of the policy; every process makes them, as FSDP counts the passes of each."""
+        with self.whole():
+            found = compute()
+        return self.on_main(lambda: found)  # a reward's state is the main process's alone
+
     def draw(
         self, responder: Responder, ids: Tensor, mask: Tensor, generator: torch.Generator
     ) -> Rollout:
