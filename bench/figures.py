@@ -23,12 +23,16 @@ def rate(round_: Mapping[str, Any]) -> float:
 
 
 def figures(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds and tokens per second with their spread, and the most memory."""
-    return {
+    """Seconds, also of each phase where there are some, tokens per second, and the most memory."""
+    found = {
         "seconds": spread([r["seconds"] for r in rounds]),
         "tokens_per_s": spread([rate(r) for r in rounds]),
         "peak_gb": round(max(r["peak_gb"] for r in rounds), 2),
     }
+    phases = rounds[0].get("phases", {})
+    if phases:
+        found["phases"] = {p: spread([r["phases"][p] for r in rounds]) for p in phases}
+    return found
 
 
 def memory(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,6 @@ from typing import Any
 
 import torch
 
-from bench.figures import spread
-from bench.peers import started
-
 CUBE = 2048
 COPY = 2**26  # float32 numbers, past any cache
 FLOAT32 = 4  # bytes
@@ -110,41 +107,37 @@ def machine_rates() -> tuple[float, float]:
     return flop, moved
 
 
-@dataclass(frozen=True)
-class Floor:
-    """MHT's phases beside their floors, frozen trunk and full.
+def floor(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The phases of the rows that have some, each beside its floor; {} where there is no such row.
 
-    Attributes:
-        settings: of the PPO iteration.
-        rounds: of which the medians are taken.
+    Args:
+        results: of the rows that were measured.
     """
+    rows = {name: row for name, row in results.items() if "phases" in row.get("mht", {})}
+    if not rows:
+        return {}
+    flop, moved = machine_rates()
+    rates = {"gflop_per_s": round(flop / 1e9, 1), "gb_per_s": round(moved / 1e9, 1)}
+    return {
+        "machine": rates,
+        "rows": {
+            name: _beside(row["mht"]["phases"], row["settings"], flop, moved)
+            for name, row in rows.items()
+        },
+    }
 
-    settings: Mapping[str, Any]
-    rounds: int = 3
 
-    def measure(self) -> dict[str, Any]:
-        """The machine's rates, and seconds and floor of each phase."""
-        flop, moved = machine_rates()
-        found = {
-            "frozen": self._phases({**self.settings, "unfrozen": 6}, flop, moved),
-            "full": self._phases({**self.settings, "unfrozen": "all"}, flop, moved),
+def _beside(
+    phases: Mapping[str, Any], settings: Mapping[str, Any], flop: float, moved: float
+) -> dict[str, Any]:
+    found = {}
+    for phase, needed in work(Model.of(settings["model"]), settings).items():
+        least = max(needed.flop / flop, needed.bytes / moved)
+        found[phase] = {
+            "seconds": phases[phase],
+            "gflop": round(needed.flop / 1e9, 1),
+            "gb": round(needed.bytes / 1e9, 2),
+            "floor_s": round(least, 3),
+            "times_floor": round(phases[phase]["median"] / least, 2),
         }
-        rates = {"gflop_per_s": round(flop / 1e9, 1), "gb_per_s": round(moved / 1e9, 1)}
-        return {"settings": dict(self.settings), "machine": rates, **found}
-
-    def _phases(self, settings: Mapping[str, Any], flop: float, moved: float) -> dict[str, Any]:
-        [side] = started(("", "mht_ppo", settings))
-        rounds = [side.once()["phases"] for _ in range(self.rounds)]
-        side.close()
-        found = {}
-        for phase, needed in work(Model.of(settings["model"]), settings).items():
-            seconds = spread([phases[phase] for phases in rounds])
-            floor = max(needed.flop / flop, needed.bytes / moved)
-            found[phase] = {
-                "seconds": seconds,
-                "gflop": round(needed.flop / 1e9, 1),
-                "gb": round(needed.bytes / 1e9, 2),
-                "floor_s": round(floor, 3),
-                "times_floor": round(seconds["median"] / floor, 2),
-            }
-        return found
+    return found

@@ -11,8 +11,8 @@ from bench.figures import figures
 from bench.peers import ENVIRONMENTS, started
 from mht.progress import track
 
-BATCHES = (16, 64, 128)
-RESPONSES = (12, 48, 96)
+BATCHES = (16, 64)
+RESPONSES = (12, 48)
 DEPTHS = (10, 20)  # layers; the bundled model has 30
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bench.figures import figures, rate, spread
-from bench.floor import Floor
 from bench.growth import Growth
 from bench.peers import started
 from bench.reach import Reach
@@ -76,6 +75,5 @@ ROWS: dict[str, Measured] = {
     "rollout": Turns("mht_rollout", "hf_rollout", "transformers.generate", "", STEP, 7),
     "sft": Turns("mht_sft", "trl_sft", "TRL 1.16 SFTTrainer", "trl", SFT, 5),
     "time_to_reward": Reach(),
-    "floor": Floor(PPO),
     "growth": Growth(PPO),
 }

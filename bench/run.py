@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.figures import memory
+from bench.floor import floor
 from bench.rows import ROWS
 
 RESULTS = Path("bench/results.json")
@@ -64,15 +65,15 @@ def _gb(side: Mapping[str, Any]) -> str:
     return f"{side['peak_gb']:.1f}" if "peak_gb" in side else ""
 
 
-def floors(floor: Mapping[str, Any]) -> Table:
+def floors(found: Mapping[str, Any]) -> Table:
     """Each phase beside its floor."""
-    rates = floor["machine"]
+    rates = found["machine"]
     title = f"floor at {rates['gflop_per_s']:.0f} GFLOP/s and {rates['gb_per_s']:.0f} GB/s"
     table = Table("", "phase", "seconds", "GFLOP", "GB", "floor, s", "times floor", title=title)
-    for kind in ("frozen", "full"):
-        for phase, f in floor[kind].items():
+    for name, phases in found["rows"].items():
+        for phase, f in phases.items():
             cells = (f["seconds"]["median"], f["gflop"], f["gb"], f["floor_s"], f["times_floor"])
-            table.add_row(kind, phase, *(f"{cell:.4g}" for cell in cells))
+            table.add_row(name, phase, *(f"{cell:.4g}" for cell in cells))
     return table
 
 
@@ -92,7 +93,7 @@ def show(results: Mapping[str, Any]) -> None:
     """The tables."""
     console = Console(width=140)
     console.print(ratios(results))
-    if "floor" in results:
+    if results.get("floor"):
         console.print(floors(results["floor"]))
     if "growth" in results:
         console.print(growths(results["growth"]))
@@ -111,8 +112,7 @@ def main(names: list[str]) -> int:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in names or ROWS:
         results[name] = ROWS[name].measure()
-        results["memory"] = memory(results)
-        results["machine"] = machine()
+        results |= {"memory": memory(results), "floor": floor(results), "machine": machine()}
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     show(results)
     return 0

@@ -7,7 +7,7 @@ import pytest
 
 from bench import peers, reach, run
 from bench.figures import memory
-from bench.floor import Model, best, machine_rates, work
+from bench.floor import Model, best, floor, machine_rates, work
 from bench.growth import Growth, shallower
 from bench.peers import Side, python_of
 from bench.reach import Reach
@@ -116,6 +116,20 @@ def test_the_floor_counts_what_must_be_done(step):
     assert frozen["assess"].flop < full["assess"].flop
 
 
+def test_phases_beside_their_floors(step, monkeypatch):
+    monkeypatch.setattr("bench.floor.machine_rates", lambda: (1e6, 1e9))
+    settings = step | {"minibatch": 2, "epochs": 3, "unfrozen": 1}
+    seconds = {"median": 8.0, "min": 7.0, "max": 9.0}
+    phases = dict.fromkeys(("sample", "assess", "update"), seconds)
+    found = floor({"row": {"settings": settings, "mht": {"phases": phases}}, "memory": {}})
+    needed = work(Model.of(step["model"]), settings)
+    for phase, of_phase in found["rows"]["row"].items():
+        least = max(needed[phase].flop / 1e6, needed[phase].bytes / 1e9)
+        assert of_phase["times_floor"] == pytest.approx(8 / least, abs=0.01)
+    assert found["machine"] == {"gflop_per_s": 0.0, "gb_per_s": 1.0}
+    assert floor({"rollout": {"mht": {}}}) == {}
+
+
 def test_rates_of_this_machine(monkeypatch):
     monkeypatch.setattr("bench.floor.CUBE", 256)
     monkeypatch.setattr("bench.floor.COPY", 2**20)
@@ -145,7 +159,7 @@ def test_committed_results_are_of_the_rows_as_they_stand():
     if not run.RESULTS.exists():
         pytest.skip("nothing was measured yet")
     results = json.loads(run.RESULTS.read_text())
-    assert set(results) == {*ROWS, "memory", "machine"}
+    assert set(results) == {*ROWS, "memory", "floor", "machine"}
     for name in COMPARED:
         ratio = results[name]["ratio"]
         assert 0 < ratio["min"] <= ratio["median"] <= ratio["max"]
