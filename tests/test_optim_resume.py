@@ -8,6 +8,7 @@ import torch
 
 from mht.config.optim import OPTIMIZERS, PACKAGES, SCHEDULERS
 from mht.trainers.checkpoint import State, capture, restore
+from mht.trainers.devices import Devices
 from mht.trainers.masters import Masters
 from mht.trainers.optim import Updater, make_optimizer, make_scheduler
 
@@ -31,6 +32,7 @@ class Toy:
         made = make_optimizer(masters, optimizer, LR)
         schedule = make_scheduler(made, scheduler, 2 * HALF)
         self.updater = Updater(masters, made, schedule, 1.0)
+        self.devices = Devices("cpu")
         self.policy = SimpleNamespace(model=model, value_head=torch.nn.Linear(1, 1))
         self.generator = torch.Generator()
         self.ppo = SimpleNamespace(
