@@ -63,11 +63,12 @@ class Side:
         )
 
     def answer(self) -> dict[str, Any]:
-        """The next JSON object it says; what else a library prints is passed over."""
+        """The next that it says; what else a library prints is passed over."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            if line.startswith("{"):
-                return dict(json.loads(line))
+            word, _, answer = line.partition(" ")
+            if word == "answer":
+                return dict(json.loads(answer))
         raise RuntimeError(f"{self.name} has ended: see {self.errors}")
 
     def once(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One side of a comparison: loads its model once, then does one measured round per line of input.
 
 Runs in the environment of its library, so it imports nothing of this project but what it measures.
-The protocol: a line in, one JSON object out; the time of loading and warming up is nobody's.
+The protocol: a line in, "answer" and one JSON object out; the time of loading and warming up is nobody's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ def peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
 
+def say(answer: dict) -> None:
+    """One line that cannot be taken for something that a library prints."""
+    print("answer", json.dumps(answer), flush=True)
+
+
 def main() -> None:
     """Load the side's module and answer.
 
@@ -30,13 +35,13 @@ def main() -> None:
     sys.path.insert(0, "bench/sides")
     prepare = importlib.import_module(side).prepare
     once = prepare(settings)
-    print(json.dumps({"ready": True}), flush=True)
+    say({"ready": True})
     for _ in sys.stdin:
         began = time.perf_counter()
         figures = once()
         seconds = time.perf_counter() - began
         answer = {"seconds": seconds, "peak_gb": peak_gb(), **figures}
-        print(json.dumps(answer), flush=True)
+        say(answer)
 
 
 if __name__ == "__main__":
