@@ -1,7 +1,8 @@
 """One side of a comparison: loads its model once, then does one measured round per line of input.
 
 Runs in the environment of its library, so it imports nothing of this project but what it measures.
-The protocol: a line in, "answer" and one JSON object out; the time of loading and warming up is nobody's.
+The protocol: a line in, "answer" and one JSON object out; the time of loading and warming up is
+nobody's.
 """
 
 from __future__ import annotations
