@@ -13,7 +13,7 @@ from mht.progress import track
 
 BATCHES = (16, 64)
 RESPONSES = (12, 48)
-DEPTHS = (10, 20)  # layers; the bundled model has 30
+DEPTHS = (10,)  # layers; the bundled model has 30
 
 
 @dataclass(frozen=True)

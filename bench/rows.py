@@ -15,7 +15,7 @@ from mht.progress import track
 MODEL = "models/base"
 STEP = {"model": MODEL, "batch": 32, "prompt": 6, "response": 24}
 PPO = {**STEP, "minibatch": 16, "epochs": 4}
-SFT = {"model": MODEL, "batch": 32, "rows": 128}
+SFT = {"model": MODEL, "batch": 32, "rows": 64}
 
 
 class Measured(Protocol):
@@ -73,7 +73,7 @@ ROWS: dict[str, Measured] = {
     "ppo_iteration_frozen": _trl(6),
     "ppo_iteration_full": _trl("all"),
     "rollout": Turns("mht_rollout", "hf_rollout", "transformers.generate", "", STEP, 7),
-    "sft": Turns("mht_sft", "trl_sft", "TRL 1.16 SFTTrainer", "trl", SFT, 5),
+    "sft": Turns("mht_sft", "trl_sft", "TRL 1.16 SFTTrainer", "trl", SFT, 3),
     "time_to_reward": Reach(),
     "growth": Growth(PPO),
 }
