@@ -56,10 +56,11 @@ def prepare(s):
     )
     trainer = PPOTrainer(settings, model, reference, tokenizer)
     # the same warm-up over optimiser steps; its own schedule would move once per iteration
+    optimizer = trainer.optimizer.optimizer  # inside Accelerate's
     warm = torch.optim.lr_scheduler.LambdaLR(
-        trainer.optimizer, lambda step: min(1.0, step / max(s["warmup_steps"], 1))
+        optimizer, lambda step: min(1.0, step / max(s["warmup_steps"], 1))
     )
-    trainer.optimizer.register_step_post_hook(lambda *_: warm.step())
+    optimizer.register_step_post_hook(lambda *_: warm.step())
     options = {
         "max_new_tokens": s["response_tokens"],
         "temperature": s["temperature"],
