@@ -32,7 +32,7 @@ class Reach:
     """
 
     target: float = 0.75
-    iterations: int = 20
+    iterations: int = 12
     every: int = 2
     prompts: int = 128
     seeds: tuple[int, ...] = (0,)
