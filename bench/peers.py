@@ -63,7 +63,7 @@ class Side:
         )
 
     def answer(self) -> dict[str, Any]:
-        """The next that it says; what else a library prints is passed over."""
+        """The next answer; what else a library prints is passed over."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             word, _, answer = line.partition(" ")

@@ -95,7 +95,7 @@ class Reach:
         )
         return {
             **{name: getattr(config.ppo, name) for name in names},
-            "warmup_steps": config.ppo.scheduler.warmup_steps,
+            "warmup_steps": config.ppo.scheduler.warmup_steps or 0,
             "unfrozen": config.model.num_layers_unfrozen,
             "model": "models/sft",
             "seed": seed,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from training_fixtures import examples, hybrid_config
+from training_fixtures import STATEFUL, examples, hybrid_config
 
 from mht.errors import UserError
 from mht.models.loading import load_tokenizer
@@ -23,13 +23,8 @@ from mht.validation import Validation
 
 PLAN = [(2, 1), (1, 2)]
 ENDS = range(4, 60)  # tokens that end a response, so that responses end at different times
-STATEFUL = {
-    "kl_control": {"type": "adaptive", "target": 0.1, "horizon": 20},
-    "score_norm": True,
-    "scheduler": {"type": "linear", "warmup_steps": 2},
-    "cycles": 2,
-    "sft_steps_per_cycle": 2,
-    "ppo_steps_per_cycle": 2,
+SETTINGS = {
+    **STATEFUL,
     "response_tokens": 8,
     "lr": 3e-4,
     # the gradient of a key's bias is 0 but for rounding, which Adam without an eps makes a step of
@@ -63,7 +58,7 @@ def trainer_of(job, *, unfrozen="all", reward=None, **changes):
         job["model"],
         tokenizer,
         examples(tokenizer, 11),
-        config=hybrid_config(**STATEFUL | {"reward": reward or make_reward(wanted)} | changes),
+        config=hybrid_config(**SETTINGS | {"reward": reward or make_reward(wanted)} | changes),
         num_layers_unfrozen=unfrozen,
         seed=3,
         device="cpu",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_fixtures import TokenShare, examples, hybrid_config
+from training_fixtures import STATEFUL, TokenShare, examples, hybrid_config
 
 from mht.models.loading import load_causal_lm
 from mht.rewards import Reward, make_reward
@@ -19,19 +19,14 @@ from mht.trainers.schedule import schedule
 
 PLAN = [(2, 1), (1, 2)]
 PARTS = len(schedule(PLAN))
-STATEFUL = {  # everything that has a state of its own is on
+SETTINGS = {
     "reward": {
         "type": "length_window",
         "min": 1,
         "max": 3,
         "postprocess": [{"type": "ema_normalize", "decay": 0.9}],
     },
-    "kl_control": {"type": "adaptive", "target": 0.1, "horizon": 20},
-    "score_norm": True,
-    "scheduler": {"type": "linear", "warmup_steps": 2},
-    "cycles": 2,
-    "sft_steps_per_cycle": 2,
-    "ppo_steps_per_cycle": 2,
+    **STATEFUL,
 }
 
 
@@ -74,8 +69,8 @@ class Job:
         lora = changes.pop("lora", None)
         # float16 by name is for GPUs, but a loaded model may have it
         model = load_causal_lm(self.model, dtype=dtype) if dtype == "float16" else self.model
-        reward = make_reward(STATEFUL["reward"])
-        config = hybrid_config(**STATEFUL | {"reward": reward} | changes)
+        reward = make_reward(SETTINGS["reward"])
+        config = hybrid_config(**SETTINGS | {"reward": reward} | changes)
         return HybridTrainer(
             model,
             self.tokenizer,

@@ -74,6 +74,16 @@ class TokenShare(Reward):
         return [s.response.count(self.letter) / max(len(s.response), 1) for s in samples]
 
 
+STATEFUL = {  # of a schedule: what has a state of its own is on
+    "kl_control": {"type": "adaptive", "target": 0.1, "horizon": 20},
+    "score_norm": True,
+    "scheduler": {"type": "linear", "warmup_steps": 2},
+    "cycles": 2,
+    "sft_steps_per_cycle": 2,
+    "ppo_steps_per_cycle": 2,
+}
+
+
 def hybrid_config(**changes):
     """Small steps with a reward."""
     base = {

@@ -5,7 +5,7 @@ import time
 import torch
 
 import stages  # noqa: F401
-from mht.config import load_config
+from mht.config import KLControl, load_config
 from mht.data.examples import read_examples
 from mht.trainers.hybrid import HybridTrainer
 
@@ -16,7 +16,7 @@ def prepare(s):
         "cycles": 1,
         "sft_steps_per_cycle": 0,
         "ppo_steps_per_cycle": s["iterations"],
-        "kl_control": type(config.ppo.kl_control)(type="fixed"),
+        "kl_control": KLControl(type="fixed"),
     }
     trainer = HybridTrainer(
         s["model"],

@@ -11,8 +11,8 @@ from trl import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer, create
 warnings.simplefilter("ignore")
 
 
-def load(folder, unfrozen):
-    """Tokenizer, policy with value head, and reference; lower layers shared TRL's own way."""
+def make_trainer(folder, unfrozen, **settings):
+    """TRL's trainer of a folder's model; lower layers shared with the reference TRL's own way."""
     folder = Path(folder)
     special = json.loads((folder / "tokenizer_config.json").read_text())
     tokenizer = PreTrainedTokenizerFast(
@@ -27,38 +27,43 @@ def load(folder, unfrozen):
     model = AutoModelForCausalLMWithValueHead.from_pretrained(base)
     layers = model.pretrained_model.config.num_hidden_layers
     shared = None if unfrozen == "all" else layers - unfrozen
-    return tokenizer, model, create_reference_model(model, num_shared_layers=shared)
+    reference = create_reference_model(model, num_shared_layers=shared)
+    config = PPOConfig(gradient_accumulation_steps=1, log_with=None, **settings)
+    return PPOTrainer(config, model, reference, tokenizer)
+
+
+def respond(trainer, prompts, batch_size, response_tokens, **options):
+    """A response to each prompt, drawn from the whole distribution."""
+    return trainer.generate(
+        prompts,
+        batch_size=batch_size,
+        return_prompt=False,
+        max_new_tokens=response_tokens,
+        do_sample=True,
+        top_k=0,
+        top_p=1.0,
+        pad_token_id=trainer.tokenizer.pad_token_id,
+        **options,
+    )
 
 
 def prepare(s):
     torch.manual_seed(0)
-    tokenizer, model, reference = load(s["model"], s["unfrozen"])
-    settings = PPOConfig(
+    trainer = make_trainer(
+        s["model"],
+        s["unfrozen"],
         batch_size=s["batch"],
         mini_batch_size=s["minibatch"],
-        gradient_accumulation_steps=1,
         ppo_epochs=s["epochs"],
         learning_rate=1e-6,
-        log_with=None,
     )
-    trainer = PPOTrainer(settings, model, reference, tokenizer)
     generator = torch.Generator().manual_seed(0)
-    options = {
-        "max_new_tokens": s["response"],
-        "min_new_tokens": s["response"],
-        "do_sample": True,
-        "top_k": 0,
-        "top_p": 1.0,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-
-    top = model.pretrained_model.config.vocab_size
+    top = trainer.model.pretrained_model.config.vocab_size
 
     def once():
         prompts = torch.randint(100, top, (s["batch"], s["prompt"]), generator=generator)
-        responses = trainer.generate(
-            list(prompts), batch_size=s["batch"], return_prompt=False, **options
-        )
+        length = s["response"]
+        responses = respond(trainer, list(prompts), s["batch"], length, min_new_tokens=length)
         scores = list(torch.rand(s["batch"], generator=generator))
         trainer.step(list(prompts), responses, scores)
         updates = s["epochs"] * s["batch"] // s["minibatch"]

@@ -6,8 +6,7 @@ import time
 
 import pyarrow.parquet
 import torch
-from trl import PPOConfig, PPOTrainer
-from trl_ppo import load
+from trl_ppo import make_trainer, respond
 
 
 class Scorer:
@@ -36,11 +35,11 @@ def read(path):
 
 def prepare(s):
     torch.manual_seed(s["seed"])
-    tokenizer, model, reference = load(s["model"], s["unfrozen"])
-    settings = PPOConfig(
+    trainer = make_trainer(
+        s["model"],
+        s["unfrozen"],
         batch_size=s["batch_size"],
         mini_batch_size=s["minibatch_size"],
-        gradient_accumulation_steps=1,
         ppo_epochs=s["epochs"],
         learning_rate=s["lr"],
         adap_kl_ctrl=False,
@@ -52,39 +51,34 @@ def prepare(s):
         vf_coef=s["vf_coef"],
         max_grad_norm=s["max_grad_norm"],
         seed=s["seed"],
-        log_with=None,
     )
-    trainer = PPOTrainer(settings, model, reference, tokenizer)
     # the same warm-up over optimiser steps; its own schedule would move once per iteration
     optimizer = trainer.optimizer.optimizer  # inside Accelerate's
     warm = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, step / max(s["warmup_steps"], 1))
     )
     optimizer.register_step_post_hook(lambda *_: warm.step())
-    options = {
-        "max_new_tokens": s["response_tokens"],
-        "temperature": s["temperature"],
-        "do_sample": True,
-        "top_k": 0,
-        "top_p": 1.0,
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
+    tokenizer = trainer.tokenizer
     score = Scorer(s["python"])
     train, held = read("data/prepared/train.parquet"), read("data/prepared/validation.parquet")
     order = torch.randperm(len(train)).tolist()
     done = 0
 
-    def respond(rows):
+    def answer(rows):
         prompts = [torch.tensor(row["prompt_ids"]) for row in rows]
-        responses = trainer.generate(
-            prompts, batch_size=s["batch_size"], return_prompt=False, **options
+        responses = respond(
+            trainer,
+            prompts,
+            s["batch_size"],
+            s["response_tokens"],
+            temperature=s["temperature"],
+            eos_token_id=tokenizer.eos_token_id,
         )
         return prompts, responses, tokenizer.batch_decode(responses, skip_special_tokens=True)
 
     def look():
         rows = held[: s["prompts"]]
-        _, responses, texts = respond(rows)
+        _, responses, texts = answer(rows)
         found = score("judge", rows, texts)
         length = sum(map(len, responses)) / len(responses)
         return {"positive": sum(found) / len(found), "length": length}
@@ -94,7 +88,7 @@ def prepare(s):
         began = time.perf_counter()
         first = done * s["batch_size"]
         rows = [train[order[i % len(order)]] for i in range(first, first + s["batch_size"])]
-        prompts, responses, texts = respond(rows)
+        prompts, responses, texts = answer(rows)
         scores = [torch.tensor(value) for value in score("reward", rows, texts)]
         stats = trainer.step(prompts, responses, scores)
         done += 1

@@ -1,7 +1,7 @@
-"""Where a PPO step of the default run spends its time: ``python -m bench.step``, after `sft`.
+"""Where a PPO step of the default run spends its time: ``python -m bench.step_profile``.
 
 Prints the seconds of each phase over some steps, the operators that take most of one more step, and
-the rate of a model's matrix products with and without packed weights.
+the rate of a model's matrix products with and without packed weights. Needs the stage `sft`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from rich.table import Table
 from torch.nn import functional
 
 import stages  # noqa: F401 - the process as a stage of the pipeline sets it up
+from bench.figures import spread
 from bench.floor import best
 from mht.config import load_config
 from mht.data.examples import read_examples
@@ -32,9 +33,8 @@ def phases(trainer: HybridTrainer) -> Table:
     steps = [trainer.next_step("ppo") for _ in range(STEPS + 1)][1:]
     table = Table("phase", "median s", "least", "most", title=f"{STEPS} PPO steps")
     for name in PHASES:
-        taken = sorted(step[f"ppo/time/{name}"] for step in steps)
-        middle = (taken[(len(taken) - 1) // 2] + taken[len(taken) // 2]) / 2
-        table.add_row(name, *(f"{value:.2f}" for value in (middle, taken[0], taken[-1])))
+        taken = spread([step[f"ppo/time/{name}"] for step in steps])
+        table.add_row(name, *(f"{value:.2f}" for value in taken.values()))
     return table
 
 
