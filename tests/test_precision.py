@@ -24,7 +24,7 @@ from mht.preflight import check
 from mht.trainers.hybrid import HybridTrainer
 from mht.trainers.masters import Masters
 from mht.trainers.optim import Diverged, Updater, make_optimizer, make_scheduler
-from mht.trainers.ppo import RatioError
+from mht.trainers.ratio import RatioError
 from mht.trainers.sft import batch_loss
 
 CPU = torch.device("cpu")
@@ -391,7 +391,7 @@ def test_a_tolerance_of_ones_own(tiny_model_dir, tiny_tokenizer):
         trainer.ppo.step(rollout, [0.0] * 8)
     given = rollout_of([[40, 41]] * 8, responses_of(rollout))
     trainer.ppo.config = trainer.ppo.config.model_copy(update={"epochs": 1, "minibatch_size": 8})
-    trainer.ppo.ratio_tolerance = 0.05
+    trainer.ppo.check_ratio.tolerance = 0.05
     assert given.logprobs is None, "a user's own responses have no sampler to compare with"
     trainer.ppo.step(given, [0.0] * 8)
 

@@ -12,10 +12,11 @@ from training_fixtures import STATEFUL, TokenShare, examples, hybrid_config
 
 from mht.models.loading import load_causal_lm
 from mht.rewards import Reward, make_reward
-from mht.trainers.checkpoint import PLAIN, TENSORS, CheckpointError, Checkpoints, State
+from mht.trainers.checkpoint import PLAIN, TENSORS, CheckpointError, Checkpoints
 from mht.trainers.history import History
 from mht.trainers.hybrid import HybridTrainer
 from mht.trainers.schedule import schedule
+from mht.trainers.state import State
 
 PLAN = [(2, 1), (1, 2)]
 PARTS = len(schedule(PLAN))

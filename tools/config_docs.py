@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from mht.component import Choice, Section
+from mht.component import Section
 from mht.config import Config, OptimizerConfig, SchedulerConfig
+from mht.config.choice import Choice
 from mht.rewards import Reward
 from mht.sources import Source
 from tools.marked import fill, update

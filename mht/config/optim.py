@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mht.component import Choice, refuse
+from mht.component import refuse
 from mht.config.bounds import Decay, NonNegative, Positive, Rate, Share, Weight
+from mht.config.choice import Choice
 
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 Pair = Annotated[list[Rate], Field(min_length=2, max_length=2)]

@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mht.config import HybridConfig
-from mht.errors import UserError
 from mht.losses import (
     AdaptiveKL,
     FixedKL,
@@ -36,67 +35,12 @@ from mht.models.policy import Policy, TokenScores
 from mht.models.references import Items, References
 from mht.order import by_length
 from mht.rewards import RewardError
-from mht.rollout import trimmed
+from mht.trainers.experience import Experience, RunningStd
 from mht.trainers.optim import Updater
+from mht.trainers.ratio import RatioCheck
 from mht.types import Rollout
 
 Stats = dict[str, float]
-
-# What ppo.ratio_tolerance is where it is null. Two passes over the same tokens differ by rounding:
-# float32 by 1e-5 at most; bfloat16 by 0.03 and float16 by 0.005 on average (docs/precision.md).
-TOLERANCES = {torch.bfloat16: 0.1, torch.float16: 0.015}
-FULL_TOLERANCE = 1e-3
-
-
-class RatioError(UserError, RuntimeError):
-    """What is trained is not the distribution that was sampled from."""
-
-
-@dataclass(frozen=True)
-class Experience:
-    """A rollout with all that the updates need; everything is (B, R) and 0 or unused at padding.
-
-    Attributes:
-        rollout: what was sampled, with the trunk's output.
-        old_logprobs: under the policy that sampled.
-        old_values: of the value head then.
-        ref_logprobs: under the reference.
-        rewards: KL penalty and score, per token.
-        advantages: whitened under the mask.
-        returns: advantages + values, before whitening.
-    """
-
-    rollout: Rollout
-    old_logprobs: Tensor
-    old_values: Tensor
-    ref_logprobs: Tensor
-    rewards: Tensor
-    advantages: Tensor
-    returns: Tensor
-
-    def rows(self, index: Tensor) -> Experience:
-        """Some of the rows, columns that are all padding trimmed off."""
-        rollout = trimmed(self.rollout.rows(index))
-        width = rollout.response_ids.shape[1]
-        names = ("old_logprobs", "old_values", "ref_logprobs", "rewards", "advantages", "returns")
-        return Experience(rollout, **{n: getattr(self, n)[index, :width] for n in names})
-
-
-class RunningStd:
-    """Standard deviation of all scores so far (Welford 1962), for ``score_norm``."""
-
-    def __init__(self) -> None:
-        self.count, self.mean, self.spread = 0, 0.0, 0.0
-
-    def update(self, scores: Tensor) -> float:
-        """Take the scores in; the standard deviation, or 1 while they are all alike."""
-        for score in scores.tolist():
-            self.count += 1
-            before = score - self.mean
-            self.mean += before / self.count
-            self.spread += before * (score - self.mean)
-        std = (self.spread / max(self.count - 1, 1)) ** 0.5
-        return std if std > 1e-4 else 1.0
 
 
 class PPO:
@@ -121,12 +65,7 @@ class PPO:
         self.policy, self.updater, self.config = policy, updater, config
         self.devices = updater.devices
         self.generator, self.references = generator, references
-        self.is_rounded = policy.model.dtype in TOLERANCES
-        self.ratio_tolerance = (
-            TOLERANCES.get(policy.model.dtype, FULL_TOLERANCE)
-            if config.ratio_tolerance is None
-            else config.ratio_tolerance
-        )
+        self.check_ratio = RatioCheck(policy.model.dtype, config.ratio_tolerance, self.devices)
         self.running_std = RunningStd()
         control = config.kl_control
         self.kl_control: AdaptiveKL | FixedKL = (
@@ -201,11 +140,11 @@ class PPO:
         and a ratio of 1.1 that rounding made is no change of the policy.
         """
         temperature = self.config.temperature
-        if not self.is_rounded:
+        if not self.check_ratio.is_rounded:
             return self.policy.sampled_scores(rollout, temperature=temperature)
         old = self.policy.score(rollout, temperature=temperature, with_entropy=True)
         if rollout.logprobs is not None:
-            self._check_ratio(old.logprobs, rollout.logprobs, rollout.response_mask, "the rollout")
+            self.check_ratio(old.logprobs, rollout.logprobs, rollout.response_mask, "the rollout")
         return old
 
     def _shaped(self, scores: Tensor, rollout: Rollout) -> Tensor:
@@ -290,7 +229,7 @@ class PPO:
         c, mask = self.config, m.rollout.response_mask
         new = self.policy.score(m.rollout, temperature=c.temperature, with_entropy=c.ent_coef > 0)
         if is_first:
-            self._check_ratio(new.logprobs.detach(), m.old_logprobs, mask)
+            self.check_ratio(new.logprobs.detach(), m.old_logprobs, mask)
         pg_loss = policy_loss(
             new.logprobs,
             m.old_logprobs,
@@ -323,24 +262,6 @@ class PPO:
             ),
             "policy/ratio_max": float(torch.where(mask, ratio, 1.0).max()),
         }
-
-    def _check_ratio(
-        self, new: Tensor, old: Tensor, mask: Tensor, where: str = "the first minibatch"
-    ) -> None:
-        """The ratio before any update is 1, or what is trained is not what was sampled.
-
-        In 16 bits the mean has to do: the largest of many rounding errors says nothing.
-        """
-        away = torch.where(mask, torch.exp(new - old) - 1, 0.0).abs()
-        found = float(masked_mean(away, mask) if self.is_rounded else away.max())
-        found = self.devices.largest(found)
-        if not found <= self.ratio_tolerance:
-            raise RatioError(
-                f"PPO: {'mean' if self.is_rounded else 'max'} |ratio - 1| is {found:.3g} on {where}"
-                f", before any update, over ppo.ratio_tolerance {self.ratio_tolerance:g}: the "
-                "policy is scored under another distribution than it was sampled from (a changed "
-                "temperature, mask or padding, a training step in between)"
-            )
 
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs beside the policy and the optimiser."""

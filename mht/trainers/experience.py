@@ -1,0 +1,57 @@
+"""What PPO's updates learn from: a rollout, assessed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mht.rollout import trimmed
+from mht.types import Rollout
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A rollout with all that the updates need; everything is (B, R) and 0 or unused at padding.
+
+    Attributes:
+        rollout: what was sampled, with the trunk's output.
+        old_logprobs: under the policy that sampled.
+        old_values: of the value head then.
+        ref_logprobs: under the reference.
+        rewards: KL penalty and score, per token.
+        advantages: whitened under the mask.
+        returns: advantages + values, before whitening.
+    """
+
+    rollout: Rollout
+    old_logprobs: Tensor
+    old_values: Tensor
+    ref_logprobs: Tensor
+    rewards: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def rows(self, index: Tensor) -> Experience:
+        """Some of the rows, columns that are all padding trimmed off."""
+        rollout = trimmed(self.rollout.rows(index))
+        width = rollout.response_ids.shape[1]
+        names = ("old_logprobs", "old_values", "ref_logprobs", "rewards", "advantages", "returns")
+        return Experience(rollout, **{n: getattr(self, n)[index, :width] for n in names})
+
+
+class RunningStd:
+    """Standard deviation of all scores so far (Welford 1962), for ``score_norm``."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.spread = 0, 0.0, 0.0
+
+    def update(self, scores: Tensor) -> float:
+        """Take the scores in; the standard deviation, or 1 while they are all alike."""
+        for score in scores.tolist():
+            self.count += 1
+            before = score - self.mean
+            self.mean += before / self.count
+            self.spread += before * (score - self.mean)
+        std = (self.spread / max(self.count - 1, 1)) ** 0.5
+        return std if std > 1e-4 else 1.0
