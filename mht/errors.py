@@ -36,6 +36,10 @@ class ModelError(UserError):
     """A model can't be had or is not what it should be."""
 
 
+class RewardError(UserError):
+    """A reward gave something that can't be trained on, or its saved state does not fit."""
+
+
 class Elsewhere(UserError):
     """Another process of this run has failed and says why."""
 

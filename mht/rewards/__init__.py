@@ -3,6 +3,7 @@
 Importing this registers every built-in type; heavy packages load when a type is first used.
 """
 
+from mht.errors import RewardError
 from mht.rewards import (  # noqa: F401  (importing a module registers its types)
     classifier,
     composition,
@@ -14,6 +15,6 @@ from mht.rewards import (  # noqa: F401  (importing a module registers its types
     semantic,
     surface,
 )
-from mht.rewards.base import Postprocess, Reward, RewardError, make_reward
+from mht.rewards.base import Postprocess, Reward, make_reward
 
 __all__ = ["Postprocess", "Reward", "RewardError", "make_reward"]

@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from mht.component import Component, Registry, build
-from mht.errors import ConfigError, UserError
-from mht.rewards import calls
+from mht.errors import ConfigError, RewardError
+from mht.rewards import calls, scoring
 from mht.types import Sample, Scored
 
 REWARDS = Registry("reward")
@@ -21,10 +21,9 @@ POSTPROCESS = Registry("postprocess")
 Positive = Annotated[int, Field(gt=0)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
 State = dict[str, Any]
-
-
-class RewardError(UserError):
-    """A reward gave something that can't be trained on, or its saved state does not fit."""
+Range = tuple[float, float]
+ANY: Range = (-math.inf, math.inf)
+UNIT: Range = (0.0, 1.0)
 
 
 class Postprocess(Component):
@@ -35,6 +34,10 @@ class Postprocess(Component):
     @abstractmethod
     def apply(self, values: list[float], update: bool) -> list[float]:
         """As many values as came in; ``update=False`` leaves any state as it is."""
+
+    def bounds(self, low: float, high: float) -> Range:
+        """The range of what `apply` gives for values in [low, high]."""
+        return ANY
 
     def get_state(self) -> State:
         """What has to survive a resume, as plain JSON-able data; {} for the stateless."""
@@ -49,22 +52,71 @@ class Reward(Component):
 
     Attributes:
         weight: its share in a ``weighted_sum``; of no meaning at the top of a tree.
-        postprocess: applied to its scores in this order.
+        scale: its range is mapped onto [0, 1], by a straight line where both ends are finite, else
+            by ``x / (1 + x)`` from the finite end on, or ``1 / (1 + exp(-x))`` where there is none.
+        invert: turned round, after any scaling: ``low + high - score``, or ``-score`` where an end
+            of the range is not finite.
+        on_error: "stop", or the number that a response gets whose scoring fails or is not finite;
+            the failures are then counted as ``<name>.failed``. A missing model or package stops
+            all the same.
+        postprocess: applied to its scores in this order, after scale and invert.
+        family: what kind of reward it is, for the documentation.
+        needs: what has to be there for it, for the documentation.
+        score_range: the ends of what `score` gives, where no option changes them.
+        range_note: what options change about the range or the direction.
+        better: whether a high or a low score is the good one, or "either".
     """
 
     registry: ClassVar[Registry] = REWARDS
     type_name: ClassVar[str] = ""
+    family: ClassVar[str] = "yours"
+    needs: ClassVar[str] = ""
+    score_range: ClassVar[Range] = ANY
+    range_note: ClassVar[str] = ""
+    better: ClassVar[Literal["high", "low", "either"]] = "high"
 
     weight: float = 1.0
+    scale: bool = False
+    invert: bool = False
+    on_error: Literal["stop"] | float = "stop"
     postprocess: list[Postprocess] = Field(default_factory=list)
 
     @abstractmethod
     def score(self, samples: Sequence[Sample]) -> list[float]:
-        """One finite number per sample, in their order, before `postprocess`."""
+        """One finite number per sample, in their order, as the type defines it."""
+
+    def reads(self, sample: Sample) -> tuple[str, ...] | None:
+        """The texts that alone decide this sample's score; samples alike in them are scored once.
+
+        None where the rest of the batch, the item or a state has a say too.
+        """
+        return None
+
+    def models(self) -> tuple[str, ...]:
+        """The folders and hub names of the models whose content decides the scores."""
+        return ()
+
+    def bounds(self) -> Range:
+        """The ends of what `score` gives with these options."""
+        return self.score_range
+
+    def direction(self) -> Literal["high", "low", "either"]:
+        """Which of `score`'s numbers are the good ones, with these options."""
+        return self.better
+
+    def outcome(self) -> Range:
+        """The ends of what a parent sees: after scale, invert and postprocess."""
+        low, high = scoring.comparable_bounds(self)
+        for step in self.postprocess:
+            low, high = step.bounds(low, high)
+        return low, high
 
     def children(self) -> dict[str, Reward]:
         """The components below this one by name; {} for all but composites."""
         return {}
+
+    def observe(self, samples: Sequence[Sample], scores: Sequence[float]) -> None:
+        """Take a scored batch into the reward's state; not called with ``update=False``."""
 
     def get_state(self) -> State:
         """A reward's own state, without its postprocess and children."""
@@ -84,8 +136,9 @@ class Reward(Component):
             update: False leaves the state of ema_normalize and the like as it is, for evaluation.
 
         Returns:
-            The root's postprocessed scores, and for every node its raw scores under its name and,
-            where it has a postprocess, those after it under ``<name>.post``.
+            The root's final scores, and for every node its raw scores under its name; where it has
+            scale, invert or a postprocess, those after them under ``<name>.post``; where it has an
+            ``on_error``, 1.0 for each failure under ``<name>.failed``.
 
         Raises:
             RewardError: a component gave NaN, infinity or the wrong number of scores.
@@ -94,25 +147,25 @@ class Reward(Component):
         if not samples:
             return Scored([], {})
         below: dict[str, list[float]] = {}
-        raw = _checked(self._raw(samples, name, update, below), samples, self._label(name))
+        scorer = scoring.Scorer(self, self._label(name))
+        raw, failed = scorer.scores(samples, lambda part: self._raw(part, name, update, below))
+        if update:
+            self.observe(samples, raw)
         values, components = raw, {name: raw, **below}
+        if scoring.made_comparable(self):
+            values = components[f"{name}.post"] = scoring.comparable(self, raw)
         for i, step in enumerate(self.postprocess):
             label = f"{name}.postprocess[{i}] ({step.type})"
-            values = _checked(step.apply(values, update), samples, label)
+            values = scoring.checked(step.apply(values, update), samples, label)
             components[f"{name}.post"] = values
+        if self.on_error != "stop":
+            components[f"{name}.failed"] = failed
         return Scored(list(values), components)
 
     def _raw(
         self, samples: list[Sample], name: str, update: bool, below: dict[str, list[float]]
     ) -> list[float]:
-        try:
-            return self.score(samples)
-        except UserError as error:
-            error.args = (f"{self._label(name)}: {error}",)
-            raise
-        except Exception as error:
-            error.add_note(f"in the reward component {self._label(name)}")
-            raise
+        return self.score(samples)
 
     def _label(self, name: str) -> str:
         return f"{name} ({self.type or self.type_name or type(self).__name__})"
@@ -196,9 +249,21 @@ class TextReward(Reward):
         """The text of each sample that `text` asks for."""
         return [s.full if self.text == "full" else s.response for s in samples]
 
+    def reads(self, sample: Sample) -> tuple[str, ...] | None:
+        """The one text."""
+        return tuple(self.texts([sample]))
+
 
 class TargetReward(Reward):
     """A reward that compares the response with the target."""
+
+    family: ClassVar[str] = "match"
+    needs: ClassVar[str] = "a target"
+    score_range: ClassVar[Range] = UNIT
+
+    def reads(self, sample: Sample) -> tuple[str, ...] | None:
+        """Response and target."""
+        return sample.response, sample.target
 
     def pairs(self, samples: Sequence[Sample]) -> list[tuple[str, str]]:
         """(response, target) of each sample; warns when not one of them has a target."""
@@ -247,16 +312,3 @@ def make_reward(spec: Any, path: str = "reward") -> Reward:
             raise ConfigError([f"{path}: nothing else may stand beside REWARD, got {extra}"])
         spec, path = spec["REWARD"], f"{path}.REWARD"
     return build(Reward, spec, path=path, source="the reward")  # type: ignore[type-abstract]
-
-
-def _checked(values: Any, samples: Sequence[Sample], label: str) -> list[float]:
-    try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
-        raise RewardError(f"{label}: gave {values!r:.80}, not a list of numbers") from None
-    if len(numbers) != len(samples):
-        raise RewardError(f"{label}: gave {len(numbers)} scores for {len(samples)} samples")
-    for sample, number in zip(samples, numbers, strict=True):
-        if not math.isfinite(number):
-            raise RewardError(f"{label}: gave {number} for the response {sample.response!r:.80}")
-    return numbers

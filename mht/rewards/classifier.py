@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mht.errors import ModelError
-from mht.rewards.base import Device, Positive, Reward, TargetReward, TextReward, reward
+from mht.rewards.base import (
+    UNIT,
+    Device,
+    Positive,
+    Range,
+    Reward,
+    TargetReward,
+    TextReward,
+    reward,
+)
 from mht.rewards.sequence_classifier import Classifier, classifier
 from mht.types import Sample
 
@@ -30,12 +39,20 @@ class Sentiment(TextReward):
         max_tokens: longer texts are cut; null is the model's own limit.
     """
 
+    family: ClassVar[str] = "classifiers"
+    needs: ClassVar[str] = "a sequence classifier, such as models/reward_model"
+    score_range: ClassVar[Range] = UNIT
+
     model: str = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
     target: str = "positive"
     scale: bool = True
     device: Device = "auto"
     batch_size: Positive = 32
     max_tokens: Positive | None = None
+
+    def models(self) -> tuple[str, ...]:
+        """The classifier."""
+        return (self.model,)
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The target label's probability, or whether it wins."""
@@ -71,6 +88,10 @@ class RewardModel(Reward):
         max_tokens: longer texts are cut; null is the model's own limit.
     """
 
+    family: ClassVar[str] = "learned"
+    needs: ClassVar[str] = "a sequence classifier, such as models/reward_model"
+    range_note: ClassVar[str] = "0 to 1 with activation: sigmoid"
+
     model: str
     target: str | None = None
     activation: Literal["none", "sigmoid"] = "none"
@@ -78,6 +99,18 @@ class RewardModel(Reward):
     device: Device = "auto"
     batch_size: Positive = 32
     max_tokens: Positive | None = None
+
+    def reads(self, sample: Sample) -> tuple[str, ...] | None:
+        """What `text` asks for."""
+        return (sample.response,) if self.text == "response" else (sample.prompt, sample.response)
+
+    def models(self) -> tuple[str, ...]:
+        """The classifier."""
+        return (self.model,)
+
+    def bounds(self) -> Range:
+        """All numbers, or probabilities."""
+        return UNIT if self.activation == "sigmoid" else self.score_range
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The model's output or the label's log-odds."""
@@ -126,12 +159,23 @@ class TruthNLI(TargetReward):
         max_tokens: longer pairs are cut; null is the model's own limit.
     """
 
+    family: ClassVar[str] = "truth"
+    needs: ClassVar[str] = "a target or prompt; a three-way NLI classifier"
+
     model: str = "cross-encoder/nli-deberta-v3-small"
     aggregation: Literal["p_e_minus_p_c", "p_e", "p_e_plus_half_neutral"] = "p_e_minus_p_c"
     premise: Literal["target", "prompt"] = "target"
     device: Device = "auto"
     batch_size: Positive = 16
     max_tokens: Positive | None = None
+
+    def reads(self, sample: Sample) -> tuple[str, ...] | None:
+        """Premise and response."""
+        return getattr(sample, self.premise), sample.response
+
+    def models(self) -> tuple[str, ...]:
+        """The classifier."""
+        return (self.model,)
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The aggregated probabilities."""

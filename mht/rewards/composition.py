@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import PlainValidator, TypeAdapter, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from mht.rewards.base import Reward, reward
+from mht.rewards.base import Range, Reward, reward
 from mht.types import Sample
 
 _LIST = TypeAdapter(list[Reward])
@@ -38,13 +38,13 @@ def _components(data: Any) -> list[Reward] | dict[str, Reward]:
 
 
 def _good_name(key: Any) -> bool:
-    return isinstance(key, str) and bool(_NAME.fullmatch(key)) and key != "post"
+    return isinstance(key, str) and bool(_NAME.fullmatch(key)) and key not in ("post", "failed")
 
 
 def _bad_name(key: Any) -> InitErrorDetails:
     text = (
         f"{key!r} can't name a component: use letters, digits, _ and - (it becomes part of a "
-        "metric's name), and not 'post'"
+        "metric's name), and neither 'post' nor 'failed'"
     )
     problem = PydanticCustomError("component", "{text}", {"text": text, "at": ()})
     return InitErrorDetails(type=problem, loc=(str(key),), input=key)
@@ -66,6 +66,9 @@ Components = Annotated[list[Reward] | dict[str, Reward], PlainValidator(_compone
 
 class Composite(Reward):
     """A reward computed from the postprocessed scores of the rewards below it."""
+
+    family: ClassVar[str] = "composition"
+    range_note: ClassVar[str] = "from its components' ranges"
 
     @abstractmethod
     def combine(self, scores: Sequence[Sequence[float]]) -> list[float]:
@@ -139,6 +142,13 @@ class WeightedSum(_OfComponents):
             for row in zip(*scores, strict=True)
         ]
 
+    def bounds(self) -> Range:
+        """The weighted means of the components' ends."""
+        children = [child for child in self.children().values() if child.weight]
+        total = sum(child.weight for child in children)
+        ends = [[end * c.weight / total for end in c.outcome()] for c in children]
+        return sum(min(pair) for pair in ends), sum(max(pair) for pair in ends)
+
 
 @reward("product")
 class Product(_OfComponents):
@@ -148,6 +158,14 @@ class Product(_OfComponents):
         """The product per sample."""
         return [math.prod(row) for row in zip(*scores, strict=True)]
 
+    def bounds(self) -> Range:
+        """The products of the components' ends."""
+        low, high = 1.0, 1.0
+        for child in self.children().values():
+            corners = [a * b if a and b else 0.0 for a in (low, high) for b in child.outcome()]
+            low, high = min(corners), max(corners)
+        return low, high
+
 
 @reward("min")
 class Min(_OfComponents):
@@ -156,6 +174,11 @@ class Min(_OfComponents):
     def combine(self, scores: Sequence[Sequence[float]]) -> list[float]:
         """The minimum per sample."""
         return [min(row) for row in zip(*scores, strict=True)]
+
+    def bounds(self) -> Range:
+        """The smallest of the components' lower and of their upper ends."""
+        lows, highs = zip(*(child.outcome() for child in self.children().values()), strict=True)
+        return min(lows), min(highs)
 
 
 @reward("gate")
@@ -185,3 +208,8 @@ class Gate(Composite):
             value if level >= self.threshold else self.otherwise
             for value, level in zip(paid, reached, strict=True)
         ]
+
+    def bounds(self) -> Range:
+        """The paid reward's range, with ``otherwise`` in it."""
+        low, high = self.reward.outcome()
+        return min(low, self.otherwise), max(high, self.otherwise)

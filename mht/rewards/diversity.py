@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
-from mht.rewards.base import Positive, TextReward, reward
+from mht.rewards.base import UNIT, Positive, Range, TextReward, reward
 from mht.rewards.match import overlap
 from mht.types import Sample
 
@@ -26,8 +26,16 @@ class Diversity(TextReward):
         ngram: words per n-gram; a shorter text is one n-gram.
     """
 
+    family: ClassVar[str] = "diversity"
+    needs: ClassVar[str] = "batches of more than one, for pairwise"
+    score_range: ClassVar[Range] = UNIT
+
     method: Literal["pairwise", "distinct"] = "pairwise"
     ngram: Positive = 2
+
+    def reads(self, sample: Sample) -> tuple[str, ...] | None:
+        """The text alone for "distinct"; the batch has a say in "pairwise"."""
+        return super().reads(sample) if self.method == "distinct" else None
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The diversity of each text."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
 from mht.errors import ModelError
-from mht.rewards.base import Device, Positive, TextReward, reward
+from mht.rewards.base import UNIT, Device, Positive, Range, TextReward, reward
 from mht.rewards.models import batches, load, pretrained, quiet, token_limit
 from mht.types import Sample
 
@@ -30,11 +30,15 @@ class Perplexity(TextReward):
         stride: tokens by which the window moves on.
         max_length: tokens in a window; null is the model's own limit, at most 1024.
         reward_mode: "exp_neg_loss" is exp(-loss) = 1 / perplexity, in (0, 1]; "neg_loss" is -loss;
-            "raw" is the perplexity exp(loss), where lower is better: give it a negative ``mul`` by
-            a postprocess of type scale.
+            "raw" is the perplexity exp(loss), where lower is better: set ``invert``.
         device: "auto" (a GPU if there is one) or a torch device.
         batch_size: windows per forward pass, at most.
     """
+
+    family: ClassVar[str] = "fluency"
+    needs: ClassVar[str] = "a causal language model"
+    score_range: ClassVar[Range] = UNIT
+    range_note: ClassVar[str] = "neg_loss: up to 0; raw: from 1 on, low is better"
 
     model: str = "gpt2"
     stride: Positive = 512
@@ -53,6 +57,19 @@ class Perplexity(TextReward):
         if self.max_length == 1:
             raise ValueError("max_length must be at least 2: a token is predicted from another")
         return self
+
+    def models(self) -> tuple[str, ...]:
+        """The language model."""
+        return (self.model,)
+
+    def bounds(self) -> Range:
+        """The range of the form that ``reward_mode`` asks for."""
+        ends = {"raw": (1.0, math.inf), "neg_loss": (-math.inf, 0.0), "exp_neg_loss": UNIT}
+        return ends[self.reward_mode]
+
+    def direction(self) -> Literal["high", "low", "either"]:
+        """Low for the raw perplexity."""
+        return "low" if self.reward_mode == "raw" else "high"
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The losses in the form that ``reward_mode`` asks for."""

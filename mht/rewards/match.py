@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mht.rewards.base import TargetReward, reward
 from mht.types import Sample
@@ -70,6 +70,8 @@ class Levenshtein(TargetReward):
         lowercase: upper and lower case are alike.
     """
 
+    needs: ClassVar[str] = "a target; rapidfuzz"
+
     lowercase: bool = False
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
@@ -95,6 +97,8 @@ class Bleu(TargetReward):
         lowercase: upper and lower case are alike.
         tokenize: sacrebleu's tokenizer.
     """
+
+    needs: ClassVar[str] = "a target; sacrebleu"
 
     smooth_method: Literal["exp", "floor", "add-k", "none"] = "exp"
     smooth_value: float | None = None
@@ -125,6 +129,8 @@ class RougeL(TargetReward):
         use_stemmer: words match by their Porter stem.
         lowercase: upper and lower case are alike; the stemmer lowers case in any event.
     """
+
+    needs: ClassVar[str] = "a target; rouge-score"
 
     use_stemmer: bool = True
     lowercase: bool = True

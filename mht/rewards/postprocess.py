@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from mht.rewards.base import Postprocess, RewardError, State, postprocess
+from mht.errors import RewardError
+from mht.rewards.base import Postprocess, Range, State, postprocess
 
 Epsilon = Annotated[float, Field(gt=0)]
 
@@ -34,6 +35,12 @@ class Clip(Postprocess):
         high = math.inf if self.max is None else self.max
         return [min(max(value, low), high) for value in values]
 
+    def bounds(self, low: float, high: float) -> Range:
+        """The range, cut."""
+        floor = -math.inf if self.min is None else self.min
+        ceiling = math.inf if self.max is None else self.max
+        return min(max(low, floor), ceiling), min(max(high, floor), ceiling)
+
 
 @postprocess("scale")
 class Scale(Postprocess):
@@ -45,6 +52,13 @@ class Scale(Postprocess):
     def apply(self, values: list[float], update: bool) -> list[float]:
         """Each value, scaled."""
         return [self.mul * value + self.add for value in values]
+
+    def bounds(self, low: float, high: float) -> Range:
+        """The range, scaled."""
+        if not self.mul:
+            return self.add, self.add
+        ends = self.mul * low + self.add, self.mul * high + self.add
+        return min(ends), max(ends)
 
 
 @postprocess("whiten")

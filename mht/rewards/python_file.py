@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from mht.component import did_you_mean
-from mht.rewards.base import Reward, RewardError, reward
+from mht.errors import RewardError
+from mht.rewards.base import Reward, reward
 from mht.types import Sample
 
 
@@ -30,6 +31,10 @@ class PythonFile(Reward):
         function: its name there.
         options: keyword arguments for it.
     """
+
+    family: ClassVar[str] = "yours"
+    needs: ClassVar[str] = "your file"
+    better: ClassVar[Literal["either"]] = "either"
 
     file: str
     function: str = "score"

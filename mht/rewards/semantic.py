@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from mht.errors import MissingPackage, ModelError
-from mht.rewards.base import Device, Positive, TargetReward, reward
+from mht.rewards.base import Device, Positive, Range, TargetReward, reward
 from mht.rewards.models import load, quiet
 from mht.types import Sample
 
@@ -23,9 +24,15 @@ class CosineSTS(TargetReward):
         batch_size: texts per forward pass.
     """
 
+    needs: ClassVar[str] = "a target; a sentence-transformers model, such as data/raw/encoder"
+
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
     device: Device = "auto"
     batch_size: Positive = 32
+
+    def models(self) -> tuple[str, ...]:
+        """The encoder."""
+        return (self.model,)
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The mapped cosine."""
@@ -76,12 +83,24 @@ class BertScore(TargetReward):
         batch_size: pairs per forward pass.
     """
 
+    needs: ClassVar[str] = "a target; bert-score and an encoder"
+    score_range: ClassVar[Range] = (-1.0, 1.0)
+    range_note: ClassVar[str] = "about 0 to 1 in use"
+
     model_type: str = "roberta-large"
     num_layers: Positive | None = None
     rescale_with_baseline: bool = False
     lang: str = "en"
     device: Device = "auto"
     batch_size: Positive = 32
+
+    def models(self) -> tuple[str, ...]:
+        """The encoder."""
+        return (self.model_type,)
+
+    def bounds(self) -> Range:
+        """Cosines' range; rescaled by a baseline it has no finite lower end that holds for all."""
+        return (-math.inf, 1.0) if self.rescale_with_baseline else self.score_range
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The F1."""

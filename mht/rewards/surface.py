@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mht.rewards.base import Positive, TextReward, reward
+from mht.rewards.base import UNIT, Positive, Range, TextReward, reward
 from mht.types import Sample
 
 
@@ -34,6 +35,9 @@ class LengthWindow(TextReward):
         max: most tokens with the full score.
         token: a regular expression for one token; the default counts words between white space.
     """
+
+    family: ClassVar[str] = "surface"
+    score_range: ClassVar[Range] = UNIT
 
     min: Annotated[int, Field(ge=0)]
     max: Positive
@@ -66,8 +70,17 @@ class KeywordCount(TextReward):
             then pays nothing.
     """
 
+    family: ClassVar[str] = "surface"
+    score_range: ClassVar[Range] = (0.0, math.inf)
+    range_note: ClassVar[str] = "0 to 1 with normalize"
+    better: ClassVar[Literal["either"]] = "either"
+
     keywords: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
     normalize: bool = False
+
+    def bounds(self) -> Range:
+        """Counts, or shares."""
+        return UNIT if self.normalize else self.score_range
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The count, or the share."""
@@ -88,6 +101,10 @@ class RegexPresence(TextReward):
         pattern: a Python regular expression.
         ignore_case: upper and lower case are alike.
     """
+
+    family: ClassVar[str] = "surface"
+    score_range: ClassVar[Range] = UNIT
+    better: ClassVar[Literal["either"]] = "either"
 
     pattern: Pattern
     ignore_case: bool = False

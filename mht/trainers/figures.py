@@ -13,7 +13,8 @@ def text_stats(samples: Sequence[Sample], scored: Scored) -> Stats:
     """Means of every reward node, and the share of distinct word pairs in the batch."""
     pairs = [pair for s in samples for pair in pairwise(s.response.split())]
     means = {
-        f"reward/{name.removeprefix('reward.')}": sum(values) / len(values)
+        f"reward/{name.removeprefix('reward.')}": sum(values)
+        / (1 if name.endswith(".failed") else len(values))
         for name, values in scored.components.items()
         if name != "reward"
     }

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mht.config import HybridConfig
+from mht.errors import RewardError
 from mht.losses import (
     AdaptiveKL,
     FixedKL,
@@ -34,7 +35,6 @@ from mht.losses import (
 from mht.models.policy import Policy, TokenScores
 from mht.models.references import Items, References
 from mht.order import by_length
-from mht.rewards import RewardError
 from mht.trainers.experience import Experience, RunningStd
 from mht.trainers.optim import Updater
 from mht.trainers.ratio import RatioCheck

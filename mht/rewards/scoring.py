@@ -1,0 +1,144 @@
+"""What happens around a reward's own arithmetic: texts once, failures, checks, a common range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mht.errors import ConfigError, MissingPackage, ModelError, RewardError, UserError
+from mht.types import Sample
+
+if TYPE_CHECKING:
+    from mht.rewards.base import Reward
+
+Score = Callable[[list[Sample]], list[float]]
+SETTINGS = (ConfigError, MissingPackage, ModelError)  # wrong for every text: they always stop
+
+
+class Scorer:
+    """Runs one node of a reward tree over a batch.
+
+    Args:
+        reward: the node.
+        label: its path and type, for the errors.
+    """
+
+    def __init__(self, reward: Reward, label: str):
+        self.reward, self.label = reward, label
+
+    def scores(self, samples: list[Sample], score: Score) -> tuple[list[float], list[float]]:
+        """One checked number per sample, and 1.0 for each that failed and got ``on_error``.
+
+        Raises:
+            RewardError: not finite, or too few or many, and ``on_error`` is "stop".
+        """
+        places = self._places(samples)
+        unique = [samples[i] for i in dict.fromkeys(places)]
+        numbers, failed = self._forgiving(unique, score)
+        at = {place: k for k, place in enumerate(dict.fromkeys(places))}
+        return [numbers[at[p]] for p in places], [failed[at[p]] for p in places]
+
+    def _places(self, samples: list[Sample]) -> list[int]:
+        """For each sample the first one that reads the same."""
+        keys = [self.reward.reads(sample) for sample in samples]
+        if None in keys:
+            return list(range(len(samples)))
+        first: dict[Any, int] = {}
+        return [first.setdefault(key, i) for i, key in enumerate(keys)]
+
+    def _forgiving(self, samples: list[Sample], score: Score) -> tuple[list[float], list[float]]:
+        instead = self.reward.on_error
+        if isinstance(instead, str):
+            return self._strict(samples, score), [0.0] * len(samples)
+        try:
+            return self._strict(samples, score), [0.0] * len(samples)
+        except SETTINGS:
+            raise
+        except Exception:  # counted and logged; which sample it was, each alone will tell
+            if len(samples) == 1 or self.reward.reads(samples[0]) is None:
+                return [float(instead)] * len(samples), [1.0] * len(samples)
+        each = [self._forgiving([sample], score) for sample in samples]
+        return [n for (n,), _ in each], [f for _, (f,) in each]
+
+    def _strict(self, samples: list[Sample], score: Score) -> list[float]:
+        try:
+            values = score(samples)
+        except UserError as error:
+            error.args = (f"{self.label}: {error}",)
+            raise
+        except Exception as error:
+            error.add_note(f"in the reward component {self.label}")
+            raise
+        return checked(values, samples, self.label)
+
+
+def checked(values: Any, samples: Sequence[Sample], label: str) -> list[float]:
+    """The values as floats.
+
+    Raises:
+        RewardError: not finite, not numbers, or not one per sample.
+    """
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise RewardError(f"{label}: gave {values!r:.80}, not a list of numbers") from None
+    if len(numbers) != len(samples):
+        raise RewardError(f"{label}: gave {len(numbers)} scores for {len(samples)} samples")
+    for sample, number in zip(samples, numbers, strict=True):
+        if not math.isfinite(number):
+            raise RewardError(f"{label}: gave {number} for the response {sample.response!r:.80}")
+    return numbers
+
+
+def made_comparable(reward: Reward) -> bool:
+    """Whether ``scale`` and ``invert`` change anything."""
+    return reward.invert or (reward.scale and reward.bounds() != (0.0, 1.0))
+
+
+def comparable(reward: Reward, values: list[float]) -> list[float]:
+    """The values after the reward's ``scale`` and ``invert``."""
+    low, high = reward.bounds()
+    if reward.scale:
+        values, (low, high) = [unit(v, low, high) for v in values], (0.0, 1.0)
+    if reward.invert:
+        values = [mirror(v, low, high) for v in values]
+    return values
+
+
+def comparable_bounds(reward: Reward) -> tuple[float, float]:
+    """The range of `comparable`."""
+    low, high = reward.bounds()
+    if reward.scale:
+        low, high = 0.0, 1.0
+    if reward.invert and not (math.isfinite(low) and math.isfinite(high)):
+        low, high = -high, -low
+    return low, high
+
+
+def unit(value: float, low: float, high: float) -> float:
+    """The value's place in [low, high], in [0, 1]; ends that are not finite are approached.
+
+    >>> unit(3.0, 1.0, 5.0), unit(3.0, 0.0, math.inf), unit(0.0, -math.inf, math.inf)
+    (0.5, 0.75, 0.5)
+    """
+    if math.isfinite(low) and math.isfinite(high):
+        return min(max((value - low) / (high - low), 0.0), 1.0)
+    if math.isfinite(low):
+        beyond = max(value - low, 0.0)
+        return beyond / (1 + beyond)
+    if math.isfinite(high):
+        return 1 / (1 + max(high - value, 0.0))
+    if value >= 0:
+        return 1 / (1 + math.exp(-value))
+    return math.exp(value) / (1 + math.exp(value))
+
+
+def mirror(value: float, low: float, high: float) -> float:
+    """The value turned round in its range, or around 0 where an end is not finite.
+
+    >>> mirror(0.9, 0.0, 1.0) == 1.0 - 0.9, mirror(3.0, 0.0, math.inf)
+    (True, -3.0)
+    """
+    finite = math.isfinite(low) and math.isfinite(high)
+    return low + high - value if finite else -value
