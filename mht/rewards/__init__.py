@@ -8,6 +8,7 @@ from mht.rewards import (  # noqa: F401  (importing a module registers its types
     classifier,
     composition,
     diversity,
+    domain,
     fluency,
     match,
     nli,
@@ -15,6 +16,7 @@ from mht.rewards import (  # noqa: F401  (importing a module registers its types
     python_file,
     semantic,
     surface,
+    truth,
 )
 from mht.rewards.base import Postprocess, Reward, make_reward
 
