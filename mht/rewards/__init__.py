@@ -10,6 +10,7 @@ from mht.rewards import (  # noqa: F401  (importing a module registers its types
     diversity,
     domain,
     fluency,
+    judge,
     match,
     nli,
     postprocess,

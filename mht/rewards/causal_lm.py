@@ -111,10 +111,22 @@ class CausalLM:
         for i, window in enumerate(part):
             n = len(window.ids)
             labels[i, n - window.scored : n] = ids[i, n - window.scored : n]
+        first = min(len(w.ids) - w.scored for w in part) - 1
         with torch.inference_mode():
-            logits = self.model(input_ids=ids, attention_mask=mask).logits[:, :-1]
-            losses = cross_entropy(logits.float().transpose(1, 2), labels[:, 1:], reduction="none")
+            logits = self._logits(ids, mask, first)[:, :-1]
+            losses = cross_entropy(
+                logits.float().transpose(1, 2), labels[:, first + 1 :], reduction="none"
+            )
         return losses.double().sum(-1).tolist()
+
+    def _logits(self, ids: Any, mask: Any, first: int) -> Any:
+        """(B, T - first, vocabulary) logits from position ``first`` on."""
+        import torch
+
+        if first == 0 or not self._keeps:
+            return self.model(input_ids=ids, attention_mask=mask).logits[:, first:]
+        keep = torch.arange(first, ids.shape[1], device=ids.device)
+        return self.model(input_ids=ids, attention_mask=mask, logits_to_keep=keep).logits
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Any, Any]:
         """(B, T) ids and mask (1 = a token), filled up on the right: what is there looks back."""
@@ -159,14 +171,11 @@ class CausalLM:
 
         ids, mask = self._padded([[*contexts[i], *start] for i, start in part])
         first = min(len(contexts[i]) for i, _ in part) - 1
-        keep = torch.arange(first, ids.shape[1], device=ids.device)
-        options = {"logits_to_keep": keep} if self._keeps else {}
         with torch.inference_mode():
-            logits = self.model(input_ids=ids, attention_mask=mask, **options).logits
-        skipped = first if self._keeps else 0
+            logits = self._logits(ids, mask, first)
         rows = []
         for row, (i, start) in zip(logits, part, strict=True):
-            at = len(contexts[i]) - 1 - skipped
+            at = len(contexts[i]) - 1 - first
             rows.append(row[at : at + len(start) + 1].float().log_softmax(-1).cpu())
         return rows
 
@@ -182,7 +191,8 @@ class CausalLM:
         generator = torch.Generator().manual_seed(0)
         total = torch.zeros(self.vocabulary, dtype=torch.float64)
         ids = torch.full((count, 1), self._first)
-        step, cache = ids, {}
+        step: Any = ids
+        cache: dict[str, Any] = {}
         for _ in range(length):
             with torch.inference_mode():
                 out = self.model(input_ids=step.to(self.device), use_cache=True, **cache)
@@ -191,7 +201,7 @@ class CausalLM:
             drawn = torch.multinomial(shares, 1, generator=generator)
             ids = torch.cat([ids, drawn], 1)
             memory = getattr(out, "past_key_values", None)
-            step, cache = (drawn, {"past_key_values": memory}) if memory else (ids, {})
+            step, cache = (ids, {}) if memory is None else (drawn, {"past_key_values": memory})
         return (total / (count * length)).log()
 
     @property
