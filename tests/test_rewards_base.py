@@ -30,7 +30,7 @@ BUILT_IN = {
     "length_consistency length_window levenshtein min perplexity product python regex_presence",
     "reward_model rouge-l rouge_l rougel sentiment sts truth_nli truthfulness weighted_sum",
     "factual_accuracy fluency legal_validity llm_judge medical_accuracy scientific_integrity",
-    "truth_rag",
+    "comet truth_rag",
 }
 
 

@@ -6,6 +6,7 @@ Importing this registers every built-in type; heavy packages load when a type is
 from mht.errors import RewardError
 from mht.rewards import (  # noqa: F401  (importing a module registers its types)
     classifier,
+    comet,
     composition,
     diversity,
     domain,
