@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import make_tiny_tokenizer
 
-from mht.errors import ConfigError, ModelError
+from mht.errors import ConfigError, ModelError, RewardError
 from mht.rewards import make_reward
 from mht.rewards.causal_lm import causal_lm
 from mht.rewards.instruct import fill
@@ -14,7 +14,7 @@ from mht.rewards.judge import grade
 from mht.types import Sample
 
 RESPONSES = ["a warm film", "", "the plot is {target} {x} {", "so slow that the audience falls"]
-ODD = ["", " \n", "\ud800 film", "a\x00\x07", "漢字です。", "good " * 20_000]
+ODD = ["", " \n", "\ud800 film", "a\x00\x07", "漢字です。", "beautiful " * 10_000]
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,8 @@ def test_gptscore_by_hand(folder):
     assert back.reads(Sample("p", "r", "t")) == ("r", "t")
     with pytest.warns(UserWarning, match="llm_judge reads targets, but no sample"):
         back("a warm film")
+    with pytest.raises(RewardError, match="gptscore has no answers to explain"):
+        back.explain([])
 
 
 # -- what a text can not do ---------------------------------------------------------------------

@@ -21,7 +21,7 @@ FACTS = [
     "the story was not good",
     "very dull so is the movie",
 ]
-ODD = ["", " \n", "\ud800 film", "a\x00\x07 film", "漢字です。良い映画。", "!?", "film. " * 16_000]
+ODD = ["", " \n", "\ud800 film", "a\x00\x07 film", "漢字です。良い映画。", "!?", "Film. " * 17_000]
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +232,7 @@ def test_target_and_query_are_options(spec):
         ({"query": "full"}, (" is dull", "a good story", "the plot")),
     ):
         reward = make_reward(spec("truth_rag", corpus=FACTS, top_k=1, **options))
-        assert reward.reads(sample)[:3] == texts
+        assert reward.reads(sample) == texts
         (verdict,) = reward.explain([sample])
         assert len(verdict.evidence) == 1 + options.get("with_target", True)
     by_prompt = verdict.evidence[-1]
@@ -293,12 +293,19 @@ def test_embeddings_are_kept_on_the_disk_by_content(spec, encoder, tmp_path, mon
         make_reward(spec("truth_rag", **options))("good film")
 
 
-def test_the_corpus_is_part_of_what_decides_a_score(spec):
-    a, b = (make_reward(spec("truth_rag", corpus=c)) for c in (FACTS, FACTS[:4]))
-    same = make_reward(spec("truth_rag", corpus=list(FACTS)))
-    sample = Sample("", "good")
-    assert a.reads(sample) == same.reads(sample) != b.reads(sample)
-    assert len(a.models()) == 2
+def test_a_corpus_that_breaks_further_down_stops_whatever_on_error_says(spec, tmp_path):
+    (tmp_path / "facts.jsonl").write_text('{"text": "One."}\n{"txt": "Two."}\n')
+    options = {"corpus": str(tmp_path / "facts.jsonl"), "on_error": 0.0}
+    with pytest.raises(DataError, match=r"reward \(truth_rag\): .*facts.jsonl:2: no column 'text'"):
+        make_reward(spec("truth_rag", **options))(["a", "b"])
+
+
+def test_what_decides_a_score_is_named(spec, folder, nli, encoder):
+    reward = make_reward(spec("truth_rag", corpus=str(folder)))
+    places = ("a.txt", "b.jsonl", "c.parquet", "deep/d.md")
+    assert reward.models() == (nli, encoder, *(str(folder / place) for place in places))
+    assert make_reward(spec("truth_rag", corpus=FACTS)).models() == (nli, encoder)
+    assert make_reward(spec("factual_accuracy")).models() == (nli,)
 
 
 # -- factual_accuracy ---------------------------------------------------------------------------

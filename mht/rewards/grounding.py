@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from mht.errors import DataError
 from mht.rewards.base import UNIT, Device, Positive, Range, Reward
-from mht.rewards.corpus import Passage, Unit, passages
+from mht.rewards.corpus import Passage, Unit, files, passages
 from mht.rewards.entailment import Aggregation, Entailment
 from mht.rewards.retrieval import Found, Retriever
 from mht.rewards.verdicts import UNKNOWN, Agg, Claim, Verdict, given, verdict
@@ -76,12 +76,11 @@ class Grounded(Reward):
         return Retriever(found, self.embedder, self.device, self.batch_size, self.embeddings)
 
     def models(self) -> tuple[str, ...]:
-        """The NLI classifier, and the embedder where there is a corpus."""
-        return (self.nli_model,) if self.corpus is None else (self.nli_model, self.embedder)
-
-    def corpus_key(self) -> str:
-        """What stands for the corpus among the texts that decide a score."""
-        return self.retriever.digest if self.retriever else ""
+        """The NLI classifier; where there is a corpus, the embedder and the corpus's files too."""
+        if self.corpus is None:
+            return (self.nli_model,)
+        read = files(self.corpus) if isinstance(self.corpus, str) else []
+        return (self.nli_model, self.embedder, *map(str, read))
 
     def judge(
         self,
@@ -137,10 +136,10 @@ class ByEvidence(Grounded):
     with_target: bool = True
 
     def reads(self, sample: Sample) -> tuple[str, ...] | None:
-        """Response, target, the prompt where it is part of the query, and the corpus."""
+        """Response, target, and the prompt where it is part of the query."""
         target = sample.target if self.with_target else ""
         prompt = sample.prompt if self.query == "full" else ""
-        return sample.response, target, prompt, self.corpus_key()
+        return sample.response, target, prompt
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The aggregated probabilities over the evidence; 0.5 for an empty response."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mht.component import refuse
+from mht.errors import RewardError
 from mht.rewards.base import UNIT, Device, Positive, Range, Reward, reward
 from mht.rewards.causal_lm import CausalLM, Window, causal_lm
 from mht.rewards.instruct import TOKENS, Instruction, broken_up, names_in
@@ -151,7 +152,13 @@ class LLMJudge(Reward):
         return [grade.score for grade in self.explain(samples)]
 
     def explain(self, samples: Sequence[Sample]) -> list[Grade]:
-        """For each sample the probability of each answer; not for gptscore, which has none."""
+        """For each sample the probability of each answer.
+
+        Raises:
+            RewardError: the method is gptscore, which has none.
+        """
+        if self.method == "gptscore":
+            raise RewardError("gptscore has no answers to explain: take verdicts or rubric")
         model, asked = self._asked("\nAnswer:")
         worth = self._worth
         empty = {**dict.fromkeys(TEXTS, ""), **self._fixed}
@@ -225,8 +232,8 @@ def grade(
         answers: their tokens; the probability of one that others begin with is what is left of it.
         worth: each answer's text with its value, in the same order.
 
-    >>> grade([math.log(0.3), math.log(0.1)], [[1], [2]], {"Yes": 1.0, "No": 0.0}).score
-    0.75
+    >>> grade([0.0, -math.inf], [[1], [2]], {"Yes": 1.0, "No": 0.0}).score
+    1.0
     """
     largest = max(logprobs)
     own = [math.exp(value - largest) for value in logprobs]

@@ -65,8 +65,8 @@ class FactualAccuracy(Grounded):
         return self
 
     def reads(self, sample: Sample) -> tuple[str, ...] | None:
-        """Response, premise and corpus."""
-        return sample.response, self._premise(sample), self.corpus_key()
+        """Response and premise."""
+        return sample.response, self._premise(sample)
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The share, or the mean support."""
