@@ -296,7 +296,7 @@ def test_embeddings_are_kept_on_the_disk_by_content(spec, encoder, tmp_path, mon
 def test_a_corpus_that_breaks_further_down_stops_whatever_on_error_says(spec, tmp_path):
     (tmp_path / "facts.jsonl").write_text('{"text": "One."}\n{"txt": "Two."}\n')
     options = {"corpus": str(tmp_path / "facts.jsonl"), "on_error": 0.0}
-    with pytest.raises(DataError, match=r"reward \(truth_rag\): .*facts.jsonl:2: no column 'text'"):
+    with pytest.raises(ModelError, match=r"reward \(truth_rag\): corpus: .*facts.jsonl:2: no colu"):
         make_reward(spec("truth_rag", **options))(["a", "b"])
 
 

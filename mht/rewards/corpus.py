@@ -42,37 +42,16 @@ def passages(
         DataError: no such file, not of that kind, not UTF-8, without the column, or not one text.
     """
     if isinstance(corpus, str):
-        texts = (text for file in files(corpus) for text in _texts(file, unit, column))
+        found = (text for file in files(corpus) for text in texts(file, unit, column))
     else:
-        texts = ((text, f"text {number}") for number, text in enumerate(corpus, start=1))
+        found = ((text, f"text {number}") for number, text in enumerate(corpus, start=1))
     empty = True
-    for text, place in texts:
+    for text, place in found:
         for part in pieces(text, words):
             empty = False
             yield Passage(part, place)
     if empty:
         raise DataError(f"{_shown(corpus)} is empty: put texts into it")
-
-
-def files(corpus: str) -> list[Path]:
-    """The files of a corpus that is a file or a folder, in the order of their paths.
-
-    Raises:
-        DataError: there is none.
-    """
-    path = Path(corpus).expanduser()
-    if path.is_dir():
-        inside = (p for p in path.rglob("*") if not p.name.startswith("."))
-        found = sorted(p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not found:
-            raise DataError(f"the folder {corpus!r} holds no {', '.join(SUFFIXES)} file")
-        return found
-    if not path.is_file():
-        near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"no such file or folder {corpus!r}{did_you_mean(path.name, near)}")
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{corpus!r} should be a {', '.join(SUFFIXES)} file, or a folder of them")
-    return [path]
 
 
 def digest(found: Iterable[Passage]) -> str:
@@ -114,8 +93,29 @@ def _shown(corpus: str | Sequence[str]) -> str:
     return repr(corpus) if isinstance(corpus, str) else "the list"
 
 
-def _texts(file: Path, unit: Unit, column: str) -> Iterator[tuple[str, str]]:
-    """Each text of a file with its place."""
+def files(corpus: str) -> list[Path]:
+    """The file of this path, or the folder's files of the known kinds, by name.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(corpus).expanduser()
+    if path.is_dir():
+        inside = (p for p in path.rglob("*") if not p.name.startswith("."))
+        found = sorted(p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not found:
+            raise DataError(f"the folder {corpus!r} holds no {', '.join(SUFFIXES)} file")
+        return found
+    if not path.is_file():
+        near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"no such file or folder {corpus!r}{did_you_mean(path.name, near)}")
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{corpus!r} should be a {', '.join(SUFFIXES)} file, or a folder of them")
+    return [path]
+
+
+def texts(file: Path, unit: Unit, column: str) -> Iterator[tuple[str, str]]:
+    """Each text of a file as it stands, with its place; see `passages`."""
     suffix = file.suffix.lower()
     if suffix == ".parquet":
         return _parquet(file, column)

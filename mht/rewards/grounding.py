@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from mht.errors import DataError
+from mht.errors import DataError, ModelError
 from mht.rewards.base import UNIT, Device, Positive, Range, Reward
 from mht.rewards.corpus import Passage, Unit, files, passages
 from mht.rewards.entailment import Aggregation, Entailment
@@ -72,7 +72,10 @@ class Grounded(Reward):
         """The corpus, read once for this reward; None without one."""
         if self.corpus is None:
             return None
-        found = list(passages(self.corpus, self.unit, self.column, self.chunk_words))
+        try:
+            found = list(passages(self.corpus, self.unit, self.column, self.chunk_words))
+        except DataError as error:  # further down than its first passage
+            raise ModelError(f"corpus: {error}") from None  # no score without it: it always stops
         return Retriever(found, self.embedder, self.device, self.batch_size, self.embeddings)
 
     def models(self) -> tuple[str, ...]:

@@ -6,19 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mht.errors import ConfigError, DataError, MissingPackage, ModelError, RewardError, UserError
+from mht.errors import ConfigError, MissingPackage, ModelError, RewardError, UserError
 from mht.types import Sample
 
 if TYPE_CHECKING:
     from mht.rewards.base import Reward
 
 Score = Callable[[list[Sample]], list[float]]
-SETTINGS = (
-    ConfigError,
-    DataError,
-    MissingPackage,
-    ModelError,
-)  # wrong for every text: they always stop
+SETTINGS = (ConfigError, MissingPackage, ModelError)  # wrong for every text: they always stop
 
 
 class Scorer:
