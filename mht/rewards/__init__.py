@@ -10,8 +10,10 @@ from mht.rewards import (  # noqa: F401  (importing a module registers its types
     diversity,
     fluency,
     match,
+    nli,
     postprocess,
     python_file,
+    reward_model,
     semantic,
     surface,
 )
