@@ -5,6 +5,7 @@ Importing this registers every built-in type; heavy packages load when a type is
 
 from mht.errors import RewardError
 from mht.rewards import (  # noqa: F401  (importing a module registers its types)
+    bleurt,
     classifier,
     composition,
     diversity,
@@ -12,7 +13,9 @@ from mht.rewards import (  # noqa: F401  (importing a module registers its types
     match,
     nli,
     postprocess,
+    presets,
     python_file,
+    relevance,
     reward_model,
     semantic,
     surface,
