@@ -335,13 +335,12 @@ def test_weights_that_only_a_pull_request_has(monkeypatch, tmp_path):
 
 
 def test_every_preset_is_named_and_documented():
-    made = {REWARDS.get(name) for name in REAL}
-    listed = {cls for cls in vars(presets).values() if isinstance(cls, type)}
-    assert made == {c for c in listed if issubclass(c, LabelReward) and "needs" in vars(c)} - {
-        LabelReward
-    }
+    classes = {cls for cls in vars(presets).values() if isinstance(cls, type)}
+    made = {cls for cls in classes if issubclass(cls, LabelReward) and "type_name" in vars(cls)}
+    assert made == {REWARDS.get(name) for name in [*REAL, "classifier"]}
     for cls in made:
-        assert cls.__doc__.splitlines()[0].startswith("Probability that the text ")
+        assert cls.__doc__.startswith("Probability ") and cls.needs
+        assert cls.family in ("classifiers", "safety")
 
 
 # -- relevance ----------------------------------------------------------------------------------

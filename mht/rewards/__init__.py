@@ -6,7 +6,6 @@ Importing this registers every built-in type; heavy packages load when a type is
 from mht.errors import RewardError
 from mht.rewards import (  # noqa: F401  (importing a module registers its types)
     bleurt,
-    classifier,
     composition,
     diversity,
     fluency,

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from mht.component import refuse
 from mht.errors import ModelError
-from mht.rewards.base import UNIT, Device, Positive, Range, TextReward, reward
+from mht.rewards.base import UNIT, Device, Positive, Range, TextReward
 from mht.rewards.sequence_classifier import Classifier, classifier, probabilities
 from mht.types import Sample
 
@@ -21,9 +21,8 @@ NUMBERED = re.compile(r"LABEL_\d+")
 ABSENCE = re.compile(r"not?[-_ ]|non|nothate|neutral|normal|neither|clean|safe")
 
 
-@reward("classifier")
 class LabelReward(TextReward):
-    """Probability of a label, as any sequence classifier sees it in the text.
+    """Probability of a label, as a sequence classifier sees it in the text.
 
     Several targets are one event: labels that exclude each other (softmax) add up; of those that
     do not (sigmoid) the likeliest counts, because they overlap: what is an insult is toxic too.
@@ -47,7 +46,7 @@ class LabelReward(TextReward):
     """
 
     family: ClassVar[str] = "classifiers"
-    needs: ClassVar[str] = "a sequence classifier"
+    needs: ClassVar[str] = "a sequence classifier, such as models/reward_model"
     score_range: ClassVar[Range] = UNIT
     range_note: ClassVar[str] = "0 or 1 with scale: false"
     better: ClassVar[Literal["high", "low", "either"]] = "either"

@@ -7,10 +7,17 @@ the authors' weights to safetensors, the only format that is loaded.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from mht.rewards.base import reward
 from mht.rewards.classifier import LabelReward, Names, Spellings
+
+
+@reward("classifier")
+class AnyClassifier(LabelReward):
+    """Probability of a label, as any sequence classifier sees it in the text."""
+
+    example: ClassVar[Mapping[str, Any]] = {"model": "models/reward_model", "target": "positive"}
 
 
 @reward("sentiment")
@@ -21,7 +28,7 @@ class Sentiment(LabelReward):
     2013, D13-1170).
     """
 
-    needs: ClassVar[str] = "a sequence classifier, such as models/reward_model"
+    example: ClassVar[Mapping[str, Any]] = {"model": "models/reward_model"}
     better: ClassVar[Literal["high", "low", "either"]] = "high"
     unnamed: ClassVar[Mapping[str, Spellings]] = {
         "cardiffnlp/twitter-roberta-base-sentiment": ("negative", "neutral", "positive")
