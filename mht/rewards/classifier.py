@@ -18,7 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Names = Annotated[list[str], Field(min_length=1)]
 Spellings = tuple[str, ...]
 NUMBERED = re.compile(r"LABEL_\d+")
-ABSENCE = re.compile(r"not?[-_ ]|non|nothate|neutral|normal|neither|clean|safe")
+ABSENCE = re.compile(r"not?([-_ ]|$)|non|nothate|neutral|normal|neither|clean|safe|unbiased")
 
 
 class LabelReward(TextReward):
