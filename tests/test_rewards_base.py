@@ -29,6 +29,8 @@ BUILT_IN = {
     "bertscore bleu cosine_sts diversity exact_match gate jaccard keyword_count",
     "length_consistency length_window levenshtein min perplexity product python regex_presence",
     "reward_model rouge-l rouge_l rougel sentiment sts truth_nli truthfulness weighted_sum",
+    "bias bleurt classifier detoxify emotion formality hate_speech offensiveness qa_relevance",
+    "sarcasm topic_consistency toxicity",
 }
 
 
