@@ -5,7 +5,7 @@ Importing this registers every built-in type; heavy packages load when a type is
 
 from mht.errors import RewardError
 from mht.rewards import (  # noqa: F401  (importing a module registers its types)
-    classifier,
+    bleurt,
     comet,
     composition,
     diversity,
@@ -15,7 +15,10 @@ from mht.rewards import (  # noqa: F401  (importing a module registers its types
     match,
     nli,
     postprocess,
+    presets,
     python_file,
+    relevance,
+    reward_model,
     semantic,
     surface,
     truth,

@@ -14,8 +14,7 @@ from mht.component import refuse
 from mht.errors import ModelError
 from mht.rewards.base import reward
 from mht.rewards.grounding import ByEvidence
-from mht.rewards.models import valid_unicode
-from mht.rewards.sequence_classifier import classifier
+from mht.rewards.sequence_classifier import classifier, probabilities
 from mht.types import Sample
 
 
@@ -67,11 +66,10 @@ class Domain(ByEvidence):
             raise ModelError(f"model {self.model!r} has one output: use the type reward_model")
         label = model.label(self.target)
         logits = model.logits([self._text(s) for s in samples], self.batch_size, self.max_tokens)
-        shares = logits.sigmoid() if model.multi_label else logits.softmax(-1)
-        return shares[:, label].tolist()
+        return probabilities(logits, model.multi_label)[:, label].tolist()
 
     def _text(self, sample: Sample) -> str:
-        return valid_unicode(sample.full if self.text == "full" else sample.response)
+        return sample.full if self.text == "full" else sample.response
 
 
 @reward("medical_accuracy")

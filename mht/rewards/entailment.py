@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from mht.errors import ModelError
-from mht.rewards.models import valid_unicode
 from mht.rewards.sequence_classifier import Classifier, classifier
 
 Aggregation = Literal["p_e_minus_p_c", "p_e", "p_e_plus_half_neutral"]
@@ -59,12 +58,7 @@ class Entailment:
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Shares]:
         """The shares of each (premise, hypothesis), in their order; each pair is run once."""
-        if not pairs:
-            return []
-        clean = [
-            (valid_unicode(premise), valid_unicode(hypothesis)) for premise, hypothesis in pairs
-        ]
-        rows = self.model.logits(clean, self.batch_size, self.max_tokens).softmax(-1).tolist()
+        rows = self.model.logits(pairs, self.batch_size, self.max_tokens).softmax(-1).tolist()
         return [Shares(*(row[place] for place in self.places)) for row in rows]
 
 
