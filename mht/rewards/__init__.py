@@ -12,6 +12,7 @@ from mht.rewards import (  # noqa: F401  (importing a module registers its types
     match,
     postprocess,
     python_file,
+    reward_model,
     semantic,
     surface,
 )
