@@ -1,4 +1,4 @@
-"""The score of a trained reward model: the type reward_model."""
+"""A trained reward model's own score: reward_model."""
 
 from __future__ import annotations
 
