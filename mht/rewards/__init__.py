@@ -10,9 +10,11 @@ from mht.rewards import (  # noqa: F401  (importing a module registers its types
     diversity,
     fluency,
     match,
+    mixture,
     postprocess,
     python_file,
     reward_model,
+    self_play,
     semantic,
     surface,
 )

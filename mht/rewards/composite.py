@@ -74,18 +74,24 @@ class Composite(Reward):
         """One number per sample from the children's scores, in the order of `children`."""
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
-        """The combined scores, before this node's own postprocess."""
-        return self._raw(list(samples), "reward", True, {})
+        """The combined scores, before this node's own postprocess; no state changes."""
+        return self._raw(list(samples), "reward", False, {})
 
     def _raw(
         self, samples: list[Sample], name: str, update: bool, below: dict[str, list[float]]
     ) -> list[float]:
+        return self.combine(self._scores_below(samples, name, update, below))
+
+    def _scores_below(
+        self, samples: list[Sample], name: str, update: bool, below: dict[str, list[float]]
+    ) -> list[list[float]]:
+        """Each child's final scores; all that it and those below it say goes to ``below``."""
         scores = []
         for child_name, child in self.children().items():
             scored = child.evaluate(samples, f"{name}.{child_name}", update=update)
             scores.append(scored.score)
             below.update(scored.components)
-        return self.combine(scores)
+        return scores
 
 
 class OfComponents(Composite):
