@@ -12,6 +12,7 @@ from mht.config import DataConfig
 from mht.data import examples as ex
 from mht.data.clean import clean, content_key, normalise
 from mht.data.fetch import fetch_rows
+from mht.data.judgements import read_judgements
 from mht.data.lengths import histogram, plot_lengths
 from mht.data.prepare import prepare
 from mht.data.split import assign, place, unit_hash
@@ -86,7 +87,8 @@ def bench(tmp_path):
             )  # fmt: skip
             names = ("train", "validation", "test")
             self.parts = {n: ex.read_examples(self.out / f"{n}.parquet") for n in names}
-            self.labels = ex.read_labels(self.out / "labels.parquet")
+            self.judged = read_judgements(self.out / "labels.parquet")
+            self.labels = tuple([r.get(k) for r in self.judged.rows] for k in ("text", "rating"))
             self.everything = [e for part in self.parts.values() for e in part]
             return figures
 
