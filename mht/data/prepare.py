@@ -143,8 +143,8 @@ def make_examples(
             counts["dropped_short"] += 1
             leftover.append(cut)
             continue
-        more = {key: row[key] for key in ("rating", "rejected") if key in row}
-        example = encoder.encode(cut, {**row.get("item", {}), **more}, number, counts)
+        item = {**row.get("item", {}), **{k: row[k] for k in ("rating", "rejected") if k in row}}
+        example = encoder.encode(cut, item, number, counts)
         if example is None:
             leftover.append(cut)
         else:
