@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mht.data.judgements import KEYS, kind_of
+from mht.data.kinds import KEYS, kind_of
 from mht.data.records import write_jsonl
 from mht.errors import DataError
 from mht.sources import OptionError, Source

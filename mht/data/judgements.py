@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mht.data.examples import read_table, write_table
+from mht.data.kinds import Kind
 
-Kind = Literal["ratings", "labels", "preferences"]
-# the key of a source's row that makes it one of the kind; the first that is there decides
-KEYS: dict[Kind, str] = {"preferences": "rejected", "ratings": "rating", "labels": "label"}
 COLUMNS: dict[Kind, tuple[str, ...]] = {
     "ratings": ("text", "rating"),
     "labels": ("text", "label"),
@@ -32,15 +29,6 @@ class Judgements:
 
     kind: Kind
     rows: list[dict[str, Any]]
-
-
-def kind_of(row: Mapping[str, Any]) -> Kind | None:
-    """The kind of judgement that a source's row holds, if it holds one.
-
-    >>> kind_of({"text": "fine", "rating": 2.0}), kind_of({"text": "fine"})
-    ('ratings', None)
-    """
-    return next((kind for kind, key in KEYS.items() if key in row), None)
 
 
 def write_judgements(path: str | Path, judgements: Judgements) -> None:

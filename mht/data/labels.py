@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from mht.data.clean import clean, content_key
-from mht.data.judgements import Judgements, Kind, kind_of
+from mht.data.judgements import Judgements
+from mht.data.kinds import Kind, kind_of
 from mht.data.tokenize import Cut, cut_row
 
 Row = dict[str, Any]
