@@ -84,7 +84,8 @@ class Scored:
     Attributes:
         score: B numbers, one per response, before any KL penalty.
         components: name in the reward tree (dotted) to that node's B values; ``<name>`` holds the
-            raw values, ``<name>.post`` those after its own postprocess, where it has one.
+            raw values, ``<name>.post`` those after its own postprocess, where it has one. What a
+            node says beside its score is there too, B numbers under ``<name>.<what>``.
     """
 
     score: list[float]

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 def main(config: Config, run: Run) -> None:
     """Write models/reward_model with its held-out accuracy and calibration."""
+    judgements = read_judgements("data/prepared/labels.parquet")
     learnt = learn(
-        read_judgements("data/prepared/labels.parquet"),
+        judgements.kind,
+        judgements.rows,
         "data/raw/encoder",
         config.reward_model,
         seed=config.base.seed,

@@ -309,7 +309,7 @@ def learnt(judgements, folder, **changes):
     losses = []
     config = RewardModelConfig(**SETTINGS | changes)
     found = learn(
-        judgements, folder, config, seed=0, device=CPU,
+        judgements.kind, judgements.rows, folder, config, seed=0, device=CPU,
         log=lambda stats, step: losses.append(stats["reward_model/loss"]),
     )  # fmt: skip
     return found, losses
@@ -329,6 +329,8 @@ def test_preferences_become_a_score_that_the_reward_type_uses(encoder, tmp_path)
     texts = [sample.as_read("pair") for sample in batch]
     direct = outputs(found.model, found.tokenizer, texts, max_tokens=32)[:, 0]
     assert scores == pytest.approx(direct.tolist(), abs=1e-5)
+    with pytest.raises(ModelError, match="was trained on text pair: set text to it"):
+        make_reward({"type": "reward_model", "model": str(tmp_path)})("good")
 
 
 def test_centering_keeps_the_scores_around_zero(encoder):

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mht.data.judgements import Judgements
 from mht.models.calibration import Row, compared_quality, labelled_quality, rated_quality
 from mht.models.classifier import load_tokenizer, outputs, train_classifier
 from mht.models.judged import (
     Compared,
     Rated,
+    Rows,
     Text,
     split_compared,
     split_labelled,
@@ -44,7 +44,8 @@ class Learnt:
 
 
 def learn(
-    judgements: Judgements,
+    kind: str,
+    rows: Rows,
     folder: str,
     config: RewardModelConfig,
     *,
@@ -55,7 +56,8 @@ def learn(
     """Train on the judgements but for a holdout, and measure on that.
 
     Args:
-        judgements: of one kind.
+        kind: of the judgements: "ratings", "labels" or "preferences".
+        rows: the judgements.
         folder: the encoder's.
         config: how long, how fast, how many layers, what is held out.
         seed: of the split, the new head and the order.
@@ -66,15 +68,16 @@ def learn(
         DataError: too few judgements, or all alike.
         ModelError: the folder holds no encoder, or not one that these settings fit.
     """
-    train, held = split(judgements, folder, config, seed)
+    train, held = split(kind, rows, folder, config, seed)
     model, tokenizer = train_classifier(folder, train, config, seed=seed, device=device, log=log)
 
     def logits(texts: Sequence[Text]) -> torch.Tensor:
         return outputs(model, tokenizer, texts, max_tokens=config.max_tokens)
 
     if isinstance(held, Compared):
+        model.config.reads_text = config.text  # so that it is never scored on something else
         figures, bins = compared_quality(logits(held.chosen)[:, 0], logits(held.rejected)[:, 0])
-    elif judgements.kind == "labels":
+    elif kind == "labels":
         figures, bins = labelled_quality(logits(held.texts).softmax(-1), held.labels)
     else:
         positive = logits(held.texts).softmax(-1)[:, 1].tolist()
@@ -83,13 +86,12 @@ def learn(
 
 
 def split(
-    judgements: Judgements, folder: str, config: RewardModelConfig, seed: int
+    kind: str, rows: Rows, folder: str, config: RewardModelConfig, seed: int
 ) -> tuple[Rated, Rated] | tuple[Compared, Compared]:
     """What is trained on, and what is held out."""
-    rows, holdout = judgements.rows, config.holdout
-    if judgements.kind == "preferences":
+    if kind == "preferences":
         return split_compared(rows, config, load_tokenizer(folder), seed=seed)
-    if judgements.kind == "labels":
-        return split_labelled(rows, holdout=holdout, seed=seed)
+    if kind == "labels":
+        return split_labelled(rows, holdout=config.holdout, seed=seed)
     texts, ratings = [row["text"] for row in rows], [row["rating"] for row in rows]
-    return split_rated(texts, ratings, neutral=config.neutral, holdout=holdout, seed=seed)
+    return split_rated(texts, ratings, neutral=config.neutral, holdout=config.holdout, seed=seed)

@@ -47,7 +47,7 @@ class RewardModel(Reward):
     def reads(self, sample: Sample) -> tuple[str, ...] | None:
         """What `text` asks for."""
         if self.text == "chat":
-            return tuple(text for turn in sample.messages for text in turn.values())
+            return tuple(turn[key] for turn in sample.messages for key in ("role", "content"))
         return (sample.response,) if self.text == "response" else (sample.prompt, sample.response)
 
     def models(self) -> tuple[str, ...]:
@@ -61,6 +61,9 @@ class RewardModel(Reward):
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The model's output or the label's log-odds."""
         model = classifier(self.model, self.device)
+        learnt = getattr(model.model.config, "reads_text", self.text)
+        if learnt != self.text:
+            raise ModelError(f"model {self.model!r} was trained on text {learnt}: set text to it")
         texts = [sample.as_read(self.text, model.tokenizer) for sample in samples]
         logits = model.logits(texts, self.batch_size, self.max_tokens)
         values = self._values(model, logits)
