@@ -30,6 +30,8 @@ BUILT_IN = {
     "length_consistency length_window levenshtein min perplexity product python regex_presence",
     "mixture self_play",
     "reward_model rouge-l rouge_l rougel sentiment sts truth_nli truthfulness weighted_sum",
+    "bias bleurt classifier detoxify emotion formality hate_speech offensiveness qa_relevance",
+    "sarcasm topic_consistency toxicity",
 }
 
 

@@ -5,14 +5,17 @@ Importing this registers every built-in type; heavy packages load when a type is
 
 from mht.errors import RewardError
 from mht.rewards import (  # noqa: F401  (importing a module registers its types)
-    classifier,
+    bleurt,
     composition,
     diversity,
     fluency,
     match,
     mixture,
+    nli,
     postprocess,
+    presets,
     python_file,
+    relevance,
     reward_model,
     self_play,
     semantic,
