@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from mht.errors import ModelError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -34,6 +36,46 @@ class Sample:
         """The prompt and the response as one text."""
         return self.prompt + self.response
 
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation, as chat templates take it: earlier turns, prompt and response.
+
+        The turns are those of ``item["turns"]``, with which the prompt then begins.
+        """
+        turns = [dict(turn) for turn in self.item.get("turns") or ()]
+        before = "\n".join([*(turn["content"] for turn in turns), ""])
+        last = self.prompt.removeprefix(before) if turns else self.prompt
+        said = [("user", last), ("assistant", self.response)]
+        return [*turns, *({"role": role, "content": content} for role, content in said)]
+
+    def as_read(self, text: str, tokenizer: Any = None) -> str | tuple[str, str]:
+        """What a classifier is given of the sample.
+
+        Args:
+            text: "response", "full", "pair" (prompt and response, for two segments), or "chat"
+                (the conversation, rendered, without a BOS that the tokenizer adds anyway).
+            tokenizer: whose chat template renders "chat".
+
+        Raises:
+            ModelError: it has no template, or one that does not take this conversation.
+        """
+        if text == "pair":
+            return self.prompt, self.response
+        if text != "chat":
+            return self.full if text == "full" else self.response
+        from jinja2 import TemplateError
+
+        if not tokenizer.chat_template:
+            raise ModelError("the model's tokenizer has no chat template: set text to pair or full")
+        try:
+            chat = tokenizer.apply_chat_template(self.messages, tokenize=False)
+        except TemplateError as error:
+            raise ModelError(f"the model's chat template refuses a conversation: {error}") from None
+        adds_bos = tokenizer.bos_token and tokenizer("")["input_ids"][:1] == [
+            tokenizer.bos_token_id
+        ]
+        return chat.removeprefix(tokenizer.bos_token) if adds_bos else chat
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -42,7 +84,8 @@ class Scored:
     Attributes:
         score: B numbers, one per response, before any KL penalty.
         components: name in the reward tree (dotted) to that node's B values; ``<name>`` holds the
-            raw values, ``<name>.post`` those after its own postprocess, where it has one.
+            raw values, ``<name>.post`` those after its own postprocess, where it has one. What a
+            node says beside its score is there too, B numbers under ``<name>.<what>``.
     """
 
     score: list[float]

@@ -9,15 +9,9 @@ from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertMode
 
 from mht.config import RewardModelConfig
 from mht.errors import DataError, ModelError
-from mht.models.classifier import (
-    Rated,
-    calibration,
-    load_encoder,
-    p_positive,
-    quality,
-    split_rated,
-    train_classifier,
-)
+from mht.models.calibration import calibration, rated_quality
+from mht.models.classifier import load_encoder, outputs, train_classifier
+from mht.models.judged import Rated, split_rated
 
 GOOD = ["a warm and funny story", "a wonderful cast", "moving and beautiful", "an honest picture"]
 BAD = ["a dull plot", "flat jokes", "the movie is bad", "no end in sight", "so slow"]
@@ -58,6 +52,10 @@ def trained(encoder, rated=None, **changes):
     return model, tokenizer, losses
 
 
+def p_positive(model, tokenizer, texts, **options):
+    return outputs(model, tokenizer, texts, **options).softmax(-1)[:, 1].tolist()
+
+
 # -- split ------------------------------------------------------------------------------------
 
 
@@ -89,7 +87,7 @@ def test_split_needs_both_kinds_on_both_sides(ratings):
 def test_quality_by_hand():
     """Bins .1-.2 (one), .6-.7 (two), .9-1 (one): error .15/4 + 2/4 * |.65 - .5| + .05/4."""
     probabilities, labels = [0.15, 0.62, 0.68, 0.95], [0, 0, 1, 1]
-    found = quality(probabilities, labels)
+    found, _ = rated_quality(probabilities, labels)
     assert found["accuracy"] == 0.75
     assert found["auc"] == 1.0
     assert found["brier"] == pytest.approx((0.15**2 + 0.62**2 + 0.32**2 + 0.05**2) / 4)
@@ -101,7 +99,7 @@ def test_quality_against_sklearn():
     generator = torch.Generator().manual_seed(0)
     probabilities = torch.rand(200, generator=generator)
     labels = (torch.rand(200, generator=generator) < probabilities).long()
-    found = quality(probabilities.tolist(), labels.tolist())
+    found, _ = rated_quality(probabilities.tolist(), labels.tolist())
     assert found["auc"] == pytest.approx(roc_auc_score(labels, probabilities))
     assert found["brier"] == pytest.approx(brier_score_loss(labels, probabilities))
     assert found["accuracy"] == pytest.approx(accuracy_score(labels, probabilities > 0.5))

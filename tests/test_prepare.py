@@ -12,6 +12,7 @@ from mht.config import DataConfig
 from mht.data import examples as ex
 from mht.data.clean import clean, content_key, normalise
 from mht.data.fetch import fetch_rows
+from mht.data.judgements import read_judgements
 from mht.data.lengths import histogram, plot_lengths
 from mht.data.prepare import prepare
 from mht.data.split import assign, place, unit_hash
@@ -86,7 +87,8 @@ def bench(tmp_path):
             )  # fmt: skip
             names = ("train", "validation", "test")
             self.parts = {n: ex.read_examples(self.out / f"{n}.parquet") for n in names}
-            self.labels = ex.read_labels(self.out / "labels.parquet")
+            self.judged = read_judgements(self.out / "labels.parquet")
+            self.labels = tuple([r.get(k) for r in self.judged.rows] for k in ("text", "rating"))
             self.everything = [e for part in self.parts.values() for e in part]
             return figures
 
@@ -282,6 +284,30 @@ def test_labels_of_another_source_leave_out_the_policys_texts(bench):
     leaks = ["Question 1", "answer 2", "question 3 answer 3", "fine"]
     bench.run(pairs, labels=[{"text": t, "rating": 0.0} for t in leaks])
     assert bench.labels[0] == ["fine"]
+
+
+def test_preferences_of_the_same_source_are_of_other_questions(bench):
+    rows = [
+        {"prompt": f"question {i}", "chosen": f"good {i} {j}", "rejected": f"bad {i} {j}"}
+        for i in range(40)
+        for j in range(2)
+    ]
+    bench.run(rows, labels="same", splits={"reward_model": 0.4, "validation": 0.1, "test": 0.2})
+    asked = {row["prompt"] for row in bench.judged.rows}
+    own = {e.prompt for e in bench.everything}
+    assert bench.judged.kind == "preferences" and len(bench.judged.rows) == 2 * len(asked)
+    assert asked and own and not asked & own and len(asked | own) == 40
+    example = bench.everything[0]
+    assert example.target.startswith("good") and example.item["rejected"].startswith("bad")
+
+
+def test_preferences_of_another_source_leave_out_the_policys_texts(bench):
+    pairs = [{"prompt": f"question {i}", "target": f"answer {i}"} for i in range(5)]
+    leaks = [("Question 1", "x", "y"), ("new", "answer 2", "y"), ("new", "x", "Answer 3!")]
+    fine = [("new", "x", "y")]
+    keys = ("prompt", "chosen", "rejected")
+    bench.run(pairs, labels=[dict(zip(keys, row, strict=True)) for row in leaks + fine])
+    assert [tuple(row[key] for key in keys) for row in bench.judged.rows] == fine
 
 
 def test_no_labels_is_an_empty_table(bench):

@@ -28,6 +28,7 @@ MISSION = """
 BUILT_IN = {
     "bertscore bleu cosine_sts diversity exact_match gate jaccard keyword_count",
     "length_consistency length_window levenshtein min perplexity product python regex_presence",
+    "mixture self_play",
     "reward_model rouge-l rouge_l rougel sentiment sts truth_nli truthfulness weighted_sum",
     "factual_accuracy fluency legal_validity llm_judge medical_accuracy scientific_integrity",
     "comet truth_rag",

@@ -37,7 +37,7 @@ class DataConfig(Section):
 
     Attributes:
         source: where the examples come from.
-        labels: where the rated texts for the reward model come from.
+        labels: where the ratings, labels or preferences for the reward model come from.
         splits: how the texts are divided.
         prompt_words: for texts without a prompt of their own: how many of the first words are the
             prompt; the rest is the target.
@@ -58,17 +58,25 @@ class DataConfig(Section):
 
 
 class RewardModelConfig(Section):
-    """The classifier trained on rated texts, used as a reward and as a judge.
+    """The classifier trained on what people judged, used as a reward and as a judge.
+
+    What ``data.labels`` holds decides: of ratings it learns negative and positive, of labels their
+    classes, of two answers to a prompt, one preferred, a score.
 
     Attributes:
-        encoder: a bundled encoder ("all-MiniLM-L6-v2"), a hub name or a folder.
-        epochs: passes over the rated texts.
-        batch_size: texts per optimiser step.
+        encoder: a bundled encoder ("all-MiniLM-L6-v2"), a hub name or a folder; a causal LM too.
+        epochs: passes over the texts or pairs.
+        batch_size: texts or pairs per optimiser step.
         lr: peak learning rate; linear warm-up over the first tenth, then linear decay.
         num_layers_unfrozen: how many of the encoder's top layers train with the head, or "all".
         neutral: texts rated within +- this of 0 are left out of training and accuracy.
         max_tokens: longer texts are cut.
-        holdout: share of the rated texts kept for its own accuracy and calibration.
+        holdout: share of the texts or pairs kept for its own accuracy and calibration.
+        text: what is read of an answer in a pair: "response", "full" (prompt + answer), "pair"
+            (two segments) or "chat" (in the encoder's chat template); the type ``reward_model``
+            has the same option, which has to be the same.
+        margin: by how much the better answer's score should lead.
+        centering: weight of a penalty that keeps the scores of pairs around 0.
     """
 
     encoder: str = "all-MiniLM-L6-v2"
@@ -79,3 +87,6 @@ class RewardModelConfig(Section):
     neutral: Weight = 0.5
     max_tokens: Positive = 64
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    text: Literal["response", "full", "pair", "chat"] = "pair"
+    margin: Weight = 0.0
+    centering: Weight = 0.0

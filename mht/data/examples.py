@@ -43,26 +43,31 @@ def read_examples(path: str | Path) -> list[Example]:
     Raises:
         DataError: the file is not there.
     """
-    rows = _read(path).to_pylist()
+    rows = read_table(path).to_pylist()
     return [Example(**{**row, "item": json.loads(row["item"])}) for row in rows]
 
 
-def read_labels(path: str | Path) -> tuple[list[str], list[float]]:
-    """The rated texts for the reward model and their ratings in [-4, 4].
+def read_table(path: str | Path) -> Any:
+    """A table that the stage prepare wrote.
 
     Raises:
         DataError: the file is not there.
     """
-    table = _read(path)
-    return table["text"].to_pylist(), table["rating"].to_pylist()
-
-
-def _read(path: str | Path) -> Any:
     from pyarrow import parquet
 
     if not Path(path).exists():
         raise DataError(f"{path}: not there; run the stage prepare first (dvc repro prepare)")
     return parquet.read_table(path)
+
+
+def write_table(path: str | Path, rows: Sequence[Mapping[str, Any]], schema: Any) -> None:
+    """Write rows as Parquet with the columns of the schema."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pa.Table.from_pylist(list(rows), schema), file)
 
 
 def collate_prompts(examples: Sequence[Example], pad_id: int) -> tuple[Tensor, Tensor]:

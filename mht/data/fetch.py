@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mht.data.kinds import KEYS, kind_of
 from mht.data.records import write_jsonl
 from mht.errors import DataError
 from mht.sources import OptionError, Source
@@ -26,7 +27,7 @@ def fetch_rows(config: DataConfig, folder: str | Path = "data/raw") -> list[dict
         The sources' entries of ``assets.json``.
 
     Raises:
-        DataError: a source's data are not there or not right; or the labels have no ratings.
+        DataError: a source's data are not there or not right; or the labels hold no judgements.
     """
     folder = Path(folder)
     rows = read_rows(config.source, "data.source")
@@ -37,7 +38,7 @@ def fetch_rows(config: DataConfig, folder: str | Path = "data/raw") -> list[dict
     elif config.labels is not None:
         labels = read_rows(config.labels, "data.labels")
         assets.append(config.labels.asset())
-    _check_rated(labels, config)
+    _check_judged(labels, config)
     write_jsonl(folder / "examples.jsonl", rows)
     write_jsonl(folder / "labels.jsonl", labels)
     return assets
@@ -64,12 +65,16 @@ def _note_unwatched(source: Source, path: str) -> None:
         )
 
 
-def _check_rated(labels: list[dict[str, Any]], config: DataConfig) -> None:
-    missing = next((n for n, row in enumerate(labels, start=1) if "rating" not in row), None)
+def _check_judged(labels: list[dict[str, Any]], config: DataConfig) -> None:
+    """Every row holds a judgement of the same kind as the first one."""
+    kind = kind_of(labels[0]) if labels else None
+    numbered = enumerate(labels, start=1)
+    missing = next((n for n, row in numbered if kind is None or kind_of(row) != kind), None)
     if missing is not None:
-        kind = config.labels.type if config.labels else ""
+        source = config.labels.type if config.labels else ""
+        has = f"no {KEYS[kind]}" if kind else "no rating"
         raise DataError(
-            f"data.labels: row {missing} of the source {kind!r} has no rating: set "
-            "data.labels.columns.rating to the column that has it, or data.labels to another "
-            "source or null"
+            f"data.labels: row {missing} of the source {source!r} has {has}: set "
+            "data.labels.columns.rating to the column that has it (or label, or chosen and "
+            "rejected), or data.labels to another source or null"
         )

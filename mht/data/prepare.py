@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from mht.data.clean import clean, content_key
-from mht.data.examples import Example
+from mht.data.examples import Example, write_table
+from mht.data.judgements import write_judgements
+from mht.data.labels import clean_row, judged, policy_texts
 from mht.data.lengths import length_statistics, plot_lengths
 from mht.data.records import read_jsonl, write_json
 from mht.data.split import REWARD_MODEL, TEST, TRAIN, VALIDATION, assign, place
@@ -61,16 +61,16 @@ def prepare(
     if own_labels:
         cuts = [cut for cut, _ in examples] + leftover
         kept = {c.key for c in cuts if splits.get(c.group, place(c.group, shares)) == REWARD_MODEL}
-        labels = rated_texts(rows, keep=kept)
+        labels = judged(rows, keep=kept)
     else:
         taken = {k for cut, _ in examples for k in policy_texts(cut)}
-        labels = rated_texts(read_jsonl(Path(raw, "labels.jsonl")), avoid=taken)
-    _check_labels(labels, config.data)
+        labels = judged(read_jsonl(Path(raw, "labels.jsonl")), avoid=taken)
+    _check_labels(labels.rows, config.data)
     for name, part in parts.items():
         write_examples(Path(out, f"{name}.parquet"), part)
-    write_labels(Path(out, "labels.parquet"), labels)
+    write_judgements(Path(out, "labels.parquet"), labels)
     everything = [example for part in parts.values() for example in part]
-    figures: dict[str, float] = {"rows_read": len(rows), **counts, "label_texts": len(labels)}
+    figures: dict[str, float] = {"rows_read": len(rows), **counts, "label_texts": len(labels.rows)}
     figures |= {f"{name}_examples": len(part) for name, part in parts.items()}
     figures |= length_statistics(everything)
     write_json(metrics, figures)
@@ -102,17 +102,6 @@ def load_encoder(config: Config, model: str | Path) -> Encoder:
     )
     limits.check()
     return Encoder(tokenizer, config.data, limits)
-
-
-def clean_row(row: Row) -> Row:
-    """The row with its texts cleaned, those of earlier turns too."""
-    cleaned: Row = {**row}
-    cleaned |= {key: clean(row[key]) for key in ("text", "prompt", "target") if key in row}
-    turns = row.get("item", {}).get("turns")
-    if turns:
-        turns = [{**turn, "content": clean(turn["content"])} for turn in turns]
-        cleaned["item"] = {**row["item"], "turns": turns}
-    return cleaned
 
 
 def make_examples(
@@ -154,8 +143,8 @@ def make_examples(
             counts["dropped_short"] += 1
             leftover.append(cut)
             continue
-        rating = {"rating": row["rating"]} if "rating" in row else {}
-        example = encoder.encode(cut, {**row.get("item", {}), **rating}, number, counts)
+        item = {**row.get("item", {}), **{k: row[k] for k in ("rating", "rejected") if k in row}}
+        example = encoder.encode(cut, item, number, counts)
         if example is None:
             leftover.append(cut)
         else:
@@ -198,46 +187,13 @@ def _check_filled(
             )
 
 
-def policy_texts(cut: Cut) -> set[str]:
-    """The keys of every text that would leak this example into the labels."""
-    texts = {cut.key, content_key(cut.prompt + cut.target), content_key(cut.target)}
-    return texts if cut.messages is None else texts | {content_key(cut.prompt)}
-
-
-def rated_texts(
-    rows: Iterable[Row], *, keep: set[str] | None = None, avoid: set[str] | None = None
-) -> list[tuple[str, float]]:
-    """Rated texts, near duplicates once with their mean rating, in the order of their hashes.
-
-    Args:
-        rows: with a ``rating``, as a source gives them; of a pair the text is both.
-        keep: only rows with these content keys; None takes all.
-        avoid: no texts with these content keys.
-    """
-    texts: dict[str, str] = {}
-    ratings: dict[str, list[float]] = defaultdict(list)
-    for row in map(clean_row, rows):
-        text = row["text"] if "text" in row else f"{row['prompt']} {row['target']}".strip()
-        key = content_key(text)
-        if not text or (avoid and key in avoid) or not (keep is None or row_key(row) in keep):
-            continue
-        texts.setdefault(key, text)
-        ratings[key].append(row["rating"])
-    return [(texts[key], fmean(ratings[key])) for key in sorted(texts)]
-
-
-def row_key(row: Row) -> str:
-    """The content key of a cleaned row, as its `Cut` has it."""
-    return cut_row(row, 1).key
-
-
 def _check_labels(labels: Sequence[Any], config: DataConfig) -> None:
     if labels or config.labels is None:
         return
     if config.labels != config.source:
-        raise DataError("data.labels: no rated texts left that are not in data.source too")
+        raise DataError("data.labels: nothing left to learn from that is not in data.source too")
     raise DataError(
-        "data.splits.reward_model: no rated texts left for the reward model "
+        "data.splits.reward_model: nothing left for the reward model "
         f"(share {config.splits.reward_model:g}): raise it, give more rows, or set data.labels "
         "to another source or null"
     )
@@ -254,20 +210,4 @@ def write_examples(path: Path, examples: Sequence[Example]) -> None:
         {**vars(e), "item": json.dumps(e.item, sort_keys=True, ensure_ascii=False)}
         for e in examples
     ]
-    _write(path, pa.Table.from_pylist(rows, schema))
-
-
-def write_labels(path: Path, labels: Sequence[tuple[str, float]]) -> None:
-    """Write rated texts as Parquet with the columns ``text`` and ``rating``."""
-    import pyarrow as pa
-
-    schema = pa.schema({"text": pa.string(), "rating": pa.float64()})
-    rows = [{"text": text, "rating": rating} for text, rating in labels]
-    _write(path, pa.Table.from_pylist(rows, schema))
-
-
-def _write(path: Path, table: Any) -> None:
-    from pyarrow import parquet
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(table, path)
+    write_table(path, rows, schema)

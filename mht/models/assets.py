@@ -66,6 +66,8 @@ def fetch_policy(config: ModelConfig, folder: str | Path) -> dict[str, Any]:
 def fetch_encoder(name: str, folder: str | Path) -> dict[str, Any]:
     """Write a sentence encoder into a folder that Sentence Transformers and AutoModel read.
 
+    A causal language model is written as `fetch_policy` writes it.
+
     Args:
         name: a bundled encoder, a hub name or a folder.
         folder: where; emptied first.
@@ -79,7 +81,11 @@ def fetch_encoder(name: str, folder: str | Path) -> dict[str, Any]:
     if name in ENCODERS:
         _unpack_encoder(ENCODERS[name], Path(folder))
         return ENCODERS[name].asset()
+    if name in POLICIES:
+        return _fetch_causal_encoder(name, folder)
     source, asset = _locate(name, None, "reward_model.encoder", ENCODERS)
+    if _is_causal(source):
+        return _fetch_causal_encoder(name, folder)
     from sentence_transformers import SentenceTransformer
 
     try:
@@ -88,6 +94,28 @@ def fetch_encoder(name: str, folder: str | Path) -> dict[str, Any]:
         raise ModelError(f"reward_model.encoder: {name!r} is no encoder: {_line(error)}") from None
     encoder.save_pretrained(str(_emptied(Path(folder))), create_model_card=False)
     return asset
+
+
+def _fetch_causal_encoder(name: str, folder: str | Path) -> dict[str, Any]:
+    from mht.config import ModelConfig
+
+    try:
+        return fetch_policy(ModelConfig(name=name), folder)
+    except ModelError as error:
+        where = str(error).removeprefix("model.name")
+        raise ModelError(f"reward_model.encoder{where}") from None
+
+
+def _is_causal(folder: Path) -> bool:
+    """Whether a folder's config says that it holds a causal language model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # what is wrong with it, loading it as an encoder will say
+    made_for = set(config.get("architectures") or ())
+    return bool(made_for & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()))
 
 
 def set_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -23,8 +23,10 @@ class RewardModel(Reward):
         model: folder or hub name of a sequence classifier.
         target: the label, for a model with several.
         activation: "none" or "sigmoid".
-        text: "response", "full" (prompt + response), or "pair" (prompt and response as the
-            tokenizer's two segments, as many preference models were trained).
+        text: "response", "full" (prompt + response), "pair" (prompt and response as the
+            tokenizer's two segments, as many preference models were trained; of a conversation
+            the prompt is all that came before the response), or "chat" (the conversation in the
+            chat template of the model, as reward models made of chat models are trained).
         device: "auto" (a GPU if there is one) or a torch device.
         batch_size: texts per forward pass.
         max_tokens: longer texts are cut; null is the model's own limit.
@@ -37,13 +39,15 @@ class RewardModel(Reward):
     model: str
     target: str | None = None
     activation: Literal["none", "sigmoid"] = "none"
-    text: Literal["response", "full", "pair"] = "response"
+    text: Literal["response", "full", "pair", "chat"] = "response"
     device: Device = "auto"
     batch_size: Positive = 32
     max_tokens: Positive | None = None
 
     def reads(self, sample: Sample) -> tuple[str, ...] | None:
         """What `text` asks for."""
+        if self.text == "chat":
+            return tuple(turn[key] for turn in sample.messages for key in ("role", "content"))
         return (sample.response,) if self.text == "response" else (sample.prompt, sample.response)
 
     def models(self) -> tuple[str, ...]:
@@ -57,14 +61,13 @@ class RewardModel(Reward):
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The model's output or the label's log-odds."""
         model = classifier(self.model, self.device)
-        logits = model.logits(self._texts(samples), self.batch_size, self.max_tokens)
+        learnt = getattr(model.model.config, "reads_text", self.text)
+        if learnt != self.text:
+            raise ModelError(f"model {self.model!r} was trained on text {learnt}: set text to it")
+        texts = [sample.as_read(self.text, model.tokenizer) for sample in samples]
+        logits = model.logits(texts, self.batch_size, self.max_tokens)
         values = self._values(model, logits)
         return (values.sigmoid() if self.activation == "sigmoid" else values).tolist()
-
-    def _texts(self, samples: Sequence[Sample]) -> list[Any]:
-        if self.text == "pair":
-            return [(s.prompt, s.response) for s in samples]
-        return [s.full if self.text == "full" else s.response for s in samples]
 
     def _values(self, model: Classifier, logits: Any) -> Any:
         if len(model.labels) == 1:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mht.component import refuse
 from mht.errors import ConfigError, MissingPackage, ModelError, RewardError
 from mht.types import Sample
 
@@ -106,6 +107,23 @@ def comparable_bounds(reward: Reward) -> tuple[float, float]:
     if reward.invert and not (math.isfinite(low) and math.isfinite(high)):
         low, high = -high, -low
     return low, high
+
+
+def refuse_low(rewards: Mapping[str, Reward]) -> None:
+    """Refuse rewards whose low scores are the good ones, where more has to mean better.
+
+    Args:
+        rewards: by the key of the section that holds them.
+
+    Raises:
+        PydanticCustomError: one of them is neither inverted nor changed by a postprocess.
+    """
+    what = "a low score is the good one of this reward: set it to true"
+    refuse(
+        (f"{key}.invert", what)
+        for key, part in rewards.items()
+        if part.direction() == "low" and not part.invert and not part.postprocess
+    )
 
 
 def unit(value: float, low: float, high: float) -> float:

@@ -38,8 +38,9 @@ class Source(Component):
 
         Returns:
             ``{"text"}`` or ``{"prompt", "target"}``, with ``"rating"`` (a float in [-4, 4],
-            positive = good) where the source has one and ``"item"`` for its other columns. Where
-            the prompt ends a conversation, ``item["turns"]`` has the turns before it, each
+            positive = good), ``"label"`` (a class's name) or ``"rejected"`` (an answer worse than
+            the target) where the source has one, and ``"item"`` for its other columns. Where the
+            prompt ends a conversation, ``item["turns"]`` has the turns before it, each
             ``{"role", "content"}``.
 
         Raises:

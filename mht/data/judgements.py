@@ -1,0 +1,51 @@
+"""What a reward model learns from: rated texts, texts of classes, or pairs of answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mht.data.examples import read_table, write_table
+from mht.data.kinds import Kind
+
+COLUMNS: dict[Kind, tuple[str, ...]] = {
+    "ratings": ("text", "rating"),
+    "labels": ("text", "label"),
+    "preferences": ("prompt", "chosen", "rejected", "turns"),
+}
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """People's judgements of texts.
+
+    Attributes:
+        kind: of all of them.
+        rows: of "ratings" ``text`` and ``rating`` in [-4, 4]; of "labels" ``text`` and ``label``;
+            of "preferences" ``prompt`` (as a `Sample` has it), ``chosen``, ``rejected``, and
+            ``turns``, the earlier turns of a conversation as JSON.
+    """
+
+    kind: Kind
+    rows: list[dict[str, Any]]
+
+
+def write_judgements(path: str | Path, judgements: Judgements) -> None:
+    """Write them as Parquet, with the columns of their kind."""
+    import pyarrow as pa
+
+    columns = COLUMNS[judgements.kind]
+    types = {name: pa.float64() if name == "rating" else pa.string() for name in columns}
+    write_table(path, judgements.rows, pa.schema(types))
+
+
+def read_judgements(path: str | Path) -> Judgements:
+    """What `write_judgements` wrote; its columns say of which kind.
+
+    Raises:
+        DataError: the file is not there.
+    """
+    table = read_table(path)
+    kind = next(kind for kind, names in COLUMNS.items() if set(names) == set(table.column_names))
+    return Judgements(kind, table.to_pylist())
