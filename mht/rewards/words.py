@@ -1,0 +1,37 @@
+"""What rewards of text share: n-grams of words, the overlap of two sets, valid Unicode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NGrams = list[tuple[str, ...]]
+
+
+def ngrams(text: str, n: int) -> NGrams:
+    """The word n-grams of a text in lower case; a shorter text is one, an empty one has none.
+
+    >>> ngrams("a B c", 2)
+    [('a', 'b'), ('b', 'c')]
+    """
+    words = text.lower().split()
+    if not words:
+        return []
+    return [tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1))]
+
+
+def overlap(a: set[Any], b: set[Any]) -> float:
+    """The Jaccard index of two sets; 1.0 for two empty ones.
+
+    >>> overlap({"a", "b"}, {"b", "c"})
+    0.3333333333333333
+    """
+    return len(a & b) / len(a | b) if a or b else 1.0
+
+
+def valid(text: str) -> str:
+    r"""The text with "?" for what is no character (lone surrogates): tokenizers refuse those.
+
+    >>> valid("a\ud800")
+    'a?'
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")
