@@ -8,13 +8,18 @@ from mht.rewards import (  # noqa: F401  (importing a module registers its types
     classifier,
     composition,
     diversity,
+    entities,
+    exploration,
     fluency,
     layout,
     match,
+    novelty,
     overlap,
     postprocess,
     python_file,
+    readability,
     semantic,
+    spelling,
     surface,
 )
 from mht.rewards.base import Postprocess, Reward, make_reward

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -52,6 +52,7 @@ class FormatAccuracy(TextReward):
     family: ClassVar[str] = "surface"
     needs: ClassVar[str] = "jsonschema, for a json_schema"
     score_range: ClassVar[Range] = UNIT
+    example: ClassVar[Mapping[str, Any] | None] = {"format": "numbered_list"}
 
     format: Literal["numbered_list", "paragraphs", "json", "regex"]
     min: Positive = 1
@@ -84,10 +85,6 @@ class FormatAccuracy(TextReward):
         if self.json_schema is None or self.format != "json":
             return []
         return _wrong(lambda: _validator(self._schema()), "json_schema")
-
-    def reads(self, sample: Sample) -> tuple[str, ...] | None:
-        """The text, and the schema as its file has it now."""
-        return (*self.texts([sample]), self._schema())
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The score of each text."""

@@ -71,6 +71,11 @@ def _from_hub(name: str, what: str) -> str:
         ) from error
 
 
+def valid_unicode(text: str) -> str:
+    """The text with a question mark for each lone surrogate, which tokenizers do not take."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""What rewards of text share: n-grams of words, the overlap of two sets, valid Unicode."""
+"""What rewards of words share: n-grams, and the overlap of two sets."""
 
 from __future__ import annotations
 
@@ -26,12 +26,3 @@ def overlap(a: set[Any], b: set[Any]) -> float:
     0.3333333333333333
     """
     return len(a & b) / len(a | b) if a or b else 1.0
-
-
-def valid(text: str) -> str:
-    r"""The text with "?" for what is no character (lone surrogates): tokenizers refuse those.
-
-    >>> valid("a\ud800")
-    'a?'
-    """
-    return text.encode("utf-8", "replace").decode("utf-8")
