@@ -13,6 +13,7 @@ from mht.rewards import (  # noqa: F401  (importing a module registers its types
     fluency,
     layout,
     match,
+    meteor,
     novelty,
     overlap,
     postprocess,

@@ -175,14 +175,14 @@ def _validator(schema: str) -> Any:
     try:
         from jsonschema.exceptions import SchemaError
         from jsonschema.validators import Draft202012Validator, validator_for
-        from jsonschema_specifications import REGISTRY  # without it, references are downloaded
+        from referencing import Registry
     except ImportError:
         raise MissingPackage("jsonschema", "format_accuracy with a json_schema") from None
     try:
         tree = json.loads(schema)
         kind = validator_for(tree, default=Draft202012Validator)
         kind.check_schema(tree)
-        made = kind(tree, registry=REGISTRY)
+        made = kind(tree, registry=Registry())  # its own default downloads references
         made.is_valid([])
     except json.JSONDecodeError as error:
         raise ValueError(f"is no JSON ({error})") from None

@@ -1,21 +1,19 @@
-"""Rewards that count what response and target have in common: bleu, chrf, rouge_l, meteor, ter."""
+"""Rewards that count what response and target have in common: bleu, chrf, rouge_l, ter."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from mht.errors import ModelError
 from mht.rewards.base import Positive, Range, TargetReward, reward
+from mht.rewards.words import stemmer
 from mht.types import Sample
 
 Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @reward("bleu")
@@ -121,81 +119,8 @@ class RougeL(TargetReward):
         from rouge_score.tokenize import tokenize
 
         if self.lowercase or self.use_stemmer:
-            return tokenize(text, _stemmer() if self.use_stemmer else None)
+            return tokenize(text, stemmer() if self.use_stemmer else None)
         return re.findall(r"[A-Za-z0-9]+", text)
-
-
-@lru_cache
-def _stemmer() -> Any:
-    from nltk.stem.porter import PorterStemmer
-
-    return PorterStemmer()
-
-
-@reward("meteor")
-class Meteor(TargetReward):
-    """METEOR of response and target, in [0, 1] (nltk). Lavie & Agarwal 2007 (W07-0734).
-
-    Words and punctuation marks in lower case are aligned by their form, then by their Porter stem,
-    then, with ``synonyms``, by WordNet. With precision P and recall R of the m aligned ones, in c
-    chunks of neighbours, the score is ``P R / (alpha P + (1 - alpha) R) (1 - gamma (c / m)^beta)``:
-    m words repeated exactly get ``1 - gamma / m^beta``, a little less than 1.
-
-    Attributes:
-        alpha: 1 looks at recall alone, 0 at precision alone.
-        beta: how steeply the penalty for scattered matches rises.
-        gamma: the penalty where no two matches are neighbours.
-        synonyms: English words also match by nltk's WordNet, which has to be downloaded once:
-            ``python -m nltk.downloader wordnet``.
-    """
-
-    needs: ClassVar[str] = "a target; nltk, and its WordNet for synonyms"
-
-    alpha: Share = 0.9
-    beta: Annotated[float, Field(ge=0)] = 3.0
-    gamma: Share = 0.5
-    synonyms: bool = False
-
-    def score(self, samples: Sequence[Sample]) -> list[float]:
-        """The METEOR score."""
-        from nltk.translate.meteor_score import single_meteor_score
-
-        options: dict[str, Any] = {
-            "stemmer": _stemmer(),
-            "wordnet": _wordnet() if self.synonyms else _NoSynonyms(),
-            "alpha": self.alpha,
-            "beta": self.beta,
-            "gamma": self.gamma,
-        }
-        return [
-            single_meteor_score(_marks(target), _marks(response), **options)
-            for response, target in self.pairs(samples)
-        ]
-
-
-def _marks(text: str) -> list[str]:
-    """Words, and each punctuation mark by itself."""
-    return re.findall(r"\w+|[^\w\s]", text)
-
-
-class _NoSynonyms:
-    """A WordNet without a word, for the first two stages alone."""
-
-    def synsets(self, word: str) -> list[Any]:
-        return []
-
-
-def _wordnet() -> Any:
-    from nltk.corpus import wordnet
-
-    try:
-        wordnet.ensure_loaded()
-    except LookupError:  # nltk's own message has 20 lines
-        raise ModelError(
-            "nltk's WordNet is not here: run `python -m nltk.downloader wordnet`, "
-            "or set synonyms to false"
-        ) from None
-    return wordnet
 
 
 @reward("ter")
@@ -211,8 +136,8 @@ class Ter(TargetReward):
         normalized: punctuation marks are words of their own.
         no_punct: punctuation does not count.
         asian_support: with either of those two, for Chinese, Japanese and Korean as well.
-        max_words: words of either text that are aligned; each one beyond is an edit. The search
-            for shifts is slow: up to seconds for a hundred words of much the same kind.
+        max_words: texts of more words are compared without shifts, which is the word error rate:
+            the search for shifts takes up to seconds for a hundred words.
     """
 
     needs: ClassVar[str] = "a target; sacrebleu"
@@ -239,11 +164,11 @@ class Ter(TargetReward):
         return [self._rate(tokenizer(a).split(), tokenizer(b).split()) for a, b in pairs]
 
     def _rate(self, said: list[str], meant: list[str]) -> float:
+        from rapidfuzz.distance import Levenshtein
         from sacrebleu.metrics.lib_ter import translation_edit_rate
 
         if not meant:
             return float(bool(said))
-        most = self.max_words
-        edits, _ = translation_edit_rate(said[:most], meant[:most])
-        beyond = max(0, len(said) - most) + max(0, len(meant) - most)
-        return (edits + beyond) / len(meant)
+        if max(len(said), len(meant)) > self.max_words:
+            return Levenshtein.distance(said, meant) / len(meant)
+        return translation_edit_rate(said, meant)[0] / len(meant)

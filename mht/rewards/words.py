@@ -1,7 +1,8 @@
-"""What rewards of words share: n-grams, and the overlap of two sets."""
+"""What rewards of words share: n-grams, the overlap of two sets, a stemmer."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 NGrams = list[tuple[str, ...]]
@@ -26,3 +27,11 @@ def overlap(a: set[Any], b: set[Any]) -> float:
     0.3333333333333333
     """
     return len(a & b) / len(a | b) if a or b else 1.0
+
+
+@lru_cache
+def stemmer() -> Any:
+    """The Porter stemmer of nltk, made once."""
+    from nltk.stem.porter import PorterStemmer
+
+    return PorterStemmer()
