@@ -29,6 +29,8 @@ BUILT_IN = {
     "bertscore bleu cosine_sts diversity exact_match gate jaccard keyword_count",
     "length_consistency length_window levenshtein min perplexity product python regex_presence",
     "reward_model rouge-l rouge_l rougel sentiment sts truth_nli truthfulness weighted_sum",
+    "chrf entity_consistency exploration format_accuracy meteor novelty readability",
+    "spelling_grammar ter",
 }
 
 
