@@ -224,6 +224,8 @@ def test_acceptability_is_the_probability_of_its_label(cola, labels, label, plac
         expected = model(**inputs).logits.softmax(-1)[0, place].item()
     found = make_reward(spec)(["the bad film", "", "the bad film", "..."])
     assert found == pytest.approx([expected, 0, expected, 0], abs=1e-6)
+    one, two, together = make_reward(spec)(["the bad.", "good ann", "the bad.\ngood ann"])
+    assert together == pytest.approx((one + two) / 2, abs=1e-6) and one != two
     both = make_reward({**spec, "method": "both"})("the bad fillm")
     alone = make_reward(spec)("the bad fillm")
     assert both == pytest.approx((alone + 2 / 3) / 2, abs=1e-6)
@@ -233,7 +235,7 @@ def test_an_unclear_label_is_asked_for(cola):
     spec = {"type": "spelling_grammar", "method": "acceptability", "model": cola("fine", "wrong")}
     with pytest.raises(ModelError, match="is not clear: set label to one of fine, wrong"):
         make_reward(spec)("good")
-    with pytest.raises(ModelError, match="has no label 'right': set target to one of"):
+    with pytest.raises(ModelError, match="is not clear: set label to one of fine, wrong"):
         make_reward({**spec, "label": "right"})("good")
 
 

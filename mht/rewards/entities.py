@@ -14,6 +14,7 @@ from mht.rewards.models import batches, load, pretrained, quiet, token_limit, va
 from mht.rewards.sentences import sentences
 from mht.types import Sample
 
+MOST_TOKENS = 8192  # of a text, for models that state no limit of their own
 NUMBER = r"\d+(?:[.,:]\d+)*"
 CAPITALISED = r"\p{Lu}[\p{L}\p{M}\p{N}]+(?:-[\p{L}\p{M}\p{N}]+)*"
 TOKEN = rf"{NUMBER}|[\p{{Han}}\p{{Hiragana}}\p{{Katakana}}]|[\p{{L}}\p{{M}}\p{{N}}]+"
@@ -42,7 +43,8 @@ class EntityConsistency(TargetReward):
         model: folder or hub name of a token classifier with the labels O, B-..., I-....
         device: "auto" (a GPU if there is one) or a torch device.
         batch_size: texts per forward pass.
-        max_tokens: entities are looked for in so many tokens of a text; null is the model's limit.
+        max_tokens: entities are looked for in so many tokens of a text; null is the model's own
+            limit, or 8192.
     """
 
     family: ClassVar[str] = "surface"
@@ -177,7 +179,7 @@ class Tagger:
         """The entities of each text, as they are written there."""
         import torch
 
-        limit = min((n for n in (max_tokens, self.limit) if n), default=None)
+        limit = min((n for n in (max_tokens, self.limit) if n), default=MOST_TOKENS)
         found: list[list[str]] = [[] for _ in texts]
         filled = [i for i, text in enumerate(texts) if text.strip()]
         if not filled:
@@ -185,14 +187,15 @@ class Tagger:
         with quiet():
             encoded = self.tokenizer(
                 [texts[i] for i in filled],
-                truncation=limit is not None,
+                truncation=True,
                 max_length=limit,
                 return_offsets_mapping=True,
             )
         offsets = encoded.pop("offset_mapping")
         lengths = [len(ids) for ids in encoded["input_ids"]]
         with torch.inference_mode(), quiet():
-            for chosen in batches(lengths, batch_size):
+            size = batch_size if self.tokenizer.pad_token is not None else 1
+            for chosen in batches(lengths, size):
                 best = self._forward(encoded, chosen)
                 for row, i in zip(best, chosen, strict=True):
                     names = [self.labels[k] for k in row[: lengths[i]]]

@@ -90,9 +90,9 @@ class Index:
 
         if not words:
             return 0.0
-        hashes = np.unique(self._hashes(words, n))
-        sorted_hashes, _ = self._places(min(n, len(words)))
-        return float(np.mean(~np.isin(hashes, sorted_hashes, assume_unique=True)))
+        known, _ = self._places(min(n, len(words)))
+        _, there = _look_up(known, np.unique(self._hashes(words, n)))
+        return 1 - float(np.mean(there))
 
     def uncopied(self, words: Sequence[str], n: int) -> float:
         """1 - the longest stretch of n words or more that is in the corpus, over all words."""
@@ -106,22 +106,21 @@ class Index:
 
         n = min(n, len(words))
         hashes, order = self._places(n)
-        first = np.searchsorted(hashes, wanted := self._hashes(words, n), side="left")
+        wanted = self._hashes(words, n)
+        first = np.searchsorted(hashes, wanted, side="left")
         last = np.searchsorted(hashes, wanted, side="right")
         before, runs, longest = order[:0], order[:0], 0
-        for a, b in zip(first, last, strict=True):  # places[i]: where a copy's last n-gram starts
-            places = np.sort(order[a:b])
+        for a, b in zip(first, last, strict=True):
+            places = order[a:b]  # where in the corpus this n-gram starts
+            at, goes_on = _look_up(before, places - 1)  # the n-gram before it was copied there, too
             length = np.ones_like(places)
-            _, old, new = np.intersect1d(
-                before + 1, places, assume_unique=True, return_indices=True
-            )
-            length[new] = runs[old] + 1
+            length[goes_on] += runs[at[goes_on]]
             longest = max(longest, int(length.max(initial=0)))
             before, runs = places, length
         return longest + n - 1 if longest else 0
 
     def _find_places(self, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The hashes of the corpus's n-grams in order, and where each starts."""
+        """The hashes of the corpus's n-grams in order, and where each starts; equals in order."""
         import numpy as np
 
         hashes = _rolling(self._words, n)
@@ -139,6 +138,17 @@ class Index:
             for word in words
         ]
         return _rolling(np.array(ids, dtype=np.uint64), min(n, len(words)))
+
+
+def _look_up(known: NDArray[Any], wanted: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Where in a sorted array the wanted numbers are, and which of them are there at all."""
+    import numpy as np
+
+    if not len(known):
+        return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
+    at = np.searchsorted(known, wanted)
+    at[at == len(known)] = 0
+    return at, known[at] == wanted
 
 
 def _rolling(ids: NDArray[Any], n: int) -> NDArray[Any]:

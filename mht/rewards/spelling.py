@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
+from statistics import fmean
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -13,6 +15,7 @@ from pydantic import Field
 from mht.errors import MissingPackage, ModelError
 from mht.rewards.base import UNIT, Device, Positive, Range, TextReward, reward
 from mht.rewards.models import valid_unicode
+from mht.rewards.sentences import sentences
 from mht.rewards.sequence_classifier import Classifier, classifier
 from mht.types import Sample
 
@@ -27,8 +30,8 @@ class SpellingGrammar(TextReward):
     "spelling": the share of its words that are in a dictionary (pyspellchecker), in any case of
     letters and with or without a possessive 's; what has digits is no word. "acceptability": the
     probability of the acceptable label of a classifier trained on CoLA or the like (Warstadt et al.
-    2019, arXiv:1805.12471), which has seen single English sentences. "both": the mean of the two.
-    A text without a word gets 0.
+    2019, arXiv:1805.12471), as the mean of the text's sentences: such a classifier knows single
+    English ones. "both": the mean of the two. A text without a word gets 0.
 
     Attributes:
         method: "spelling", "acceptability" or "both".
@@ -39,8 +42,8 @@ class SpellingGrammar(TextReward):
         label: the acceptable label; null looks for one called acceptable, grammatical or correct,
             and takes LABEL_1 where the labels have no names, as CoLA numbers them.
         device: "auto" (a GPU if there is one) or a torch device.
-        batch_size: texts per forward pass.
-        max_tokens: longer texts are cut for the classifier; null is its own limit.
+        batch_size: sentences per forward pass.
+        max_tokens: longer sentences are cut for the classifier; null is its own limit.
     """
 
     family: ClassVar[str] = "fluency"
@@ -75,24 +78,22 @@ class SpellingGrammar(TextReward):
         return [known_share(words(text), known) for text in texts]
 
     def _acceptability(self, texts: Sequence[str]) -> list[float]:
-        scores = [0.0] * len(texts)
-        filled = [i for i, text in enumerate(texts) if words(text)]
         model = classifier(self.model, self.device)
         label = self._acceptable(model)
-        if filled:
-            chosen = [valid_unicode(texts[i]) for i in filled]
-            logits = model.logits(chosen, self.batch_size, self.max_tokens)
-            shares = logits.sigmoid() if model.multi_label else logits.softmax(-1)
-            for i, share in zip(filled, shares[:, label].tolist(), strict=True):
-                scores[i] = share
-        return scores
+        parts = [sentences(valid_unicode(text)) if words(text) else [] for text in texts]
+        flat = [sentence for part in parts for sentence in part]
+        if not flat:
+            return [0.0] * len(texts)
+        logits = model.logits(flat, self.batch_size, self.max_tokens)
+        shares = logits.sigmoid() if model.multi_label else logits.softmax(-1)
+        each = iter(shares[:, label].tolist())
+        return [fmean(islice(each, len(part))) if part else 0.0 for part in parts]
 
     def _acceptable(self, model: Classifier) -> int:
-        if self.label is not None:
-            return model.label(self.label)
         names = [name.casefold() for name in model.labels]
-        found = [i for i, name in enumerate(names) if name in ACCEPTABLE]
-        if names == ["label_0", "label_1"]:
+        wanted = ACCEPTABLE if self.label is None else (self.label.casefold(),)
+        found = [i for i, name in enumerate(names) if name in wanted]
+        if self.label is None and names == ["label_0", "label_1"]:
             found = [1]
         if len(found) != 1 or len(names) < 2:
             raise ModelError(
