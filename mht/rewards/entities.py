@@ -25,13 +25,14 @@ class EntityConsistency(TargetReward):
     """How many of the response's names and numbers the source has too, in [0, 1].
 
     The precision-source and the precision, recall and F1 against the target of Nan et al. 2021
-    (arXiv:2102.09130), by the different entities of a text. An entity is found where its words
-    stand in the other text in this order, upper and lower case alike; the paper is content with
-    one of its words.
+    (arXiv:2102.09130), by the different entities of a text. Here an entity is found where its
+    words stand in the other text in this order, upper and lower case alike, whatever the method
+    takes for an entity there.
 
     "pattern" takes as entities all numbers, and runs of capitalised words of two letters or more;
     the first word of a sentence, capitalised in any event, only where it has another capital
-    letter (NASA). It finds no names in scripts without capitals, and few of German's.
+    letter (NASA). It finds no names in scripts without capitals, and takes nouns in German for
+    names.
 
     Attributes:
         method: "model" or "pattern".
@@ -147,10 +148,10 @@ def pattern_entities(text: str) -> list[str]:
 
     found = []
     for sentence in sentences(text):
+        opening = next(i for i, c in enumerate(sentence) if c.isalnum())
         for match in regex.finditer(rf"{CAPITALISED}(?: {CAPITALISED})*|{NUMBER}", sentence):
             words = match[0].split(" ")
-            first = not any(c.isalnum() for c in sentence[: match.start()])
-            if first and words[0].istitle():
+            if match.start() == opening and words[0].istitle():
                 words = words[1:]
             found += [" ".join(words)] if words else []
     return found
