@@ -31,6 +31,8 @@ BUILT_IN = {
     "reward_model rouge-l rouge_l rougel sentiment sts truth_nli truthfulness weighted_sum",
     "chrf entity_consistency exploration format_accuracy meteor novelty readability",
     "spelling_grammar ter",
+    "bias bleurt classifier detoxify emotion formality hate_speech offensiveness qa_relevance",
+    "sarcasm topic_consistency toxicity",
 }
 
 

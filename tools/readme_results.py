@@ -100,12 +100,12 @@ def bench_table(found: Mapping[str, Any]) -> str:
         if "peer" not in row:
             continue
         ratio, sides = row["ratio"], (row["mht"], row["theirs"])
-        spread = f"{number(ratio['min'])} to {number(ratio['max'])}"
+        times = f"{number(ratio['median'])} ({number(ratio['min'])} to {number(ratio['max'])})"
+        if not row["theirs"].get("reached", True):  # the peer's seconds are those of its budget
+            times = f"at least {number(ratio['min'])}"
         memory = ", ".join(f"{side['peak_gb']:.1f} GB" for side in sides if "peak_gb" in side)
         speeds = [_speed(side) for side in sides]
-        rows.append(
-            [f"`{name}`", row["peer"], f"{number(ratio['median'])} ({spread})", *speeds, memory]
-        )
+        rows.append([f"`{name}`", row["peer"], times, *speeds, memory])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

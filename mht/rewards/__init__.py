@@ -5,7 +5,7 @@ Importing this registers every built-in type; heavy packages load when a type is
 
 from mht.errors import RewardError
 from mht.rewards import (  # noqa: F401  (importing a module registers its types)
-    classifier,
+    bleurt,
     composition,
     diversity,
     entities,
@@ -14,11 +14,15 @@ from mht.rewards import (  # noqa: F401  (importing a module registers its types
     layout,
     match,
     meteor,
+    nli,
     novelty,
     overlap,
     postprocess,
+    presets,
     python_file,
     readability,
+    relevance,
+    reward_model,
     semantic,
     spelling,
     surface,

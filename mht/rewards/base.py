@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from mht.component import Component, Registry, build
-from mht.errors import ConfigError, RewardError
+from mht.errors import ConfigError, RewardError, UserError
 from mht.rewards import calls, scoring
 from mht.types import Sample, Scored
 
@@ -165,7 +165,14 @@ class Reward(Component):
     def _raw(
         self, samples: list[Sample], name: str, update: bool, below: dict[str, list[float]]
     ) -> list[float]:
-        return self.score(samples)
+        try:
+            return self.score(samples)
+        except UserError as error:
+            error.args = (f"{self._label(name)}: {error}",)
+            raise
+        except Exception as error:
+            error.add_note(f"in the reward component {self._label(name)}")
+            raise
 
     def _label(self, name: str) -> str:
         return f"{name} ({self.type or self.type_name or type(self).__name__})"

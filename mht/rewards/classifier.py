@@ -1,215 +1,163 @@
-"""Rewards read off a sequence classifier: sentiment, reward_model, truth_nli."""
+"""The reward of a sequence classifier's labels, of which the presets are settings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field, model_validator
+
+from mht.component import refuse
 from mht.errors import ModelError
-from mht.rewards.base import (
-    UNIT,
-    Device,
-    Positive,
-    Range,
-    Reward,
-    TargetReward,
-    TextReward,
-    reward,
-)
-from mht.rewards.sequence_classifier import Classifier, classifier
+from mht.rewards.base import UNIT, Device, Positive, Range, TextReward
+from mht.rewards.sequence_classifier import Classifier, classifier, probabilities
 from mht.types import Sample
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Names = Annotated[list[str], Field(min_length=1)]
+Spellings = tuple[str, ...]
+NUMBERED = re.compile(r"LABEL_\d+")
+ABSENCE = re.compile(r"not?([-_ ]|$)|non|nothate|neutral|normal|neither|clean|safe|unbiased")
 
-def probabilities(model: Classifier, logits: Any) -> Any:
-    """(B, labels) probabilities: softmax, or sigmoid for a multi-label model."""
-    return logits.sigmoid() if model.multi_label else logits.softmax(-1)
 
+class LabelReward(TextReward):
+    """Probability of a label, as a sequence classifier sees it in the text.
 
-@reward("sentiment")
-class Sentiment(TextReward):
-    """How much a classifier sees the target label in the text, in [0, 1].
+    Several targets are one event: labels that exclude each other (softmax) add up; of those that
+    do not (sigmoid) the likeliest counts, because they overlap: what is an insult is toxic too.
 
     Attributes:
-        model: folder or hub name of a sequence classifier.
-        target: one of the classifier's own label names, upper and lower case alike.
-        scale: true gives the label's probability; false gives 1.0 where it is the likeliest label
-            (multi-label: where its probability is at least 0.5), else 0.0.
+        model: folder or hub name (with a revision: name@revision) of a sequence classifier.
+        target: one of its labels, or a list of them; upper and lower case, "-", "_" and blanks are
+            alike, and so are a preset's spellings of one thing, such as toxic and toxicity.
+        scale: true gives the probability; false gives 1.0 where a target is the likeliest label
+            (sigmoid: where the probability is at least 0.5), else 0.0.
+        threshold: with scale: false, 1.0 from this probability on instead.
+        labels: names for the checkpoint's outputs, in their order, in place of its own.
+        activation: "auto" is what the checkpoint's config says, and sigmoid for its only output;
+            "softmax" or "sigmoid" for one whose config says it wrong.
         device: "auto" (a GPU if there is one) or a torch device.
         batch_size: texts per forward pass.
         max_tokens: longer texts are cut; null is the model's own limit.
+        checkpoints: short names of models.
+        spellings: label names that mean the same.
+        unnamed: what the numbered outputs (LABEL_0...) of some hub models mean, in their order.
     """
 
     family: ClassVar[str] = "classifiers"
     needs: ClassVar[str] = "a sequence classifier, such as models/reward_model"
     score_range: ClassVar[Range] = UNIT
-
-    model: str = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
-    target: str = "positive"
-    scale: bool = True
-    device: Device = "auto"
-    batch_size: Positive = 32
-    max_tokens: Positive | None = None
-
-    def models(self) -> tuple[str, ...]:
-        """The classifier."""
-        return (self.model,)
-
-    def score(self, samples: Sequence[Sample]) -> list[float]:
-        """The target label's probability, or whether it wins."""
-        model = classifier(self.model, self.device)
-        if len(model.labels) < 2:
-            raise ModelError(f"model {self.model!r} has one output: use the type reward_model")
-        label = model.label(self.target)
-        shares = probabilities(
-            model, model.logits(self.texts(samples), self.batch_size, self.max_tokens)
-        )
-        if self.scale:
-            return shares[:, label].tolist()
-        wins = shares[:, label] >= 0.5 if model.multi_label else shares.argmax(-1) == label
-        return wins.float().tolist()
-
-
-@reward("reward_model")
-class RewardModel(Reward):
-    """A trained reward model's own score.
-
-    A model with one output gives that output; one with several labels gives the target label's
-    log-odds ``log(p / (1 - p))``, which for two labels is the difference of their logits. Either
-    is unbounded; ``activation: sigmoid`` maps it to (0, 1), where log-odds become probabilities.
-
-    Attributes:
-        model: folder or hub name of a sequence classifier.
-        target: the label, for a model with several.
-        activation: "none" or "sigmoid".
-        text: "response", "full" (prompt + response), or "pair" (prompt and response as the
-            tokenizer's two segments, as many preference models were trained).
-        device: "auto" (a GPU if there is one) or a torch device.
-        batch_size: texts per forward pass.
-        max_tokens: longer texts are cut; null is the model's own limit.
-    """
-
-    family: ClassVar[str] = "learned"
-    needs: ClassVar[str] = "a sequence classifier, such as models/reward_model"
-    range_note: ClassVar[str] = "0 to 1 with activation: sigmoid"
+    range_note: ClassVar[str] = "0 or 1 with scale: false"
+    better: ClassVar[Literal["high", "low", "either"]] = "either"
+    checkpoints: ClassVar[Mapping[str, str]] = {}
+    spellings: ClassVar[tuple[Spellings, ...]] = ()
+    unnamed: ClassVar[Mapping[str, Spellings]] = {}
 
     model: str
-    target: str | None = None
-    activation: Literal["none", "sigmoid"] = "none"
-    text: Literal["response", "full", "pair"] = "response"
+    target: str | Names
+    scale: bool = True
+    threshold: Share | None = None
+    labels: Names | None = None
+    activation: Literal["auto", "softmax", "sigmoid"] = "auto"
     device: Device = "auto"
     batch_size: Positive = 32
     max_tokens: Positive | None = None
 
-    def reads(self, sample: Sample) -> tuple[str, ...] | None:
-        """What `text` asks for."""
-        return (sample.response,) if self.text == "response" else (sample.prompt, sample.response)
+    @model_validator(mode="after")
+    def _threshold_is_for_0_and_1(self) -> LabelReward:
+        if self.threshold is not None and self.scale:
+            refuse([("threshold", f"needs scale: false, got {self.threshold} with scale: true")])
+        return self
+
+    @property
+    def checkpoint(self) -> str:
+        """The model's folder or hub name."""
+        return self.checkpoints.get(self.model, self.model)
+
+    @property
+    def targets(self) -> list[str]:
+        """The labels that count."""
+        return [self.target] if isinstance(self.target, str) else self.target
 
     def models(self) -> tuple[str, ...]:
         """The classifier."""
-        return (self.model,)
+        return (self.checkpoint,)
 
-    def bounds(self) -> Range:
-        """All numbers, or probabilities."""
-        return UNIT if self.activation == "sigmoid" else self.score_range
+    def direction(self) -> Literal["high", "low", "either"]:
+        """As the preset has it; the other way round for the label of its absence (NEUTRAL)."""
+        absent = all(ABSENCE.match(target.casefold()) for target in self.targets)
+        return "high" if self.better == "low" and absent else self.better
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
-        """The model's output or the label's log-odds."""
-        model = classifier(self.model, self.device)
-        logits = model.logits(self._texts(samples), self.batch_size, self.max_tokens)
-        values = self._values(model, logits)
-        return (values.sigmoid() if self.activation == "sigmoid" else values).tolist()
+        """The targets' probability, or whether they win."""
+        model = classifier(self.checkpoint, self.device)
+        chosen = self._chosen(model)
+        independent = self._independent(model)
+        logits = model.logits(self.texts(samples), self.batch_size, self.max_tokens)
+        shares = probabilities(logits, independent)
+        part = shares[:, chosen]
+        values = part.amax(-1) if independent else part.sum(-1).clamp(max=1)
+        if self.scale:
+            return values.tolist()
+        if independent or self.threshold is not None:
+            return (values >= (0.5 if self.threshold is None else self.threshold)).float().tolist()
+        return [float(i in chosen) for i in shares.argmax(-1).tolist()]
 
-    def _texts(self, samples: Sequence[Sample]) -> list[Any]:
-        if self.text == "pair":
-            return [(s.prompt, s.response) for s in samples]
-        return [s.full if self.text == "full" else s.response for s in samples]
+    def _independent(self, model: Classifier) -> bool:
+        if self.activation == "auto":
+            return model.multi_label or len(model.labels) == 1
+        return self.activation == "sigmoid"
 
-    def _values(self, model: Classifier, logits: Any) -> Any:
-        if len(model.labels) == 1:
-            if self.target is not None:
-                raise ModelError(f"model {self.model!r} has one output and no labels: leave target")
-            return logits[:, 0]
-        if self.target is None:
+    def _chosen(self, model: Classifier) -> list[int]:
+        """The targets' outputs."""
+        names = self._names(model)
+        found = {target: self._place(target, names) for target in self.targets}
+        if len(names) == 1 and (None in found.values() or self.activation == "softmax"):
+            if self.activation == "sigmoid":
+                return [0]
             raise ModelError(
-                f"model {self.model!r} has several outputs: set target to one of "
+                f"model {self.model!r} has one output: use the type reward_model, or set "
+                f"activation to sigmoid if it is the log-odds of {self.targets[0]!r}"
+            )
+        for target, place in found.items():
+            if place is None:
+                raise ModelError(_no_label(target, names))
+        return sorted({place for place in found.values() if place is not None})
+
+    def _names(self, model: Classifier) -> Sequence[str]:
+        """The outputs' names: the option's, else the checkpoint's, or what its numbers mean."""
+        numbered = all(NUMBERED.fullmatch(label) for label in model.labels)
+        known = self.unnamed.get(self.checkpoint.partition("@")[0]) if numbered else None
+        names = self.labels or known or model.labels
+        if len(names) != len(model.labels):
+            raise ModelError(
+                f"labels has {len(names)} names, but the model has {len(model.labels)} outputs: "
                 + ", ".join(model.labels)
             )
-        label = model.label(self.target)
-        if model.multi_label:
-            return logits[:, label]
-        others = [i for i in range(len(model.labels)) if i != label]
-        return logits[:, label] - logits[:, others].logsumexp(-1)
+        return names
+
+    def _place(self, target: str, names: Sequence[str]) -> int | None:
+        """Where the target is, under its own name before another spelling of it."""
+        plain = [_plain(name) for name in names]
+        same = next((s for s in self.spellings if _plain(target) in s), ())
+        return next((plain.index(s) for s in (_plain(target), *same) if s in plain), None)
 
 
-@reward("truth_nli", "truthfulness")
-class TruthNLI(TargetReward):
-    """Whether the premise entails the response, by natural language inference, in [0, 1].
+def _plain(label: str) -> str:
+    """A label as it is compared.
 
-    The classifier sees (premise, response) as its two segments; its labels are found by their
-    names (entail..., neutral, contra...). An empty response or premise gives 0.5: nothing is
-    claimed, or nothing is known.
-
-    Attributes:
-        model: folder or hub name of a three-way NLI classifier.
-        aggregation: "p_e_minus_p_c" is (p_e - p_c + 1) / 2; "p_e"; "p_e_plus_half_neutral" is
-            p_e + p_n / 2, which equals the first because the three add up to 1.
-        premise: what is taken as true, "target" or "prompt".
-        device: "auto" (a GPU if there is one) or a torch device.
-        batch_size: pairs per forward pass.
-        max_tokens: longer pairs are cut; null is the model's own limit.
+    >>> _plain("NOT-HATE"), _plain("severe toxic")
+    ('not_hate', 'severe_toxic')
     """
-
-    family: ClassVar[str] = "truth"
-    needs: ClassVar[str] = "a target or prompt; a three-way NLI classifier"
-
-    model: str = "cross-encoder/nli-deberta-v3-small"
-    aggregation: Literal["p_e_minus_p_c", "p_e", "p_e_plus_half_neutral"] = "p_e_minus_p_c"
-    premise: Literal["target", "prompt"] = "target"
-    device: Device = "auto"
-    batch_size: Positive = 16
-    max_tokens: Positive | None = None
-
-    def reads(self, sample: Sample) -> tuple[str, ...] | None:
-        """Premise and response."""
-        return getattr(sample, self.premise), sample.response
-
-    def models(self) -> tuple[str, ...]:
-        """The classifier."""
-        return (self.model,)
-
-    def score(self, samples: Sequence[Sample]) -> list[float]:
-        """The aggregated probabilities."""
-        pairs = [(s.prompt, s.response) for s in samples]
-        if self.premise == "target":
-            pairs = [(target, response) for response, target in self.pairs(samples)]
-        filled = [i for i, pair in enumerate(pairs) if all(text.strip() for text in pair)]
-        scores = [0.5] * len(pairs)
-        model = classifier(self.model, self.device)
-        at = _nli_labels(model, self.model)
-        if filled:
-            chosen = [pairs[i] for i in filled]
-            shares = model.logits(chosen, self.batch_size, self.max_tokens).softmax(-1)
-            for i, row in zip(filled, shares.tolist(), strict=True):
-                scores[i] = self._aggregate(*(row[k] for k in at))
-        return scores
-
-    def _aggregate(self, entailed: float, neutral: float, contradicted: float) -> float:
-        if self.aggregation == "p_e":
-            return entailed
-        if self.aggregation == "p_e_plus_half_neutral":
-            return entailed + neutral / 2
-        return (entailed - contradicted + 1) / 2
+    return re.sub(r"[\s-]", "_", label.strip().casefold())
 
 
-def _nli_labels(model: Classifier, name: str) -> list[int]:
-    """Where the model has entailment, neutral and contradiction."""
-    places = []
-    for start in ("entail", "neutral", "contra"):
-        found = [i for i, label in enumerate(model.labels) if label.casefold().startswith(start)]
-        if len(found) != 1 or len(model.labels) != 3:
-            raise ModelError(
-                f"model {name!r} is no three-way NLI classifier: its labels are "
-                f"{', '.join(model.labels)}, not entailment, neutral, contradiction"
-            )
-        places += found
-    return places
+def _no_label(target: str, names: Sequence[Any]) -> str:
+    shown = ", ".join(names)
+    if all(NUMBERED.fullmatch(name) for name in names):
+        return (
+            f"the model has no label {target!r}, only numbered ones ({shown}): set labels to a "
+            f"list of their names, in this order"
+        )
+    return f"the model has no label {target!r}: set target to one of {shown}"

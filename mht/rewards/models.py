@@ -12,7 +12,7 @@ from typing import Any
 
 from mht.errors import ModelError
 
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 LOAD_ERRORS = (
     OSError,
@@ -29,7 +29,8 @@ def find_folder(name: str, what: str) -> str:
     """The local folder of a model: ``name`` itself, or the hub's files in the local cache.
 
     Args:
-        name: a folder, or a hub name such as "gpt2".
+        name: a folder, or a hub name such as "gpt2", or "gpt2@" and a revision: a branch, tag,
+            commit, or a pull request such as refs/pr/1, where the hub keeps converted weights.
         what: what kind of model is needed, for the errors.
 
     Raises:
@@ -53,22 +54,38 @@ def _from_hub(name: str, what: str) -> str:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    repository, _, version = name.partition("@")
+    revision = version or None
     try:
-        folder = snapshot_download(name, local_files_only=True)
-        if any(Path(folder).glob("*.safetensors")):
+        folder = snapshot_download(repository, revision=revision, local_files_only=True)
+        if has_weights(folder):
             return folder
     except LocalEntryNotFoundError:
         pass  # not in the cache yet
     refusals: Any = (*HfHubHTTPError.__bases__, OSError, ValueError)  # bases: the HTTP client's
     try:
-        HfApi().model_info(name, timeout=10)  # fails at once without a network; files retry long
-        return snapshot_download(name, allow_patterns=FILES)
+        # fails at once without a network; files retry long
+        HfApi().model_info(repository, revision=revision, timeout=10)
+        folder = snapshot_download(repository, revision=revision, allow_patterns=FILES)
     except refusals as error:
+        command = f"hf download {repository}" + (f" --revision {version}" if version else "")
         raise ModelError(
             f"no folder {name!r} here, and the hub does not give a model of that name "
             f"({first_line(error)}): set the model to the folder of a {what}, or run "
-            f"`hf download {name}` with a network"
+            f"`{command}` with a network"
         ) from error
+    if not has_weights(folder):
+        raise ModelError(
+            f"the hub has no safetensors of {name!r}: name a revision that has them, such as "
+            f"{repository}@refs/pr/1 (see its pull requests on the hub), or set the model to the "
+            f"folder of a {what}"
+        )
+    return folder
+
+
+def has_weights(folder: str) -> bool:
+    """Whether a folder has weights that load without running code."""
+    return any(Path(folder).rglob("*.safetensors"))
 
 
 def valid_unicode(text: str) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mht.errors import ConfigError, MissingPackage, ModelError, RewardError, UserError
+from mht.errors import ConfigError, MissingPackage, ModelError, RewardError
 from mht.types import Sample
 
 if TYPE_CHECKING:
@@ -62,15 +62,7 @@ class Scorer:
         return [n for (n,), _ in each], [f for _, (f,) in each]
 
     def _strict(self, samples: list[Sample], score: Score) -> list[float]:
-        try:
-            values = score(samples)
-        except UserError as error:
-            error.args = (f"{self.label}: {error}",)
-            raise
-        except Exception as error:
-            error.add_note(f"in the reward component {self.label}")
-            raise
-        return checked(values, samples, self.label)
+        return checked(score(samples), samples, self.label)
 
 
 def checked(values: Any, samples: Sequence[Sample], label: str) -> list[float]:

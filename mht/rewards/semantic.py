@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from mht.errors import MissingPackage, ModelError
 from mht.rewards.base import Device, Positive, Range, TargetReward, reward
 from mht.rewards.models import load, quiet
+from mht.rewards.sentence_encoder import embed
 from mht.types import Sample
 
 
@@ -37,33 +38,10 @@ class CosineSTS(TargetReward):
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The mapped cosine."""
         pairs = self.pairs(samples)
-        texts = sorted({text for pair in pairs for text in pair})
-        encoder = load(self.model, self.device, "sentence encoder", _encoder)
-        rows = encoder.encode(
-            texts,
-            batch_size=self.batch_size,
-            normalize_embeddings=True,
-            convert_to_tensor=True,
-            show_progress_bar=False,
-        )
-        rows, place = rows.float().cpu(), {text: i for i, text in enumerate(texts)}
-        first, second = ([place[pair[side]] for pair in pairs] for side in (0, 1))
-        cosines = (rows[first] * rows[second]).sum(-1)
+        texts = [text for pair in pairs for text in pair]
+        rows = embed(texts, self.model, self.device, self.batch_size, needed_by="cosine_sts")
+        cosines = (rows[0::2] * rows[1::2]).sum(-1)
         return ((cosines + 1) / 2).clamp(0, 1).tolist()
-
-
-def _encoder(folder: str, device: str) -> Any:
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise MissingPackage("sentence-transformers", "cosine_sts") from None
-    return SentenceTransformer(
-        folder,
-        device=device,
-        trust_remote_code=False,
-        local_files_only=True,
-        model_kwargs={"use_safetensors": True},
-    )
 
 
 @reward("bertscore")

@@ -1,4 +1,4 @@
-"""A sequence classifier that scores whole batches: what sentiment, reward_model and NLI share."""
+"""A sequence classifier that scores whole batches: what every reward on one shares."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mht.errors import ModelError
-from mht.rewards.models import batches, load, pretrained, quiet, token_limit
+from mht.rewards.models import batches, load, pretrained, quiet, token_limit, valid_unicode
+
+MOST_TOKENS = 8192  # of a text, for models that state no limit of their own
 
 
 class Classifier:
@@ -14,7 +16,8 @@ class Classifier:
 
     Attributes:
         labels: its own names of its outputs, in order.
-        multi_label: its outputs are independent (sigmoid), not shares of one (softmax).
+        multi_label: its outputs are independent (sigmoid), not shares of one (softmax), as its
+            config says: ``problem_type``, or ``function_to_apply`` (Detoxify's checkpoints).
     """
 
     def __init__(self, folder: str, device: str):
@@ -26,7 +29,10 @@ class Classifier:
             config.pad_token_id = self.tokenizer.pad_token_id
         self.device, self.limit = device, token_limit(self.tokenizer, self.model)
         self.labels = [str(config.id2label[i]) for i in range(config.num_labels)]
-        self.multi_label = config.problem_type == "multi_label_classification"
+        self.multi_label = (
+            config.problem_type == "multi_label_classification"
+            or getattr(config, "function_to_apply", None) == "sigmoid"
+        )
         self._last: tuple[Any, Any] = (None, None)
 
     def label(self, target: str) -> int:
@@ -45,28 +51,39 @@ class Classifier:
     def logits(self, texts: Sequence[Any], batch_size: int, max_tokens: int | None = None) -> Any:
         """(B, labels) float32 on the CPU.
 
-        The last batch is remembered, so that several components on one model (joy, anger...)
-        share one forward pass.
+        Each different text is scored once, and the last batch is remembered, so that several
+        components on one model (joy, anger...) share one forward pass. The same texts cut into
+        batches of another size are scored anew: their last digits may differ, and what a batch
+        gives must not hang on what was scored before it.
 
         Args:
             texts: B texts, or pairs of texts.
             batch_size: texts per forward pass.
-            max_tokens: longer texts are cut at their end; None is the model's own limit.
+            max_tokens: longer texts are cut at their end, of pairs the longer text; None is the
+                model's own limit, or 8192.
+
+        Raises:
+            ModelError: max_tokens has no room for a text beside the special tokens.
         """
-        key = (tuple(texts), batch_size, max_tokens)
+        import torch
+
+        if not texts:
+            return torch.empty(0, len(self.labels))
+        valid = [_valid(text) for text in texts]
+        unique = sorted(set(valid))
+        key = (tuple(unique), batch_size, max_tokens)
         if self._last[0] != key:
             self._last = (key, self._forward(*key))
-        return self._last[1]
+        place = {text: i for i, text in enumerate(unique)}
+        return self._last[1][[place[text] for text in valid]]
 
     def _forward(self, texts: tuple[Any, ...], batch_size: int, max_tokens: int | None) -> Any:
         import torch
 
-        unique = sorted(set(texts))
-        limit = min((n for n in (max_tokens, self.limit) if n), default=None)
-        encoded = self._encode(unique, limit)
+        encoded = self._encode(texts, max_tokens)
         lengths = [len(ids) for ids in encoded["input_ids"]]
         size = batch_size if self.tokenizer.pad_token is not None else 1
-        rows = torch.empty(len(unique), len(self.labels))
+        rows = torch.empty(len(texts), len(self.labels))
         with torch.inference_mode(), quiet():
             for chosen in batches(lengths, size):
                 part = {key: [values[i] for i in chosen] for key, values in encoded.items()}
@@ -75,15 +92,21 @@ class Classifier:
                 else:
                     part = {k: torch.tensor(v, device=self.device) for k, v in part.items()}
                 rows[chosen] = self.model(**part).logits.float().cpu()
-        place = {text: i for i, text in enumerate(unique)}
-        return rows[[place[text] for text in texts]]
+        return rows
 
-    def _encode(self, texts: Sequence[Any], limit: int | None) -> dict[str, Any]:
+    def _encode(self, texts: Sequence[Any], max_tokens: int | None) -> dict[str, Any]:
         first, second = list(texts), None
         if isinstance(texts[0], tuple):
             first, second = [a for a, _ in texts], [b for _, b in texts]
+        limit = min((n for n in (max_tokens, self.limit) if n), default=MOST_TOKENS)
+        special = self.tokenizer.num_special_tokens_to_add(pair=second is not None)
+        if limit <= special:
+            raise ModelError(
+                f"max_tokens {max_tokens} leaves no room for a text beside the model's {special} "
+                f"special tokens: set it higher, or to null"
+            )
         with quiet():
-            encoded = self.tokenizer(first, second, truncation=limit is not None, max_length=limit)
+            encoded = self.tokenizer(first, second, truncation=True, max_length=limit)
         stand_in = {"input_ids": self._nothing, "attention_mask": 1}
         return {
             key: [value or [stand_in.get(key, 0)] for value in values]
@@ -99,6 +122,16 @@ class Classifier:
         """The token for an empty text, where the tokenizer adds no special tokens."""
         ids = (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id, 0)
         return next(i for i in ids if i is not None)
+
+
+def _valid(text: Any) -> Any:
+    """A text, or a pair of them, as tokenizers take it."""
+    return tuple(map(valid_unicode, text)) if isinstance(text, tuple) else valid_unicode(text)
+
+
+def probabilities(logits: Any, independent: bool) -> Any:
+    """(B, labels) probabilities: each by itself (sigmoid), or shares of one (softmax)."""
+    return logits.sigmoid() if independent else logits.softmax(-1)
 
 
 def classifier(name: str, device: str) -> Classifier:
