@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from mht.errors import ConfigError
+from mht.errors import ConfigError, ModelError
 from mht.rewards import make_reward
 from mht.rewards.readability import FORMULAS, counts, syllables
 
@@ -93,7 +93,9 @@ def test_references_are_not_downloaded():
     schema = {"properties": {"a": {"$ref": "https://example.org/a.json"}}}
     reward = make_reward({"type": "format_accuracy", "format": "json", "json_schema": schema})
     assert reward("{}") == 1
-    with pytest.raises(ConfigError, match="refers to 'https://example.org/a.json', which is not"):
+    with pytest.raises(
+        ModelError, match="json_schema: refers to 'https://example.org/a.json', which is not"
+    ):
         reward('{"a": 1}')
 
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from mht.errors import ConfigError, DataError, RewardError
+from mht.errors import ConfigError, ModelError, RewardError
 from mht.rewards import make_reward
 from mht.rewards.exploration import simhash
 from mht.rewards.novelty import Index
@@ -94,10 +94,13 @@ def test_a_file_that_changes_is_read_again(corpus):
 
 def test_a_corpus_that_is_not_there_or_has_no_such_column(tmp_path, corpus):
     make_reward({"type": "novelty", "corpus": "data/prepared/not-yet.parquet"})  # a later stage's
-    with pytest.raises(DataError, match="no such file or folder 'nowhere.txt'"):
-        make_reward({"type": "novelty", "corpus": "nowhere.txt"})("a")
-    with pytest.raises(DataError, match="train.jsonl:1: no column 'text'.*There are: target"):
+    with pytest.raises(ModelError, match="corpus: no such file or folder 'nowhere.txt'"):
+        make_reward({"type": "novelty", "corpus": "nowhere.txt", "on_error": 0.0})("a")
+    with pytest.raises(ModelError, match="train.jsonl:1: no column 'text'.*There are: target"):
         make_reward({"type": "novelty", "corpus": corpus, "column": "text"})("a")
+    (tmp_path / "empty.txt").write_text(" \n")
+    with pytest.raises(ModelError, match="corpus: no word in .*empty.txt"):
+        make_reward({"type": "novelty", "corpus": str(tmp_path / "empty.txt")})("a")
     with pytest.raises(ConfigError, match="reward.corpus"):
         make_reward({"type": "novelty", "corpus": []})
 

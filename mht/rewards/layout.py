@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import JsonValue, model_validator
 
 from mht.component import refuse
-from mht.errors import ConfigError, MissingPackage, RewardError
+from mht.errors import MissingPackage, ModelError
 from mht.rewards.base import UNIT, Positive, Range, TextReward, reward
 from mht.types import Sample
 
@@ -129,7 +129,7 @@ class FormatAccuracy(TextReward):
                 return Path(self.json_schema).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
-                raise RewardError(f"{self.json_schema!r} can't be read: {reason}") from None
+                raise ModelError(f"{self.json_schema!r} can't be read: {reason}") from None
         return "" if self.json_schema is None else json.dumps(self.json_schema)
 
 
@@ -155,14 +155,14 @@ def violations(value: Any, schema: str) -> int:
     """In how many places a value breaks a JSON Schema (jsonschema), given as JSON text.
 
     Raises:
-        ConfigError: the schema refers to something that is not in it.
+        ModelError: the schema refers to something that is not in it.
     """
     from referencing.exceptions import Unresolvable
 
     try:
         return sum(1 for _ in _validator(schema).iter_errors(value))
     except Unresolvable as error:
-        raise ConfigError([f"json_schema: refers to {error.ref!r}, which is not in it"]) from None
+        raise ModelError(f"json_schema: refers to {error.ref!r}, which is not in it") from None
 
 
 @lru_cache(maxsize=64)
@@ -205,6 +205,6 @@ def _wrong(check: Any, key: str) -> list[tuple[str, str]]:
     """The key with what its check raises, if it does."""
     try:
         check()
-    except (ValueError, RewardError) as error:
+    except (ValueError, ModelError) as error:
         return [(key, str(error))]
     return []

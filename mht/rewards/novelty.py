@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mht.errors import DataError, ModelError
 from mht.rewards.base import UNIT, Positive, Range, TextReward, reward
 from mht.rewards.corpus import Unit, files, texts
 from mht.types import Sample
@@ -54,7 +55,10 @@ class Novelty(TextReward):
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The share of what is new."""
-        index = _index(self._stamps(), self.column, self.unit)
+        try:
+            index = _index(self._stamps(), self.column, self.unit)
+        except DataError as error:  # wrong for every text: it stops, whatever on_error says
+            raise ModelError(f"corpus: {error}") from None
         score = index.new_share if self.method == "ngrams" else index.uncopied
         return [score(text.lower().split(), self.ngram) for text in self.texts(samples)]
 
@@ -83,6 +87,10 @@ class Index:
             found.append(0)  # no n-gram goes over the end of a text
         self._words = np.array(found, dtype=np.uint64)
         self._places = lru_cache(maxsize=8)(self._find_places)
+
+    def __len__(self) -> int:
+        """How many different words the corpus has."""
+        return len(self._ids)
 
     def new_share(self, words: Sequence[str], n: int) -> float:
         """The share of the different n-grams of a text that are not in the corpus."""
@@ -175,4 +183,7 @@ def _mixed(x: NDArray[Any]) -> NDArray[Any]:
 @lru_cache(maxsize=4)
 def _index(stamps: Stamps, column: str, unit: Unit) -> Index:
     found = (texts(Path(path), unit, column) for path, _, _ in stamps)
-    return Index(text for text, _ in chain.from_iterable(found))
+    index = Index(text for text, _ in chain.from_iterable(found))
+    if not len(index):
+        raise DataError(f"no word in {', '.join(path for path, _, _ in stamps)}")
+    return index

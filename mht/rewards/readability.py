@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mht.component import refuse
-from mht.errors import RewardError
+from mht.errors import ModelError
 from mht.rewards.base import UNIT, Range, TextReward, reward
 from mht.rewards.sentences import sentences
 from mht.types import Sample
@@ -220,4 +220,4 @@ def _easy_words(path: str) -> frozenset[str]:
     try:
         return frozenset(Path(path).read_text(encoding="utf-8").split())
     except (OSError, ValueError) as error:
-        raise RewardError(f"easy_words: {path!r} can't be read ({error})") from None
+        raise ModelError(f"easy_words: {path!r} can't be read ({error})") from None

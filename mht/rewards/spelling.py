@@ -16,7 +16,7 @@ from mht.errors import MissingPackage, ModelError
 from mht.rewards.base import UNIT, Device, Positive, Range, TextReward, reward
 from mht.rewards.models import valid_unicode
 from mht.rewards.sentences import sentences
-from mht.rewards.sequence_classifier import Classifier, classifier
+from mht.rewards.sequence_classifier import Classifier, classifier, probabilities
 from mht.types import Sample
 
 WORD = re.compile(r"(?<![^\W_])[^\W\d_]+(?:'[^\W\d_]+)*(?![^\W_])")
@@ -85,7 +85,7 @@ class SpellingGrammar(TextReward):
         if not flat:
             return [0.0] * len(texts)
         logits = model.logits(flat, self.batch_size, self.max_tokens)
-        shares = logits.sigmoid() if model.multi_label else logits.softmax(-1)
+        shares = probabilities(logits, model.multi_label)
         each = iter(shares[:, label].tolist())
         return [fmean(islice(each, len(part))) if part else 0.0 for part in parts]
 
