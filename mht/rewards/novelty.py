@@ -26,7 +26,7 @@ class Novelty(TextReward):
     """How much of the text is not in a corpus, such as the training set, in [0, 1].
 
     "ngrams": the share of its n-grams, each different one once, that the corpus does not have
-    (See et al. 2017, arXiv:1704.04368, section 6). "longest_copy": 1 - the words of the longest
+    (after See et al. 2017, arXiv:1704.04368). "longest_copy": 1 - the words of the longest
     stretch that the corpus has too, over its words; a stretch of fewer words than `ngram` is no
     copy. A text of fewer words than `ngram` is taken as a whole; an empty one gets 0. Words are
     in lower case and stand between white space, as in `diversity`.
