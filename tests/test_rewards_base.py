@@ -32,6 +32,8 @@ BUILT_IN = {
     "reward_model rouge-l rouge_l rougel sentiment sts truth_nli truthfulness weighted_sum",
     "factual_accuracy fluency legal_validity llm_judge medical_accuracy scientific_integrity",
     "comet truth_rag",
+    "chrf entity_consistency exploration format_accuracy meteor novelty readability",
+    "spelling_grammar ter",
     "bias bleurt classifier detoxify emotion formality hate_speech offensiveness qa_relevance",
     "sarcasm topic_consistency toxicity",
 }
