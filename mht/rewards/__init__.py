@@ -14,6 +14,7 @@ from mht.rewards import (  # noqa: F401  (importing a module registers its types
     python_file,
     semantic,
     surface,
+    walks,
 )
 from mht.rewards.base import Postprocess, Reward, make_reward
 
