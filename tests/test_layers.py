@@ -24,7 +24,7 @@ LAYERS = [
     {"evaluator"},
     {"trainers"},
     {"preflight"},
-    {"launch"},
+    {"launch", "seeds"},
     {"stage", "cli", "__main__"},
     {"stages"},
 ]
