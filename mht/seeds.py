@@ -46,17 +46,20 @@ class Meter:
         optimizer_steps: SFT and PPO.
         sampled_tokens: of all rollouts.
         seconds: of the training steps; looks at validation prompts are not counted.
+        cpu_seconds: of this process while it trained, looks included: what else the machine did
+            has less part in it.
         curve: a row for each look at the validation prompts.
     """
 
     optimizer_steps: int = 0
     sampled_tokens: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def budget(self) -> dict[str, float]:
-        """The three costs."""
+        """What it has cost."""
         return {k: v for k, v in asdict(self).items() if k != "curve"}
 
     def count(self, stats: Mapping[str, float], batch_size: int) -> None:
@@ -86,6 +89,9 @@ def run_seeds(config: Config, folder: str | Path, *, seeds: Sequence[int]) -> di
     """
     folder = Path(folder)
     raw, prepared = folder / "data/raw", folder / "data/prepared"
+    if config.data.labels != config.data.source:  # only a reward model would read them
+        data = config.data.model_copy(update={"labels": None})
+        config = config.model_copy(update={"data": data})
     fetch_rows(config.data, raw)
     shared = folder / "data/base"
     fetch_policy(config.model, shared, fetched_texts(raw))
@@ -186,7 +192,9 @@ class SeedRun:
             wanted = every and (cycle % every == 0 or cycle == len(plan))
             return look.figures() if wanted else {}
 
+        began = time.process_time()
         trainer.train(plan, lambda stats, _: meter.count(stats, settings.batch_size), after_cycle)
+        meter.cpu_seconds += time.process_time() - began
         trainer.save(self.models / name)
         return self.models / name
 

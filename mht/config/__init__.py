@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import PlainValidator
+from pydantic import PlainSerializer, PlainValidator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -83,6 +83,13 @@ def _name_or_shape(value: Any) -> str | ScratchConfig:
     raise ValueError("should be a name, a folder or the shape of a fresh model")
 
 
+def _plain(name: str | ScratchConfig) -> Any:
+    return name if isinstance(name, str) else name.model_dump()
+
+
+Name = Annotated[str | ScratchConfig, PlainValidator(_name_or_shape), PlainSerializer(_plain)]
+
+
 class ModelConfig(Section):
     """The policy's starting point.
 
@@ -101,7 +108,7 @@ class ModelConfig(Section):
             layers themselves.
     """
 
-    name: Annotated[str | ScratchConfig, PlainValidator(_name_or_shape)]
+    name: Name
     revision: str | None = None
     trust_remote_code: bool = False
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"

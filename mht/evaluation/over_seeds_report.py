@@ -25,6 +25,7 @@ COSTS = {
     "optimizer_steps": "optimiser steps",
     "sampled_tokens": "sampled tokens",
     "seconds": "seconds of training",
+    "cpu_seconds": "the same in CPU seconds",
 }
 
 
