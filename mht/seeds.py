@@ -89,9 +89,7 @@ def run_seeds(config: Config, folder: str | Path, *, seeds: Sequence[int]) -> di
     """
     folder = Path(folder)
     raw, prepared = folder / "data/raw", folder / "data/prepared"
-    if config.data.labels != config.data.source:  # only a reward model would read them
-        data = config.data.model_copy(update={"labels": None})
-        config = config.model_copy(update={"data": data})
+    config = with_seed(config, config.base.seed)
     fetch_rows(config.data, raw)
     shared = folder / "data/base"
     fetch_policy(config.model, shared, fetched_texts(raw))
@@ -116,12 +114,17 @@ def run_seeds(config: Config, folder: str | Path, *, seeds: Sequence[int]) -> di
 
 
 def with_seed(config: Config, seed: int) -> Config:
-    """The settings with another training seed, that of a fresh model's weights included."""
-    model = config.model
+    """The settings with another training seed, that of a fresh model's weights included.
+
+    Labels from a source of their own are left out: only the reward model would read them.
+    """
+    model, data = config.model, config.data
     if isinstance(model.name, ScratchConfig):
         model = model.model_copy(update={"name": model.name.model_copy(update={"seed": seed})})
     base = config.base.model_copy(update={"seed": seed})
-    return config.model_copy(update={"base": base, "model": model})
+    if data.labels != data.source:
+        data = data.model_copy(update={"labels": None})
+    return config.model_copy(update={"base": base, "model": model, "data": data})
 
 
 class SeedRun:
