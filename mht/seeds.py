@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,12 @@ def run_seeds(config: Config, folder: str | Path, *, seeds: Sequence[int]) -> di
             fetch_policy(own.model, base, fetched_texts(raw))
         SeedRun(own, place, base, prepared).run(missing)
     return write_report(
-        folder, config.benchmark, seeds=list(seeds), variants=VARIANTS, seed=config.base.seed
+        folder,
+        metrics=config.benchmark.metrics,
+        seeds=seeds,
+        variants=VARIANTS,
+        resamples=config.benchmark.resamples,
+        seed=config.base.seed,
     )
 
 
@@ -164,7 +169,7 @@ class SeedRun:
             baselines = self.config.baselines
             settings = self.config.ppo if name == "hybrid" else getattr(baselines, name)
             start = self.base if name == "ppo_only" else self.models / "sft"
-            meter = Meter() if name == "ppo_only" else Meter(**sft.budget, curve=[*sft.curve])
+            meter = Meter() if name == "ppo_only" else replace(sft, curve=[*sft.curve])
             model = self._train(start, name, settings, settings.plan, meter)
         self._measure(name, model)
         write_json(

@@ -25,7 +25,8 @@ LAYERS = [
     {"trainers"},
     {"preflight"},
     {"launch", "seeds"},
-    {"stage", "cli", "__main__"},
+    {"stage"},
+    {"cli", "__main__"},
     {"stages"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

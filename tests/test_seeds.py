@@ -126,16 +126,15 @@ def test_a_result_of_other_settings_does_not_count(done, config):
     assert identity(config) == identity(config.model_copy(update={"benchmark": benchmark}))
 
 
-def test_a_missing_or_broken_result_is_named(done, config, tmp_path):
+def test_a_missing_or_broken_result_is_named(done, tmp_path):
     folder = tmp_path / "broken"
     shutil.copytree(done[0], folder)
     (folder / "seed_1/sft_only/result.json").write_text("{")
     options = {"seeds": [0, 1], "variants": runner.VARIANTS}
     with pytest.raises(DataError, match=r"seed_1/sft_only/result.json: not JSON"):
-        write_report(folder, config.benchmark, **options)
-    unknown = config.benchmark.model_copy(update={"metrics": ["rewrd"]})
+        write_report(folder, metrics=["reward"], **options)
     with pytest.raises(ConfigError, match=r"no such metric 'rewrd' \(did you mean 'reward'\?\)"):
-        write_report(folder, unknown, **options)
+        write_report(folder, metrics=["rewrd"], **options)
 
 
 def test_both_seeds_are_set(config):

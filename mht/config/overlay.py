@@ -24,8 +24,8 @@ def lay_over(settings: MutableMapping[str, Any], overlay: Mapping[str, Any]) -> 
     """
     for key, value in overlay.items():
         inner = settings.get(key)
-        mergeable = isinstance(inner, MutableMapping) and isinstance(value, Mapping)
-        if mergeable and "type" not in value:
+        is_part = isinstance(value, Mapping) and "type" not in value
+        if is_part and isinstance(inner, MutableMapping):
             lay_over(inner, value)
         else:
             settings[key] = value

@@ -90,7 +90,7 @@ def interquartile_mean(values: ArrayLike, axis: int = -1) -> Any:
     return np.take(ordered, range(out, count - out), axis=axis).mean(axis=axis)
 
 
-AVERAGES = {"mean": np.mean, "iqm": interquartile_mean}
+AVERAGES: dict[str, Callable[..., Any]] = {"mean": np.mean, "iqm": interquartile_mean}
 FROM_SUMS: dict[str, Callable[[Floats, int], Floats]] = {  # `STATISTICS`, from sums over units
     "mean": lambda sums, units: sums[0] / units,
     "perplexity": lambda sums, units: np.exp(sums[0] / sums[1]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from mht.evaluation.metrics import describe
 from mht.evaluation.over_seeds import Verdict, per_seed, seeds_interval, who_wins
 from mht.evaluation.statistics import Floats
 from mht.evaluation.summary import Evaluated, read_samples, significant, units, write_json
-
-if TYPE_CHECKING:
-    from mht.config import BenchmarkConfig
 
 RESULT, SAMPLES = "result.json", "samples.jsonl"
 SUBJECT = "hybrid"
@@ -38,20 +35,22 @@ class Values(NamedTuple):
 
 def write_report(
     folder: str | Path,
-    config: BenchmarkConfig,
     *,
+    metrics: Sequence[str],
     seeds: Sequence[int],
     variants: Sequence[str],
+    resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Write ``summary.json`` and ``table.md`` into the folder of a benchmark over seeds.
 
     Args:
         folder: with ``seed_<n>/<variant>/``.
-        config: which metrics, and how many resamples.
+        metrics: those to show, in order; ``benchmark.metrics``.
         seeds: training seeds to read.
         variants: to read; the subject of the comparisons is "hybrid".
-        seed: of the resampling.
+        resamples: of intervals and tests.
+        seed: of the same.
 
     Returns:
         What ``summary.json`` holds.
@@ -64,20 +63,20 @@ def write_report(
     places = {name: [folder / f"seed_{n}" / name for n in seeds] for name in variants}
     found = {name: [read_samples(p / SAMPLES) for p in own] for name, own in places.items()}
     _check_prompts([run for runs in found.values() for run in runs])
-    metrics = {name: metric_values(found, name) for name in config.metrics}
+    measured = {name: metric_values(found, name) for name in metrics}
     verdicts = who_wins(
-        {name: values.of for name, values in metrics.items()},
+        {name: values.of for name, values in measured.items()},
         [(SUBJECT, other) for other in variants if other not in (SUBJECT, "base")],
         directions={name: describe(name).direction for name in metrics},
-        statistics={name: values.statistic for name, values in metrics.items()},
-        resamples=config.resamples,
+        statistics={name: values.statistic for name, values in measured.items()},
+        resamples=resamples,
         seed=seed,
     )
     summary = {
         "seeds": list(seeds),
         "prompts": len(found[SUBJECT][0].ids),
         "budget": {name: _budget(own) for name, own in places.items()},
-        "metrics": {name: _figures(v, config.resamples, seed) for name, v in metrics.items()},
+        "metrics": {name: _figures(v, resamples, seed) for name, v in measured.items()},
         "comparisons": [_line(verdict) for verdict in verdicts],
     }
     write_json(folder / "summary.json", summary)

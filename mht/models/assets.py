@@ -161,7 +161,7 @@ def _load(source: Path, config: ModelConfig, **options: Any) -> tuple[Any, Any]:
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model.name: can't load {config.name!r}: {_line(error)}") from None
-    _check_loaded(config.name, model, tokenizer, report)
+    _check_loaded(str(config.name), model, tokenizer, report)
     return model, tokenizer
 
 

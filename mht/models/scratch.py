@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -79,13 +79,13 @@ def _shape(config: ScratchConfig, tokenizer: PreTrainedTokenizerFast) -> Pretrai
     """The family's own configuration; no dropout, which PPO could not train with."""
     from transformers import AutoConfig
 
-    common = {
+    common: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    sizes = {
+    sizes: dict[str, dict[str, Any]] = {
         "llama": {
             "hidden_size": config.width,
             "intermediate_size": 4 * config.width,

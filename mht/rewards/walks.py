@@ -35,7 +35,7 @@ class RandomWalks(Reward):
     nodes: Annotated[int, Field(ge=2, le=500)] = 21
     max_length: Annotated[int, Field(ge=3)] = 10
     edge_probability: Annotated[float, Field(gt=0, le=1)] = 0.1
-    graph_seed: Annotated[int, Field(ge=0, lt=2**32)] = 1002
+    graph_seed: Annotated[int, Field(ge=0, lt=2**32)] = 1000
 
     @model_validator(mode="after")
     def _there_is_a_graph(self) -> RandomWalks:
