@@ -1,4 +1,4 @@
-"""The `mht` command: check the settings, ask which run made what, complete the MLflow page."""
+"""The `mht` command: settings and experiments, which run made what, several training seeds."""
 
 from __future__ import annotations
 
@@ -87,6 +87,45 @@ def _steps(variant: HybridConfig) -> str:
         f"{variant.optimizer_steps} optimiser steps: {variant.cycles} cycles of {mix} "
         f"of {variant.updates_per_ppo_step} updates"
     )
+
+
+@commands.command()
+def apply(
+    experiment: Annotated[Path, typer.Argument(help="such as experiments/randomwalks.yaml")],
+    params: Annotated[Path, typer.Option(help="the settings to change")] = Path("params.yaml"),
+) -> None:
+    """Write an experiment's settings into params.yaml, after checking them; then `dvc repro`."""
+    from mht.config.overlay import apply_experiment
+
+    apply_experiment(experiment, params)
+    typer.echo(f"{params} now has the settings of {experiment}; `git diff {params}` shows them.")
+
+
+@commands.command()
+def seeds(
+    experiment: Annotated[Path, typer.Argument(help="such as experiments/randomwalks.yaml")],
+    params: Annotated[Path, typer.Option(help="what it is laid over")] = Path("params.yaml"),
+    out: Annotated[Path | None, typer.Option(help="reports/seeds/<name> if left out")] = None,
+    count: Annotated[int | None, typer.Option(help="instead of benchmark.seeds", min=1)] = None,
+) -> None:
+    """Train and compare all variants for several training seeds, without DVC.
+
+    Results that are there already are kept, so a killed run goes on where it was.
+    """
+    from mht.config.overlay import load_experiment
+    from mht.preflight import check as check_machine
+    from mht.stage import prepare_process
+
+    prepare_process("seeds")
+    config = load_experiment(experiment, params)
+    check_machine(config)
+    from mht.seeds import run_seeds
+
+    folder = out or Path("reports/seeds") / experiment.stem
+    first = config.base.seed
+    run_seeds(config, folder, seeds=range(first, first + (count or config.benchmark.seeds)))
+    typer.echo((folder / "table.md").read_text(encoding="utf-8"))
+    typer.echo(f"{folder / 'summary.json'} has all of it.")
 
 
 @commands.command()

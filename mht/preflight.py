@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from mht.config import Config, HybridConfig, SFTConfig
 from mht.config.optim import PACKAGES
+from mht.config.policy import ScratchConfig
 from mht.errors import UserError
 
 
@@ -61,10 +62,10 @@ def _trained(config: Config) -> dict[str, SFTConfig | HybridConfig]:
     return {"sft": config.sft, "ppo": config.ppo, **baselines}
 
 
-def _layers(path: str, wanted: int | str, model: str, least: int) -> Iterator[str]:
+def _layers(path: str, wanted: int | str, model: str | ScratchConfig, least: int) -> Iterator[str]:
     layers = shape_of(model).layers
     if layers is not None and isinstance(wanted, int) and wanted > layers:
-        what = f"{wanted} does not fit the {layers} layers of {model!r}"
+        what = f"{wanted} does not fit the {layers} layers of {str(model)!r}"
         yield f"{path}: {what}; set {least} to {layers}, or 'all'"
 
 
@@ -80,7 +81,7 @@ def _lengths(config: Config) -> Iterator[str]:
     lengths["evaluate.decoding.response_tokens"] = config.evaluate.decoding.response_tokens
     for path, length in lengths.items():
         if context is not None and length >= context:
-            name = config.model.name
+            name = str(config.model.name)
             yield f"{path}: {length} leaves no room for a prompt in the {context} of {name!r}"
 
 
@@ -101,8 +102,10 @@ def _package(path: str, kind: str) -> Iterator[str]:
         yield f"{path}: {kind} needs the package {package!r}: pip install {package}, or set adamw"
 
 
-def shape_of(name: str) -> Shape:
-    """The shape of a bundled model, of one in a folder, or of one that was fetched already."""
+def shape_of(name: str | ScratchConfig) -> Shape:
+    """The shape of a fresh or bundled model, of one in a folder, or of one that was fetched."""
+    if isinstance(name, ScratchConfig):
+        return Shape(name.layers, name.context)
     if name in BUNDLED:
         return BUNDLED[name]
     folder = Path(name).expanduser()

@@ -13,7 +13,7 @@ from tools.stage_deps import all_imports, needed, read_stages, too_broad
 # From the bottom up. A file imports only from its own family or from a lower row.
 LAYERS = [
     {"errors"},
-    {"types", "losses", "order", "launched"},
+    {"types", "losses", "order", "launched", "walks"},
     {"progress"},
     {"component"},
     {"rewards", "memory", "evaluation", "tracking", "sources"},
@@ -25,8 +25,9 @@ LAYERS = [
     {"evaluator"},
     {"trainers"},
     {"preflight"},
-    {"launch"},
-    {"stage", "cli", "__main__"},
+    {"launch", "seeds"},
+    {"stage"},
+    {"cli", "__main__"},
     {"stages"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

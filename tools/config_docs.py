@@ -184,6 +184,8 @@ def _inside(hint: Any) -> tuple[str, type[Section] | None]:
     arguments = typing.get_args(hint)
     if _is_section(hint):
         return "", hint
+    if typing.get_origin(hint) is Annotated:
+        return _inside(arguments[0])
     if typing.get_origin(hint) is dict and _is_section(arguments[1]):
         return ".NAME", arguments[1]
     optional = typing.get_origin(hint) in (typing.Union, types.UnionType)

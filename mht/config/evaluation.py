@@ -57,9 +57,12 @@ class BenchmarkConfig(Section):
         samples: rows of the side-by-side table.
         baseline: the variant that differences are taken against.
         resamples: of the paired bootstrap for differences.
+        seeds: training seeds that `mht seeds` runs, from ``base.seed`` on; the pipeline's own
+            benchmark is of one.
     """
 
     metrics: list[str]
     samples: Positive = 8
     baseline: Literal["base", "sft_only", "ppo_only"] = "sft_only"
     resamples: Positive = 2000
+    seeds: Positive = 3

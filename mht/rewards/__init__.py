@@ -32,6 +32,7 @@ from mht.rewards import (  # noqa: F401  (importing a module registers its types
     spelling,
     surface,
     truth,
+    walks,
 )
 from mht.rewards.base import Postprocess, Reward, make_reward
 
