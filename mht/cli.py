@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mht.errors import ConfigError, UserError
-from mht.tracking.session import repo_root
+from mht.project import repo_root
 
 if TYPE_CHECKING:
     from mht.config import Config, HybridConfig

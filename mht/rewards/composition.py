@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import PlainValidator, TypeAdapter, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from mht.rewards.base import Range, Reward, reward
+from mht.rewards.base import Example, Range, Reward, reward
 from mht.types import Sample
 
 _LIST = TypeAdapter(list[Reward])
@@ -91,6 +91,12 @@ class Composite(Reward):
 
 class _OfComponents(Composite):
     uses_weights: ClassVar[bool] = False
+    example: ClassVar[Example] = {
+        "components": {
+            "match": {"type": "rouge_l"},
+            "length": {"type": "length_window", "min": 4, "max": 12},
+        }
+    }
 
     components: Components
 
@@ -191,6 +197,12 @@ class Gate(Composite):
         threshold: the gate is open where ``when >= threshold``.
         otherwise: what is paid where it is closed.
     """
+
+    example: ClassVar[Example] = {
+        "reward": {"type": "rouge_l"},
+        "when": {"type": "length_window", "min": 4, "max": 12},
+        "threshold": 0.5,
+    }
 
     reward: Reward
     when: Reward

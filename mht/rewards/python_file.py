@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mht.component import did_you_mean
 from mht.errors import RewardError
-from mht.rewards.base import Reward, reward
+from mht.rewards.base import Example, Reward, reward
 from mht.types import Sample
 
 
@@ -35,6 +35,7 @@ class PythonFile(Reward):
     family: ClassVar[str] = "yours"
     needs: ClassVar[str] = "your file"
     better: ClassVar[Literal["either"]] = "either"
+    example: ClassVar[Example] = None
 
     file: str
     function: str = "score"
