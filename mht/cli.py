@@ -1,4 +1,4 @@
-"""The `mht` command: check the settings, ask which run made what, complete the MLflow page."""
+"""The `mht` command: check settings, show and try rewards, which run made what, MLflow's page."""
 
 from __future__ import annotations
 
@@ -87,6 +87,53 @@ def _steps(variant: HybridConfig) -> str:
         f"{variant.optimizer_steps} optimiser steps: {variant.cycles} cycles of {mix} "
         f"of {variant.updates_per_ppo_step} updates"
     )
+
+
+@commands.command()
+def rewards(
+    kind: Annotated[str, typer.Argument(metavar="TYPE", help="a type; all if left out")] = "",
+) -> None:
+    """Every type of reward, or one of them with its options."""
+    from mht.reward_types import show
+
+    show(_console(), kind or None)
+
+
+def _console() -> Any:
+    """The terminal; where there is none, wide enough for the tables."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
+@commands.command()
+def score(
+    reward: Annotated[Path, typer.Option(help="a spec as JSON or YAML, or params.yaml")],
+    data: Annotated[Path, typer.Option(help="jsonl, json, csv, tsv, parquet or txt")],
+    prompt: Annotated[str | None, typer.Option(metavar="COLUMN")] = None,
+    response: Annotated[str | None, typer.Option(metavar="COLUMN")] = None,
+    target: Annotated[str | None, typer.Option(metavar="COLUMN")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first so many rows")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="samples that are scored together")] = 64,
+    samples: Annotated[int, typer.Option(min=0, help="lowest and highest to show")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="figures as JSON on stdout")] = False,
+    out: Annotated[Path | None, typer.Option(help="where to write all samples, scored")] = None,
+) -> None:
+    """Score a file's responses by a reward: figures, a histogram, the lowest and the highest."""
+    from mht import score_file, score_report
+
+    if out:
+        score_report.check_out(out, data)
+    scorer = score_file.read_reward(reward)
+    columns = score_file.Columns(prompt, response, target)
+    found = score_file.score(scorer, score_file.read_samples(data, columns, limit), batch_size)
+    if out:
+        score_report.write(found, out)
+    if as_json:
+        typer.echo(score_report.as_json(found, samples))
+    else:
+        score_report.show(_console(), found, samples)
 
 
 @commands.command()

@@ -55,21 +55,37 @@ def scores(reward: Reward, samples: Sequence[Sample]) -> list[float]:
 def key_of(reward: Reward, samples: Sequence[Sample]) -> bytes:
     """32 bytes that stand for all that decides the batch's scores."""
     cls = type(reward)
-    asked = getattr(reward, "device", "cpu")
+    options = reward.model_dump(mode="json", include=set(cls.own_options()) - {"device"})
     content = [
         f"{cls.__module__}.{cls.__qualname__}",
-        reward.model_dump(mode="json", include=set(cls.own_options()) - {"device"}),
+        _by_content(options),
         [content_of(name) for name in reward.models()],
         _code(inspect.getsourcefile(cls) or ""),
         _packages(),
-        _computing(asked),
+        _computing(getattr(reward, "device", "cpu")),
         [reward.reads(sample) for sample in samples],
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
 
 
+def _by_content(value: Any) -> Any:
+    """Options with the content of every file and folder that they name in place of its name."""
+    if isinstance(value, dict):
+        return {key: _by_content(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_by_content(inner) for inner in value]
+    return {"content": content_of(value)} if isinstance(value, str) and _exists(value) else value
+
+
+def _exists(name: str) -> bool:
+    try:
+        return bool(name) and Path(name).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long for a path, NUL, no such user
+        return False
+
+
 def content_of(name: str) -> str:
-    """The sha256 of a model's files and their names, from a folder, a file or the hub's cache.
+    """The sha256 of a file, or of a folder's or a hub model's files and their names.
 
     Raises:
         ModelError: there is no such model.
@@ -77,11 +93,11 @@ def content_of(name: str) -> str:
     from mht.rewards.models import find_folder
 
     place = Path(name).expanduser()
-    if not place.is_file():
+    if not _exists(name):
         place = Path(find_folder(name, "model"))
     files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
     parts = [f"{file.relative_to(place)} {_sha256(*_stat(file))}" for file in files]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _stat(file: Path) -> tuple[str, int, int]:

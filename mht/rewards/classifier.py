@@ -9,7 +9,6 @@ from mht.errors import ModelError
 from mht.rewards.base import (
     UNIT,
     Device,
-    Example,
     Positive,
     Range,
     Reward,
@@ -43,7 +42,6 @@ class Sentiment(TextReward):
     family: ClassVar[str] = "classifiers"
     needs: ClassVar[str] = "a sequence classifier, such as models/reward_model"
     score_range: ClassVar[Range] = UNIT
-    example: ClassVar[Example] = {"model": "models/reward_model"}
 
     model: str = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
     target: str = "positive"
@@ -93,10 +91,6 @@ class RewardModel(Reward):
     family: ClassVar[str] = "learned"
     needs: ClassVar[str] = "a sequence classifier, such as models/reward_model"
     range_note: ClassVar[str] = "0 to 1 with activation: sigmoid"
-    example: ClassVar[Example] = {
-        "model": "models/reward_model",
-        "target": "positive",
-    }
 
     model: str
     target: str | None = None

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from mht.errors import ModelError
-from mht.rewards.base import UNIT, Device, Example, Positive, Range, TextReward, reward
+from mht.rewards.base import UNIT, Device, Positive, Range, TextReward, reward
 from mht.rewards.models import batches, load, pretrained, quiet, token_limit
 from mht.types import Sample
 
@@ -39,7 +39,6 @@ class Perplexity(TextReward):
     needs: ClassVar[str] = "a causal language model"
     score_range: ClassVar[Range] = UNIT
     range_note: ClassVar[str] = "neg_loss: up to 0; raw: from 1 on, low is better"
-    example: ClassVar[Example] = {"model": "models/base"}
 
     model: str = "gpt2"
     stride: Positive = 512

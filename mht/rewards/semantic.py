@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mht.errors import MissingPackage, ModelError
-from mht.rewards.base import Device, Example, Positive, Range, TargetReward, reward
+from mht.rewards.base import Device, Positive, Range, TargetReward, reward
 from mht.rewards.models import load, quiet
 from mht.types import Sample
 
@@ -25,7 +25,6 @@ class CosineSTS(TargetReward):
     """
 
     needs: ClassVar[str] = "a target; a sentence-transformers model, such as data/raw/encoder"
-    example: ClassVar[Example] = {"model": "data/raw/encoder"}
 
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
     device: Device = "auto"
@@ -87,10 +86,6 @@ class BertScore(TargetReward):
     needs: ClassVar[str] = "a target; bert-score and an encoder"
     score_range: ClassVar[Range] = (-1.0, 1.0)
     range_note: ClassVar[str] = "about 0 to 1 in use"
-    example: ClassVar[Example] = {
-        "model_type": "data/raw/encoder",
-        "num_layers": 5,
-    }
 
     model_type: str = "roberta-large"
     num_layers: Positive | None = None
