@@ -37,7 +37,7 @@ def app() -> None:
 def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("params.yaml")) -> None:
     """Check the settings without running anything; every mistake is shown at once."""
     from mht.config import load_config
-    from mht.preflight import problems
+    from mht.preflight import notes, problems
 
     try:
         config = load_config(path)
@@ -48,7 +48,7 @@ def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("par
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     typer.echo(f"{path} is right.")
-    typer.echo("\n".join(_summary(config)))
+    typer.echo("\n".join([*_summary(config), *(f"  note: {note}" for note in notes(config))]))
 
 
 def _summary(config: Config) -> list[str]:
