@@ -113,7 +113,7 @@ def ready(cls: type[Reward]) -> Reward:
     reward = make_reward({"type": cls.type_name, **options})
     for name in models(reward):
         if not Path(name).is_dir():
-            raise UserError(f"its model {name} is none of the pipeline's")
+            raise UserError(f"its model is not in this folder: {name}")
     return reward
 
 

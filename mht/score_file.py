@@ -160,7 +160,8 @@ def score(reward: Reward, samples: Sequence[Sample], batch_size: int) -> ScoredF
         UserError: what can't be scored; also an error in a function of the user's.
     """
     count = len(samples)
-    scores, columns = [0.0] * count, {}
+    scores = [0.0] * count
+    columns: dict[str, list[float | None]] = {}
     for start in track(range(0, count, batch_size), "score"):
         part = slice(start, start + batch_size)
         scored = _evaluate(reward, samples[part])
