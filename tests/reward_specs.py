@@ -45,18 +45,29 @@ def everything(reward):
         yield from everything(child)
 
 
+def example_of(cls) -> Reward:
+    """The type's example, built.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    return make_reward({"type": cls.type_name, **(cls.example or {})})
+
+
 def spec_of(cls) -> dict | None:
-    """The type's smallest spec, or None where it needs a model or a file."""
+    """The type's smallest spec, or None where there is none that needs no model and no file."""
     if cls.example is None:
         return None
-    spec = {"type": cls.type_name, **cls.example}
     try:
-        reward = make_reward(spec)
-    except ConfigError as error:
-        if cls.models is not Reward.models:
-            return None
-        raise AssertionError(f"give {cls.__name__} an `example` that loads: {error}") from None
-    return None if any(part.models() for part in everything(reward)) else spec
+        needs = needs_a_model(example_of(cls))
+    except ConfigError:
+        return None
+    return None if needs else {"type": cls.type_name, **cls.example}
+
+
+def needs_a_model(reward) -> bool:
+    """Whether it, or anything below it, scores with a model."""
+    return any(part.models() for part in everything(reward))
 
 
 def plain_types() -> list[type[Reward]]:
@@ -122,7 +133,10 @@ def leaf(rng, types) -> dict:
         known = values(field.annotation, tuple(field.metadata))
         if known and rng.random() < 0.4:
             spec[name] = rng.choice(known)
-    return spec
+    try:
+        return spec_of(cls) if needs_a_model(make_reward(spec)) else spec
+    except ConfigError:  # options that don't go together: some stay, to be refused
+        return spec if rng.random() < 0.25 else spec_of(cls)
 
 
 def tree(rng, types, depth=3) -> dict:
