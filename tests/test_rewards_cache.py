@@ -248,7 +248,8 @@ for round in range(12):
 
 
 def test_what_a_broken_type_gives_is_refused_and_not_kept(folder, monkeypatch):
-    monkeypatch.setattr("mht.rewards.classifier.Sentiment.score", lambda self, s: [float("nan")])
+    kind = type(make_reward(spec(folder)))
+    monkeypatch.setattr(kind, "score", lambda self, samples: [float("nan")])
     for _ in range(2):
         with pytest.raises(RewardError, match="gave nan"):
             make_reward(spec(folder)).evaluate(batch(["a"]))
