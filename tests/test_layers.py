@@ -13,11 +13,12 @@ from tools.stage_deps import all_imports, needed, read_stages, too_broad
 # From the bottom up. A file imports only from its own family or from a lower row.
 LAYERS = [
     {"errors"},
-    {"types", "losses", "order", "launched", "walks"},
+    {"types", "losses", "order", "launched", "walks", "project", "docstrings"},
     {"progress"},
     {"component"},
     {"rewards", "memory", "evaluation", "tracking", "sources"},
-    {"config"},
+    {"config", "reward_types", "score_file"},
+    {"score_report"},
     {"data", "models"},
     {"sampling"},
     {"rollout"},
