@@ -20,7 +20,7 @@ class RewardModel(Reward):
     is unbounded; ``activation: sigmoid`` maps it to (0, 1), where log-odds become probabilities.
 
     Attributes:
-        model: folder or hub name of a sequence classifier.
+        model: folder or hub name (with a revision: name@revision) of a sequence classifier.
         target: the label, for a model with several.
         activation: "none" or "sigmoid".
         text: "response", "full" (prompt + response), "pair" (prompt and response as the
