@@ -21,7 +21,8 @@ from mht.config import load_config
 from mht.errors import ConfigError, MissingPackage
 from mht.models.loading import load_causal_lm
 from mht.sampling.draw import SharedGenerator
-from mht.trainers.devices import buckets, indivisible, widened
+from mht.trainers.devices import indivisible
+from mht.trainers.processes import buckets, widened
 
 TESTS = Path(__file__).parent
 RUNS = {
@@ -164,7 +165,7 @@ def test_shared_numbers_are_those_of_one_process():
 
 
 def test_buckets_hold_every_tensor_once(monkeypatch):
-    monkeypatch.setattr("mht.trainers.devices.BUCKET", 10)
+    monkeypatch.setattr("mht.trainers.processes.BUCKET", 10)
     sizes = [(4, torch.float32), (5, torch.float32), (3, torch.float32), (2, torch.bfloat16)]
     tensors = [torch.zeros(n, dtype=dtype) for n, dtype in [*sizes, (30, torch.bfloat16)]]
     found = [[t.numel() for t in bucket] for bucket in buckets(tensors)]
