@@ -90,7 +90,7 @@ def _checked(path: str, settings: Mapping[str, Any]) -> int:
 
 def _unserved(path: str, told: Mapping[str, Any], config: Config) -> list[str]:
     """A line for each setting that can't be had under DeepSpeed."""
-    from mht import deepspeed
+    from mht.config import deepspeed
 
     of_file = [f"{KEY}: {path}: {problem}" for problem in deepspeed.setting_problems(told)]
     return of_file + deepspeed.config_problems(config)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mht.config import HybridConfig
-from mht.deepspeed import DTYPE, SETTINGS, WHOLE, setting_problems
+from mht.config.deepspeed import DTYPE, SETTINGS, WHOLE, setting_problems
 from mht.errors import ConfigError, MissingPackage
 from mht.models.policy import Policy
 from mht.trainers.processes import BUCKET, PATIENCE, Processes
