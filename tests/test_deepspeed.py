@@ -34,8 +34,8 @@ RUNS = {
     "micro": {
         "microbatch_size": 1, "minibatch_size": 8, "epochs": 4, "target_kl": 1e-9, "ent_coef": 0.01,
         "optimizer": {"type": "nadam", "eps": 1e-4},  # with numbers in its state
-        "value_head": {"type": "branch", "num_layers": 1},
     },
+    "branch": {"value_head": {"type": "branch", "num_layers": 1}},
 }  # fmt: skip
 ERRORS = {"kind": {"optimizer": {"type": "adafactor"}}}
 
@@ -65,7 +65,7 @@ def one(tiny_model_dir):
     return {run: worker.train(job, **RUNS[run]) for run in RUNS if run != "all_killed"}
 
 
-@pytest.mark.parametrize("run", ["all", "top", "micro"])
+@pytest.mark.parametrize("run", ["all", "top", "micro", "branch"])
 def test_two_processes_make_the_steps_of_one(two, one, run):
     trainer, figures = one[run]
     ours = worker.weights(trainer)
