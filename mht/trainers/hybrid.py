@@ -150,12 +150,13 @@ class HybridTrainer:
 
     def _make_updater(self, optimizer_config: Any, scheduler_config: Any) -> Updater:
         optimizer = make_optimizer(self.masters, optimizer_config or self.config.optimizer, self.lr)
+        clip = self.config.max_grad_norm
+        optimizer = self.devices.share(optimizer, self.policy, clip)
         steps = self.config.optimizer_steps or (None if scheduler_config else 0)
         scheduler = make_scheduler(optimizer, scheduler_config or self.config.scheduler, steps)
         scaler = (
             torch.amp.GradScaler(self.policy.device.type) if self.masters.needs_loss_scale else None
         )
-        clip = self.config.max_grad_norm
         return Updater(self.masters, optimizer, scheduler, clip, scaler, self.devices)
 
     # -- the loop ---------------------------------------------------------------------------

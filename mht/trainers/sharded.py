@@ -18,7 +18,7 @@ from mht.config import HybridConfig
 from mht.errors import ConfigError
 from mht.models.policy import Policy, Weights
 from mht.rollout import Responder
-from mht.trainers.devices import Processes
+from mht.trainers.processes import Processes
 from mht.types import Rollout
 
 T = TypeVar("T")
