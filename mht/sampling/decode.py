@@ -1,4 +1,4 @@
-"""Ancestral sampling of a batch of responses, with a cache, temperature, top-k and top-p."""
+"""Ancestral sampling of a batch of responses, with a cache, temperature and truncation."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from mht.models.logits import position_ids
 from mht.models.packed import packed_linears
 from mht.models.trunk import Trunk
 from mht.sampling.draw import Generator, draw
+from mht.sampling.seeds import RowSeeds
 from mht.types import Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class _Steps:
+class Steps:
     """Per-token figures of a batch whose rows end at different times."""
 
     def __init__(self, batch: int, fill: int = 0):
@@ -35,7 +36,7 @@ class _Steps:
         return torch.cat(self.columns, 1) if self.columns else None
 
 
-class _Writer:
+class Writer:
     """The model with its cache, for the rows of a batch that are still being written.
 
     Attributes:
@@ -96,8 +97,10 @@ def sample(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
     generator: Generator | None = None,
     trunk: Trunk | None = None,
+    limits: Tensor | None = None,
 ) -> Rollout:
     """Draw one response for each prompt.
 
@@ -113,25 +116,33 @@ def sample(
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: see `truncate_logits`.
         top_p: see `truncate_logits`.
-        generator: the source of randomness, on the model's device.
+        min_p: see `truncate_logits`.
+        generator: the source of randomness, on the model's device. With `RowSeeds` a response does
+            not depend on the other rows.
         trunk: the model's frozen layers, if their output is to be kept with the rollout.
+        limits: (B,) int64, a length limit of each row's own, none over ``response_tokens``.
 
     Returns:
         A rollout whose R is the longest response. Its logprobs are those of the distribution at
-        this temperature (1 for greedy), before top-k and top-p.
+        this temperature (1 for greedy), before truncation.
     """
     batch, device = prompt_ids.shape[0], prompt_ids.device
     lengths = torch.zeros(batch, dtype=torch.long, device=device)
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
     eos = torch.tensor(sorted(eos_ids), dtype=torch.long, device=device)
-    ids, logprobs, entropies = _Steps(batch, fill=pad_id), _Steps(batch), _Steps(batch)
-    hidden, frozen = _Steps(batch), _Steps(batch)
-    writer = _Writer(model, prompt_ids, prompt_mask)
+    ids, logprobs, entropies = Steps(batch, fill=pad_id), Steps(batch), Steps(batch)
+    hidden, frozen = Steps(batch), Steps(batch)
+    writer = Writer(model, prompt_ids, prompt_mask)
     with packed_linears(model):
         for _ in range(response_tokens):
             logits, rows = writer.next_logits(), writer.rows
             drawn = draw(
-                logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
+                logits,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                generator=generator.of(rows) if isinstance(generator, RowSeeds) else generator,
             )
             for steps, values in zip((ids, logprobs, entropies), drawn, strict=True):
                 steps.add(rows, values[:, None])
@@ -141,6 +152,8 @@ def sample(
             lengths[rows] += 1
             done = torch.isin(drawn.tokens, eos)
             ended[rows[done]] = True
+            if limits is not None:
+                done |= lengths[rows] >= limits[rows]
             if done.all():
                 break
             writer.append(drawn.tokens, ~done)
