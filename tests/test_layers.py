@@ -25,8 +25,9 @@ LAYERS = [
     {"trainers"},
     {"preflight"},
     {"launch"},
+    {"stage"},
     {"generate_cli"},
-    {"stage", "cli", "__main__"},
+    {"cli", "__main__"},
     {"stages"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -59,8 +59,10 @@ def ngram_sample(
     logprobs: list[list[float]] = [[] for _ in texts]
     while going:
         rows = torch.tensor(going, device=device)
+        contexts = [model.context(texts[row]) for row in going]
+        known = {context: model.probabilities(context) for context in dict.fromkeys(contexts)}
         drawn = draw(
-            torch.stack([model.probabilities(texts[row]) for row in going]).log().to(device),
+            torch.stack([known[context] for context in contexts]).log().to(device),
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,

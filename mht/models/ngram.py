@@ -79,6 +79,10 @@ class NGram:
             grams = Counter(gram[1:] for gram in grams)  # each kind once: by how many contexts
         return cls(order, vocabulary, discount, counts[::-1])
 
+    def context(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        """What the next token depends on: the last order - 1 of these, START before the first."""
+        return self._keys(tokens)[-1]
+
     def probabilities(self, context: Sequence[int]) -> Tensor:
         """(V,) float64 of the next token after these, of which the last order - 1 count."""
         found = torch.full((self.vocabulary,), 1 / self.vocabulary, dtype=torch.float64)
