@@ -152,3 +152,11 @@ def test_an_untrained_value_head_does_not_guide(tmp_path, tiny_model_dir, tiny_t
     for name, what in (("sft", "says 0 of every state"), ("base", "no value_head.safetensors")):
         with pytest.raises(mht.cli.UserError, match=what):
             generate("x", "--strategy", "value", "--model", str(tmp_path / name))
+
+
+def test_the_page_runs(folder):
+    from test_library_docs import ROOT, run
+
+    names = run(ROOT / "docs/generation.md")
+    assert names["found"].scored and names["chains"].drawn and names["guided"].figures
+    assert len(names["baseline"].tokens) == 2
