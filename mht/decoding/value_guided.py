@@ -66,21 +66,15 @@ class _Lookahead(Writer):
 
     def tried(self, candidates: Tensor) -> Tensor:
         """Write each of (n, k) tokens behind its row; (n * k, V) logits of what follows them."""
-        count = candidates.shape[1]
-        self.cache.batch_repeat_interleave(count)
-        self.tokens = candidates.reshape(-1, 1)
-        self.positions = (self.positions[:, -1:] + 1).repeat_interleave(count, 0)
-        mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
-        self.mask = mask.repeat_interleave(count, 0)
+        rows, count = candidates.shape
+        self.select(torch.arange(rows, device=candidates.device).repeat_interleave(count))
+        self.write(candidates.reshape(-1))
         return self.next_logits()
 
     def keep(self, tried: Tensor, rows: Tensor) -> None:
         """Go on from some of the tried ones (m,), which are these rows (m,) of the batch."""
-        self.cache.batch_select_indices(tried)
-        self.mask, self.positions, self.hidden = (
-            x[tried] for x in (self.mask, self.positions, self.hidden)
-        )
-        self.rows = rows
+        self.select(tried)
+        self.hidden, self.rows = self.hidden[tried], rows
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mht.models.context import context_window
 from mht.models.logits import position_ids
 from mht.models.packed import packed_linears
 from mht.models.trunk import Trunk
@@ -39,6 +40,8 @@ class Steps:
 class Writer:
     """The model with its cache, for the rows of a batch that are still being written.
 
+    A model with a limited context has no cache: it reads its window anew for each token.
+
     Attributes:
         rows: their indices in the batch, (n,) int64.
         hidden: (n, 1, H) what the head saw at the last position.
@@ -47,22 +50,27 @@ class Writer:
     def __init__(self, model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor):
         from transformers import DynamicCache
 
-        self.model, self.cache = model, DynamicCache(config=model.config)
+        self.model, self.limit = model, context_window(model)
+        self.cache = DynamicCache(config=model.config) if self.limit is None else None
         self.tokens, self.mask = prompt_ids, prompt_mask
         self.positions = position_ids(prompt_mask)
         self.rows = torch.arange(len(prompt_ids), device=prompt_ids.device)
 
     def next_logits(self) -> Tensor:
         """(n, V) for the next token of each row."""
+        tokens, mask, positions = self.tokens, self.mask, self.positions
+        if self.limit is not None:
+            tokens, mask = tokens[:, -self.limit :], mask[:, -self.limit :]
+            positions = position_ids(mask)
         head = self.model.get_output_embeddings()
         hook = head.register_forward_pre_hook(self._see)
         try:
             output = self.model(
-                input_ids=self.tokens,
-                attention_mask=self.mask,
-                position_ids=self.positions,
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
                 past_key_values=self.cache,
-                use_cache=True,
+                use_cache=self.cache is not None,
                 logits_to_keep=1,
             )
         finally:
@@ -76,12 +84,23 @@ class Writer:
         """Write (n,) tokens; only the rows where (n,) bool ``going_on`` stay."""
         if not going_on.all():
             stay = going_on.nonzero().squeeze(1)
-            self.cache.batch_select_indices(stay)
-            self.rows, self.mask, self.positions = (
-                x[stay] for x in (self.rows, self.mask, self.positions)
-            )
-            tokens = tokens[stay]
-        self.tokens, self.positions = tokens[:, None], self.positions[:, -1:] + 1
+            self.select(stay)
+            self.rows, tokens = self.rows[stay], tokens[stay]
+        self.write(tokens)
+
+    def select(self, index: Tensor) -> None:
+        """Go on with some of the texts, (m,) int64."""
+        if self.cache is None:
+            self.tokens = self.tokens[index]
+        else:
+            self.cache.batch_select_indices(index)
+        self.mask, self.positions = self.mask[index], self.positions[index]
+
+    def write(self, tokens: Tensor) -> None:
+        """Put (n,) tokens behind the texts."""
+        fed = tokens[:, None]  # the rest is in the cache, if there is one
+        self.tokens = fed if self.cache is not None else torch.cat([self.tokens, fed], 1)
+        self.positions = self.positions[:, -1:] + 1
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
 
 
