@@ -26,7 +26,16 @@ def test_a_row_for_each_strategy(tmp_path, tiny_model_dir, tiny_tokenizer, capsy
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "texts.parquet")
     arguments = ["--model", tmp_path / "model", "--reward", "{type: length_window, min: 4, max: 5}"]
     arguments += ["--prompts", tmp_path / "texts.parquet", "--texts", tmp_path / "texts.parquet"]
-    arguments += ["--out", tmp_path / "out", "--response-tokens", "5", "--samples", "2"]
+    arguments += [
+        "--out",
+        tmp_path / "out",
+        "--response-tokens",
+        "5",
+        "--samples",
+        "2",
+        "--count",
+        "2",
+    ]
     assert main([str(a) for a in arguments]) == 0
     with (tmp_path / "out/decoding.csv").open() as file:
         found = list(csv.DictReader(file))

@@ -133,7 +133,7 @@ def ngram():
 
 @pytest.mark.parametrize(
     ("kind", "temperature", "count"),
-    [("model", 1.0, 2000), ("model", 0.7, 2000), ("ngram", 0.8, 800)],
+    [("model", 1.0, 1500), ("model", 0.7, 1500), ("ngram", 0.8, 600)],
 )
 def test_samples_are_those_of_exact_enumeration(kind, temperature, count, ngram):
     toy = Toy(temperature)
@@ -174,7 +174,7 @@ def _log_without_lengths(log):
 def test_a_chain_visits_what_it_should_in_the_long_run():
     """A hundred chains, all their later states counted."""
     toy = Toy()
-    _, states = walked(toy, ModelProposal(toy), chains=100, steps=80)
+    _, states = walked(toy, ModelProposal(toy), chains=100, steps=60)
     later = [r for rows in states[20:] for r in rows]
     assert distance(shares(later), target(toy, HOT)) < 0.04
 
