@@ -9,10 +9,9 @@ the target cancel, and what is left of the Hastings ratio for a move to y is
 
     exp((score(y) - score(x)) / T) * |x| / |y|
 
-(as in QUEST, Faria et al. 2024, arXiv:2406.00049)
-since the way back has to choose the same position, and does so with probability 1 / |y|. Lengths
-count the EOS, which is drawn and redrawn like any token. Each position's moves are balanced on
-their own, so the mixture over positions is.
+since the way back has to choose the same position, and does so with probability 1 / |y| (as in
+QUEST, Faria et al. 2024, arXiv:2406.00049). Lengths count the EOS, which is drawn and redrawn like
+any token. Each position's moves are balanced on their own, so the mixture over positions is.
 """
 
 from __future__ import annotations
