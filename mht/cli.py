@@ -1,4 +1,4 @@
-"""The `mht` command: settings, experiments, rewards, seeds, and which run made what."""
+"""The `mht` command: settings, experiments, rewards, seeds, texts, and which run made what."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mht.errors import ConfigError, UserError
+from mht.generate_cli import generate
 from mht.project import repo_root
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     help="Modular HybridTrainer. The pipeline itself runs by `dvc repro`.",
 )
+commands.command()(generate)
 
 
 def app() -> None:

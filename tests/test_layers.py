@@ -22,12 +22,13 @@ LAYERS = [
     {"data", "models"},
     {"sampling"},
     {"rollout"},
-    {"validation"},
+    {"decoding", "validation"},
     {"evaluator"},
     {"trainers"},
     {"preflight"},
     {"launch", "seeds"},
     {"stage"},
+    {"generate_cli"},
     {"cli", "__main__"},
     {"stages"},
 ]
@@ -42,7 +43,7 @@ HEAVY = {
     "vaderSentiment",
 }  # fmt: skip
 TORCH_IS_FINE_IN = {
-    "losses", "models", "sampling", "rollout", "validation", "evaluator", "trainers",
+    "decoding", "losses", "models", "sampling", "rollout", "validation", "evaluator", "trainers",
 }  # fmt: skip
 
 LIBRARY = sorted(set(Path("mht").rglob("*.py")) - {FACE})

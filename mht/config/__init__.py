@@ -106,6 +106,8 @@ class ModelConfig(Section):
             shared with the reference model and their activations are computed once per rollout.
         lora: adapters train instead of those layers, and what is saved is merged; null trains the
             layers themselves.
+        context_window: each token is predicted from the last so many alone, in training, scoring
+            and generation, at the price of as many times the work; null is the model's own context.
     """
 
     name: Name
@@ -115,6 +117,7 @@ class ModelConfig(Section):
     gradient_checkpointing: bool = False
     num_layers_unfrozen: Positive | Literal["all"] = "all"
     lora: LoRAConfig | None = None
+    context_window: Positive | None = None
 
 
 class Config(Section):
