@@ -10,6 +10,7 @@ from bench.figures import figures, rate, spread
 from bench.growth import Growth
 from bench.peers import started
 from bench.reach import Reach
+from bench.rewards import Rewards
 from mht.progress import track
 
 MODEL = "models/base"
@@ -76,4 +77,5 @@ ROWS: dict[str, Measured] = {
     "sft": Turns("mht_sft", "trl_sft", "TRL 1.16 SFTTrainer", "trl", SFT, 3),
     "time_to_reward": Reach(),
     "growth": Growth(PPO),
+    "rewards": Rewards(),
 }

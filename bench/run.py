@@ -89,6 +89,23 @@ def growths(growth: Mapping[str, Any]) -> Table:
     return table
 
 
+def rewards(found: Mapping[str, Any]) -> Table:
+    """Texts per second of each type of reward, and the tree's share."""
+    tree = found["tree"]
+    title = f"rewards: a tree of {tree['components']} adds {tree['overhead_ms']['median']:.2f} ms"
+    if "share_of_ppo_step" in tree:
+        title += f", {tree['share_of_ppo_step']:.2%} of a PPO step"
+    batch = f"texts/s, {found['texts']} together"
+    table = Table("type", batch, "one at a time", "ratio", "model or note", title=title)
+    for name, figures in found["types"].items():
+        if "skipped" in figures:
+            table.add_row(name, "", "", "", figures["skipped"])
+            continue
+        cells = (figures[key]["median"] for key in ("together_per_s", "alone_per_s", "ratio"))
+        table.add_row(name, *(f"{cell:.3g}" for cell in cells), ", ".join(figures["models"]))
+    return table
+
+
 def show(results: Mapping[str, Any]) -> None:
     """The tables."""
     console = Console(width=140)
@@ -97,6 +114,8 @@ def show(results: Mapping[str, Any]) -> None:
         console.print(floors(results["floor"]))
     if "growth" in results:
         console.print(growths(results["growth"]))
+    if "rewards" in results:
+        console.print(rewards(results["rewards"]))
 
 
 def main(names: list[str]) -> int:

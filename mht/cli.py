@@ -1,4 +1,4 @@
-"""The `mht` command: check the settings, ask which run made what, complete the MLflow page."""
+"""The `mht` command: settings, experiments, rewards, seeds, texts, and which run made what."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mht.errors import ConfigError, UserError
-from mht.tracking.session import repo_root
+from mht.generate_cli import generate
+from mht.project import repo_root
 
 if TYPE_CHECKING:
     from mht.config import Config, HybridConfig
@@ -22,6 +23,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     help="Modular HybridTrainer. The pipeline itself runs by `dvc repro`.",
 )
+commands.command()(generate)
 
 
 def app() -> None:
@@ -37,7 +39,7 @@ def app() -> None:
 def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("params.yaml")) -> None:
     """Check the settings without running anything; every mistake is shown at once."""
     from mht.config import load_config
-    from mht.preflight import problems
+    from mht.preflight import notes, problems
 
     try:
         config = load_config(path)
@@ -48,7 +50,7 @@ def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("par
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     typer.echo(f"{path} is right.")
-    typer.echo("\n".join(_summary(config)))
+    typer.echo("\n".join([*_summary(config), *(f"  note: {note}" for note in notes(config))]))
 
 
 def _summary(config: Config) -> list[str]:
@@ -87,6 +89,92 @@ def _steps(variant: HybridConfig) -> str:
         f"{variant.optimizer_steps} optimiser steps: {variant.cycles} cycles of {mix} "
         f"of {variant.updates_per_ppo_step} updates"
     )
+
+
+@commands.command()
+def apply(
+    experiment: Annotated[Path, typer.Argument(help="such as experiments/randomwalks.yaml")],
+    params: Annotated[Path, typer.Option(help="the settings to change")] = Path("params.yaml"),
+) -> None:
+    """Write an experiment's settings into params.yaml, after checking them; then `dvc repro`."""
+    from mht.config.overlay import apply_experiment
+
+    apply_experiment(experiment, params)
+    typer.echo(f"{params} now has the settings of {experiment}; `git diff {params}` shows them.")
+
+
+@commands.command()
+def seeds(
+    experiment: Annotated[Path, typer.Argument(help="such as experiments/randomwalks.yaml")],
+    params: Annotated[Path, typer.Option(help="what it is laid over")] = Path("params.yaml"),
+    out: Annotated[Path | None, typer.Option(help="reports/seeds/<name> if left out")] = None,
+    count: Annotated[int | None, typer.Option(help="instead of benchmark.seeds", min=1)] = None,
+) -> None:
+    """Train and compare all variants for several training seeds, without DVC.
+
+    Results that are there already are kept, so a killed run goes on where it was.
+    """
+    from mht.config.overlay import load_experiment
+    from mht.preflight import check as check_machine
+    from mht.stage import prepare_process
+
+    prepare_process("seeds")
+    config = load_experiment(experiment, params)
+    check_machine(config)
+    from mht.seeds import run_seeds
+
+    folder = out or Path("reports/seeds") / experiment.stem
+    first = config.base.seed
+    run_seeds(config, folder, seeds=range(first, first + (count or config.benchmark.seeds)))
+    typer.echo((folder / "table.md").read_text(encoding="utf-8"))
+    typer.echo(f"{folder / 'summary.json'} has all of it.")
+
+
+@commands.command()
+def rewards(
+    kind: Annotated[str, typer.Argument(metavar="TYPE", help="a type; all if left out")] = "",
+) -> None:
+    """Every type of reward, or one of them with its options."""
+    from mht.reward_types import show
+
+    show(_console(), kind or None)
+
+
+def _console() -> Any:
+    """The terminal; where there is none, wide enough for the tables."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
+@commands.command()
+def score(
+    reward: Annotated[Path, typer.Option(help="a spec as JSON or YAML, or params.yaml")],
+    data: Annotated[Path, typer.Option(help="jsonl, json, csv, tsv, parquet or txt")],
+    prompt: Annotated[str | None, typer.Option(metavar="COLUMN")] = None,
+    response: Annotated[str | None, typer.Option(metavar="COLUMN")] = None,
+    target: Annotated[str | None, typer.Option(metavar="COLUMN")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first so many rows")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="samples that are scored together")] = 64,
+    samples: Annotated[int, typer.Option(min=0, help="lowest and highest to show")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="figures as JSON on stdout")] = False,
+    out: Annotated[Path | None, typer.Option(help="where to write all samples, scored")] = None,
+) -> None:
+    """Score a file's responses by a reward: figures, a histogram, the lowest and the highest."""
+    from mht import score_file, score_report
+
+    if out:
+        score_report.check_out(out, data)
+    scorer = score_file.read_reward(reward)
+    columns = score_file.Columns(prompt, response, target)
+    found = score_file.score(scorer, score_file.read_samples(data, columns, limit), batch_size)
+    if out:
+        score_report.write(found, out)
+    if as_json:
+        typer.echo(score_report.as_json(found, samples))
+    else:
+        score_report.show(_console(), found, samples)
 
 
 @commands.command()

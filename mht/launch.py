@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +59,14 @@ def processes(path: str, config: Config) -> int:
     if not isinstance(settings, Mapping):
         raise _wrong(f"{path} must hold a mapping, as `accelerate config` writes it")
     count = _checked(path, settings)
+    is_deepspeed = settings.get("distributed_type") == "DEEPSPEED"
     problems = _indivisible(config, count)
+    if is_deepspeed:
+        problems += _unserved(path, settings.get("deepspeed_config") or {}, config)
     if problems:
         raise ConfigError(problems)
+    if is_deepspeed and find_spec("deepspeed") is None:
+        raise MissingPackage("deepspeed", f"{KEY}: {path}: distributed_type DEEPSPEED")
     return count
 
 
@@ -79,17 +85,15 @@ def _checked(path: str, settings: Mapping[str, Any]) -> int:
         raise _wrong(f"{path}: mixed_precision {precision!r}: set 'no', model.dtype decides")
     if machines != 1:
         raise _wrong(f"{path}: num_machines {machines}: a stage starts processes on one machine")
-    if kind == "DEEPSPEED":
-        _check_deepspeed(path)
     return count
 
 
-def _check_deepspeed(path: str) -> None:
-    from importlib.util import find_spec
+def _unserved(path: str, told: Mapping[str, Any], config: Config) -> list[str]:
+    """A line for each setting that can't be had under DeepSpeed."""
+    from mht.config import deepspeed
 
-    if find_spec("deepspeed") is None:
-        raise MissingPackage("deepspeed", f"{KEY}: {path}: distributed_type DEEPSPEED")
-    raise _wrong(f"{path}: MHT does not train under DeepSpeed: take {FOLDER}/fsdp.yaml")
+    of_file = [f"{KEY}: {path}: {problem}" for problem in deepspeed.setting_problems(told)]
+    return of_file + deepspeed.config_problems(config)
 
 
 def _indivisible(config: Config, count: int) -> list[str]:

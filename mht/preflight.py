@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 from mht.config import Config, HybridConfig, SFTConfig
 from mht.config.optim import PACKAGES
+from mht.config.policy import ScratchConfig
 from mht.errors import UserError
+from mht.rewards import Reward
 
 
 class Shape(NamedTuple):
@@ -61,10 +63,10 @@ def _trained(config: Config) -> dict[str, SFTConfig | HybridConfig]:
     return {"sft": config.sft, "ppo": config.ppo, **baselines}
 
 
-def _layers(path: str, wanted: int | str, model: str, least: int) -> Iterator[str]:
+def _layers(path: str, wanted: int | str, model: str | ScratchConfig, least: int) -> Iterator[str]:
     layers = shape_of(model).layers
     if layers is not None and isinstance(wanted, int) and wanted > layers:
-        what = f"{wanted} does not fit the {layers} layers of {model!r}"
+        what = f"{wanted} does not fit the {layers} layers of {str(model)!r}"
         yield f"{path}: {what}; set {least} to {layers}, or 'all'"
 
 
@@ -80,7 +82,7 @@ def _lengths(config: Config) -> Iterator[str]:
     lengths["evaluate.decoding.response_tokens"] = config.evaluate.decoding.response_tokens
     for path, length in lengths.items():
         if context is not None and length >= context:
-            name = config.model.name
+            name = str(config.model.name)
             yield f"{path}: {length} leaves no room for a prompt in the {context} of {name!r}"
 
 
@@ -95,14 +97,58 @@ def _dtype(config: Config) -> Iterator[str]:
             yield problem
 
 
+def notes(config: Config) -> Iterator[str]:
+    """What is allowed and most likely not meant, one ``path: message`` line each."""
+    for path, section in _trained(config).items():
+        if isinstance(section, HybridConfig) and section.reward is not None:
+            yield from _rewarded_for_the_bad(f"{path}.reward", section.reward)
+
+
+def _rewarded_for_the_bad(path: str, reward: Reward, sign: float = 1.0) -> Iterator[str]:
+    """Components whose low scores are the good ones, paid for high ones.
+
+    Args:
+        path: the component's place in the settings.
+        reward: the component.
+        sign: below 0 where what is above it turns it round; 0 where nothing of it is paid.
+    """
+    sign *= -1 if reward.invert else 1
+    for step in reward.postprocess:
+        sign *= getattr(step, "mul", 1.0)  # of the step `scale`
+    if not reward.children():
+        if sign > 0 and reward.direction() == "low":
+            what = "is paid for high scores, though its low ones are the good ones"
+            yield f"{path}: {what}: set invert to true, or a negative weight"
+        return
+    weighted = getattr(reward, "uses_weights", False)
+    for key, child in _children(reward):
+        if key != "when":  # a gate's condition is not paid
+            share = child.weight if weighted else 1.0
+            yield from _rewarded_for_the_bad(f"{path}.{key}", child, sign * share)
+
+
+def _children(reward: Reward) -> Iterator[tuple[str, Reward]]:
+    """The components below with their keys in the settings."""
+    for name in type(reward).model_fields:
+        value = getattr(reward, name)
+        if isinstance(value, Reward):
+            yield name, value
+        elif isinstance(value, dict):
+            yield from ((f"{name}.{k}", v) for k, v in value.items() if isinstance(v, Reward))
+        elif isinstance(value, list):
+            yield from ((f"{name}[{i}]", v) for i, v in enumerate(value) if isinstance(v, Reward))
+
+
 def _package(path: str, kind: str) -> Iterator[str]:
     module, package = PACKAGES.get(kind, ("", ""))
     if module and find_spec(module.partition(".")[0]) is None:
         yield f"{path}: {kind} needs the package {package!r}: pip install {package}, or set adamw"
 
 
-def shape_of(name: str) -> Shape:
-    """The shape of a bundled model, of one in a folder, or of one that was fetched already."""
+def shape_of(name: str | ScratchConfig) -> Shape:
+    """The shape of a fresh or bundled model, of one in a folder, or of one that was fetched."""
+    if isinstance(name, ScratchConfig):
+        return Shape(name.layers, name.context)
     if name in BUNDLED:
         return BUNDLED[name]
     folder = Path(name).expanduser()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mht.data.fetch import fetch_rows
+from mht.data.fetch import fetch_rows, fetched_texts
 from mht.data.records import write_json
 from mht.models.assets import fetch_encoder, fetch_policy
 from mht.sources.bundled import size_of
@@ -22,7 +22,7 @@ def main(config: Config, run: Run) -> None:
     """Write the starting model, the encoder, the rows, and what they are."""
     data = fetch_rows(config.data, RAW)  # first: it is what users get wrong, and quick
     encoder = fetch_encoder(config.reward_model.encoder, ENCODER)
-    policy = fetch_policy(config.model, BASE)
+    policy = fetch_policy(config.model, BASE, fetched_texts(RAW))
     assets = [policy, encoder, *data]
     write_json(RAW / "assets.json", assets)
     places = [BASE, ENCODER, RAW / "examples.jsonl", RAW / "labels.jsonl"]

@@ -6,6 +6,8 @@ the others and leaves what came of them as JSON and safetensors.
 
 import json
 import os
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from mht.trainers.hybrid import HybridTrainer
 from mht.trainers.sharded import gather
 from mht.validation import Validation
 
+TESTS = Path(__file__).parent
 PLAN = [(2, 1), (1, 2)]
 ENDS = range(4, 60)  # tokens that end a response, so that responses end at different times
 SETTINGS = {
@@ -30,6 +33,30 @@ SETTINGS = {
     # the gradient of a key's bias is 0 but for rounding, which Adam without an eps makes a step of
     "optimizer": {"type": "adamw", "eps": 1e-4},
 }
+
+
+def run_in_two(job, **env):
+    """Run a job in two processes with more in their environment; what each said on stderr."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **env}
+    common |= {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, __file__, json.dumps(job)],
+            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=300)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
+    return said
 
 
 class Killed(BaseException):
@@ -129,11 +156,17 @@ def main(job):
     """All runs of a job, one after the other."""
     torch.set_num_threads(1)
     out, rank = Path(job["out"]), os.environ["RANK"]
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        import deepspeed
+
+        # gloo alone: its own exchange on a CPU would first be compiled, for a minute
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     errors = {
         "reward": error_of(job, reward=Broken()),
         "ratio": error_of(job, ratio_tolerance=1e-30),
         "size": error_of(job, batch_size=6, minibatch_size=3),
     }
+    errors |= {name: error_of(job, **settings) for name, settings in job.get("errors", {}).items()}
     for name, settings in job["runs"].items():
         fsdp, killed = name.startswith("fsdp"), name.endswith("killed")
         os.environ["ACCELERATE_USE_FSDP"] = str(fsdp).lower()

@@ -150,6 +150,36 @@ def test_growth_by_depth(step, monkeypatch):
     assert found["batch"]["2"]["tokens_per_s"]["median"] > 0
 
 
+def test_rewards_are_measured_or_have_a_note(monkeypatch, tmp_path, tiny_model_dir):
+    from bench import rewards
+
+    monkeypatch.setattr(rewards, "PIPELINE", {"perplexity": {"model": str(tiny_model_dir())}})
+    kinds = ("exact_match", "perplexity", "truth_nli", "python", "min", "reward_model")
+    chosen = [cls for cls in rewards.built_in() if cls.type_name in kinds]
+    monkeypatch.setattr(rewards, "built_in", lambda: chosen)
+    step = {"ppo_iteration_frozen": {"mht": {"seconds": {"median": 2.0}}}}
+    (tmp_path / "results.json").write_text(json.dumps(step))
+    found = rewards.Rewards(tmp_path / "results.json", rounds=1, texts=4).measure()
+    skipped = {name for name, figures in found["types"].items() if "skipped" in figures}
+    assert skipped == {"truth_nli", "python", "reward_model"} and len(found["types"]) == 6
+    assert "cross-encoder/nli-deberta-v3-small" in found["types"]["truth_nli"]["skipped"]
+    measured = found["types"]["perplexity"]
+    ratio = measured["together_per_s"]["median"] / measured["alone_per_s"]["median"]
+    assert measured["ratio"]["median"] == pytest.approx(ratio, rel=0.01) and ratio > 0
+    tree = found["tree"]
+    assert 0 < tree["overhead_ms"]["median"] < 1000
+    assert tree["share_of_ppo_step"] == pytest.approx(tree["overhead_ms"]["median"] / 2000)
+    run.show({"rewards": found})
+    assert "share_of_ppo_step" not in rewards.Rewards(tmp_path / "none", 1, 2).measure()["tree"]
+
+
+def test_rewards_of_the_bench_differ_from_round_to_round():
+    from bench.rewards import batch
+
+    texts = [sample.response for number in range(3) for sample in batch(16, number)]
+    assert len(set(texts)) == len(texts)
+
+
 def test_an_unknown_row_is_refused(capsys):
     assert run.main(["speed"]) == 2
     assert "no row speed; there are ppo_iteration_frozen" in capsys.readouterr().err

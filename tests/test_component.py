@@ -47,7 +47,8 @@ def test_an_unknown_option_is_reported_at_its_full_path_with_what_was_meant():
     )
     assert found == [
         "ppo.reward.components.length.mni: no such option 'mni' (did you mean 'min'?). "
-        "Available: max, min, postprocess, text, token, type, weight"
+        "Available: cache, invert, max, min, on_error, postprocess, scale, text, token, type, "
+        "weight"
     ]
 
 

@@ -283,6 +283,7 @@ SETTINGS = [  # values that nobody has
     ("model.dtype", "bfloat16", STAGES),
     ("model.num_layers_unfrozen", "all", TRAINERS | AFTER_TRAINERS),
     ("model.lora", {"r": 4}, TRAINERS | AFTER_TRAINERS),
+    ("model.context_window", 4, TRAINERS | AFTER_TRAINERS),
     ("data.source.path", "data/local/other.jsonl", STAGES),
     ("data.prompt_words", 11, STAGES - {"fetch"}),
     ("data.splits.test", 0.123, STAGES - {"fetch"}),

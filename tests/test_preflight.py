@@ -12,7 +12,7 @@ import mht.cli
 from mht import preflight
 from mht.config import load_config
 from mht.config.optim import PACKAGES
-from mht.preflight import Shape, problems, shape_of
+from mht.preflight import Shape, notes, problems, shape_of
 
 
 @pytest.fixture
@@ -101,3 +101,44 @@ def test_the_check_says_it_all(settings):
         "model.num_layers_unfrozen",
         "evaluate.decoding.response_tokens",
     ]
+
+
+RAW = {"type": "perplexity", "reward_mode": "raw"}
+LENGTH = {"type": "length_window", "min": 1, "max": 9}
+
+
+def paid(reward, settings):
+    """The paths of the notes on a reward."""
+    found = list(notes(settings({"ppo.reward": reward})))
+    assert all("set invert to true, or a negative weight" in line for line in found)
+    return [line.split(": ")[0].removeprefix("ppo.reward") for line in found]
+
+
+def test_a_component_that_is_paid_for_the_bad_is_noted(settings):
+    def both(**options):
+        parts = {"fluent": {**RAW, **options}, "length": LENGTH}
+        return {"type": "weighted_sum", "components": parts}
+
+    assert paid(both(), settings) == [".components.fluent"]
+    assert paid(both(weight=0.3, scale=True), settings) == [".components.fluent"]
+    for fine in ({"invert": True}, {"weight": -0.5}, {"weight": 0}, {"reward_mode": "neg_loss"}):
+        assert paid(both(**fine), settings) == []
+    turned = [{"type": "scale", "mul": -1}]
+    assert paid(both(postprocess=turned), settings) == []
+    assert paid(both(postprocess=turned, invert=True), settings) == [".components.fluent"]
+    assert paid(RAW, settings) == [""]
+    assert paid({"type": "min", "components": [LENGTH, RAW]}, settings) == [".components[1]"]
+    assert paid({**both(), "invert": True}, settings) == []
+    gate = {"type": "gate", "reward": LENGTH, "when": RAW, "threshold": 1}
+    assert paid(gate, settings) == []
+    assert paid({**gate, "reward": RAW, "when": LENGTH}, settings) == [".reward"]
+
+
+def test_the_check_shows_the_note_and_the_repository_has_none(settings):
+    assert not list(notes(settings({})))
+    settings({"baselines.ppo_only.reward": RAW})
+    done = CliRunner().invoke(mht.cli.commands, ["check"])
+    assert done.exit_code == 0
+    assert (
+        "  note: baselines.ppo_only.reward: is paid for high scores, though its low" in done.output
+    )

@@ -240,7 +240,7 @@ def test_perplexity_is_the_sliding_window_loss(tiny_model_dir, stride, max_lengt
     ("stride", "max_length"), [(1, 2), (2, 2), (3, 3), (2, 5), (4, 5), (20, 20)]
 )
 def test_windows_score_every_token_but_the_first_once(length, stride, max_length):
-    from mht.rewards.fluency import windows
+    from mht.rewards.causal_lm import windows
 
     ids = list(range(length))
     found = windows(7, ids, stride, max_length)

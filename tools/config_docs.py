@@ -6,8 +6,6 @@ Keys, types, bounds and defaults are those that are enforced; meanings are the d
 
 from __future__ import annotations
 
-import inspect
-import re
 import sys
 import types
 import typing
@@ -18,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from mht.component import Section
 from mht.config import Config, OptimizerConfig, SchedulerConfig
 from mht.config.choice import Choice
+from mht.docstrings import meanings, summary
 from mht.rewards import Reward
 from mht.sources import Source
 from tools.marked import fill, update
@@ -62,7 +61,7 @@ def choice_table(cls: type[Choice]) -> str:
     """A row for each type of a choice: its options with their defaults."""
     rows = [["type", "options and their defaults"], ["---"] * 2]
     for kind, options in cls.choices.items():
-        listed = ", ".join(f"`{key}: {_yaml(value)}`" for key, value in options.items())
+        listed = ", ".join(f"`{key}: {as_yaml(value)}`" for key, value in options.items())
         rows.append([f"`{kind}`", listed or "none"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -87,7 +86,7 @@ def _sections(
     places |= {hint: place for place, hint in inner}
     rows = [_row(cls, name, path, places) for name in cls.model_fields]
     yield f"{level} {path}"
-    yield _plain(summary(cls))
+    yield plain(summary(cls))
     yield "\n".join(f"| {' | '.join(row)} |" for row in [HEAD, ["---"] * len(HEAD), *rows])
     for place, hint in inner:
         yield from _sections(hint, place, places, "###")
@@ -100,17 +99,17 @@ def _row(cls: type[Section], name: str, path: str, places: dict[type[Section], s
         place = places[hint]
         link = f"[{place}](#{_anchor(place)})"
         default = "required" if field.is_required() else ""
-        return [key, "section", "", default, f"{_plain(summary(hint))} Keys: {link}."]
+        return [key, "section", "", default, f"{plain(summary(hint))} Keys: {link}."]
     found = shape(hint)
     default = (
         "required"
         if field.is_required()
-        else f"`{_yaml(field.get_default(call_default_factory=True))}`"
+        else f"`{as_yaml(field.get_default(call_default_factory=True))}`"
     )
     meaning = meanings(cls)[name]
     if inner := _inside(hint)[1]:
         meaning += f" Keys: [{places[inner]}](#{_anchor(places[inner])})."
-    return [key, found.type, found.bounds, default, _plain(meaning)]
+    return [key, found.type, found.bounds, default, plain(meaning)]
 
 
 def hints(cls: type[Section]) -> dict[str, Any]:
@@ -167,23 +166,13 @@ def _bounds(metadata: tuple[Any, ...]) -> str:
     return ", ".join(words)
 
 
-def meanings(cls: type[Section]) -> dict[str, str]:
-    """Field to its entry under "Attributes" in the class's docstring."""
-    _, _, block = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block, flags=re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
-
-
-def summary(cls: type[Section]) -> str:
-    """The docstring's first paragraph on one line."""
-    return " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split())
-
-
 def _inside(hint: Any) -> tuple[str, type[Section] | None]:
     """The section that a hint is, may be or maps names to, with what stands for a name's key."""
     arguments = typing.get_args(hint)
     if _is_section(hint):
         return "", hint
+    if typing.get_origin(hint) is Annotated:
+        return _inside(arguments[0])
     if typing.get_origin(hint) is dict and _is_section(arguments[1]):
         return ".NAME", arguments[1]
     optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
@@ -198,12 +187,12 @@ def _is_section(hint: Any) -> bool:
     return isinstance(hint, type) and issubclass(hint, Section) and hint not in FAMILIES
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A docstring's text as Markdown inside a table."""
     return text.replace("``", "`").replace("|", "\\|").replace(" +- ", " ± ")
 
 
-def _yaml(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     """A default as params.yaml would have it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]

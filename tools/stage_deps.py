@@ -30,6 +30,7 @@ EXCLUDED = {
     Path("mht/preflight.py"): "refuses settings and changes none",
     Path("mht/launched.py"): "which process this is",
     Path("mht/progress.py"): "what people see while it runs",
+    Path("mht/project.py"): "where the project lies",
     Path("mht/stage.py"): "the frame around a stage",
     Path("mht/tracking"): "records results and makes none",
 }

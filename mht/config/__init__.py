@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import PlainSerializer, PlainValidator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -18,7 +19,7 @@ from mht.config.bounds import NonNegative, Positive, Weight
 from mht.config.data import DataConfig, RewardModelConfig, SplitConfig
 from mht.config.evaluation import BenchmarkConfig, DecodingConfig, EvaluateConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
-from mht.config.policy import LoRAConfig, ReferenceConfig, ValueHeadConfig
+from mht.config.policy import LoRAConfig, ReferenceConfig, ScratchConfig, ValueHeadConfig
 from mht.config.training import (
     BaselinesConfig,
     CurriculumConfig,
@@ -46,6 +47,7 @@ __all__ = [
     "RewardModelConfig",
     "SFTConfig",
     "SchedulerConfig",
+    "ScratchConfig",
     "SplitConfig",
     "ValueHeadConfig",
     "load_config",
@@ -73,11 +75,27 @@ class BaseConfig(Section):
     checkpoint_every_s: Weight = 60.0
 
 
+def _name_or_shape(value: Any) -> str | ScratchConfig:
+    if isinstance(value, str | ScratchConfig):
+        return value
+    if isinstance(value, Mapping):
+        return ScratchConfig.model_validate(dict(value))
+    raise ValueError("should be a name, a folder or the shape of a fresh model")
+
+
+def _plain(name: str | ScratchConfig) -> Any:
+    return name if isinstance(name, str) else name.model_dump()
+
+
+Name = Annotated[str | ScratchConfig, PlainValidator(_name_or_shape), PlainSerializer(_plain)]
+
+
 class ModelConfig(Section):
     """The policy's starting point.
 
     Attributes:
-        name: a bundled model ("smollm2-135m-instruct"), a hub name ("gpt2") or a folder.
+        name: a bundled model ("smollm2-135m-instruct"), a hub name ("gpt2"), a folder, or the shape
+            of a fresh model, such as {type: scratch, layers: 2}.
         revision: the hub revision to pin; ignored for the others.
         trust_remote_code: run code that comes with a hub model; off unless you ask.
         dtype: what the model computes in. In 16 bits what trains has float32 master weights;
@@ -88,15 +106,18 @@ class ModelConfig(Section):
             shared with the reference model and their activations are computed once per rollout.
         lora: adapters train instead of those layers, and what is saved is merged; null trains the
             layers themselves.
+        context_window: each token is predicted from the last so many alone, in training, scoring
+            and generation, at the price of as many times the work; null is the model's own context.
     """
 
-    name: str
+    name: Name
     revision: str | None = None
     trust_remote_code: bool = False
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     gradient_checkpointing: bool = False
     num_layers_unfrozen: Positive | Literal["all"] = "all"
     lora: LoRAConfig | None = None
+    context_window: Positive | None = None
 
 
 class Config(Section):

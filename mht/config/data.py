@@ -42,6 +42,8 @@ class DataConfig(Section):
         prompt_words: for texts without a prompt of their own: how many of the first words are the
             prompt; the rest is the target.
         min_target_words: texts that leave a shorter target are dropped.
+        duplicates: "drop" leaves the first of texts that are alike; "keep" leaves all, where it
+            means something how often a text occurs. Either way they are in the same split.
         max_prompt_tokens: a longer prompt is an error, unless ``long_prompts`` says otherwise.
         long_prompts: "error", "drop", or "truncate" (keeps the prompt's end).
         max_target_tokens: longer targets are cut and then carry no EOS.
@@ -52,6 +54,7 @@ class DataConfig(Section):
     splits: SplitConfig = SplitConfig()
     prompt_words: Positive = 5
     min_target_words: Positive = 3
+    duplicates: Literal["drop", "keep"] = "drop"
     max_prompt_tokens: Positive = 256
     long_prompts: Literal["error", "drop", "truncate"] = "error"
     max_target_tokens: Positive = 48

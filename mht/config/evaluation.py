@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mht.component import Section
-from mht.config.bounds import NonNegative, Positive, Weight
+from mht.config.bounds import NonNegative, Positive, Share, Weight
 from mht.rewards import Reward
 
 
@@ -18,12 +18,14 @@ class DecodingConfig(Section):
         temperature: 0 is greedy.
         top_k: keep the k likeliest tokens; 0 keeps all.
         top_p: keep the smallest set with this probability.
+        min_p: keep what has at least this share of the likeliest token's probability; 0 keeps all.
         response_tokens: length limit.
     """
 
     temperature: Weight = 1.0
     top_k: NonNegative = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    min_p: Share = 0.0
     response_tokens: Positive = 24
 
 
@@ -57,9 +59,12 @@ class BenchmarkConfig(Section):
         samples: rows of the side-by-side table.
         baseline: the variant that differences are taken against.
         resamples: of the paired bootstrap for differences.
+        seeds: training seeds that `mht seeds` runs, from ``base.seed`` on; the pipeline's own
+            benchmark is of one.
     """
 
     metrics: list[str]
     samples: Positive = 8
     baseline: Literal["base", "sft_only", "ppo_only"] = "sft_only"
     resamples: Positive = 2000
+    seeds: Positive = 3

@@ -1,13 +1,13 @@
-"""The sections about what the policy is made of: adapters, its value head, further references."""
+"""What the policy is made of: adapters, its value head, further references, a fresh model."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from mht.component import Section
-from mht.config.bounds import Positive, Rate, Weight
+from mht.component import Section, refuse
+from mht.config.bounds import NonNegative, Positive, Rate, Weight
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]  # part of a metric's name and of a key
 
@@ -89,3 +89,38 @@ class ReferenceConfig(Section):
         if where is not None and not where:
             raise ValueError("names no column: give one, or null to count every prompt")
         return where
+
+
+class ScratchConfig(Section):
+    """A fresh model with random weights, in place of a name: for tasks made of few words.
+
+    Its tokenizer has one token for each word (what stands between spaces) of the data.
+
+    Attributes:
+        type: "scratch".
+        architecture: its layers are those of this family.
+        layers: how many.
+        width: of the hidden states; the feed-forward layers are four times as wide.
+        heads: attention heads in each layer; ``width`` is divided among them.
+        context: most tokens of a prompt with its response.
+        seed: of the weights. It is no part of ``base.seed``, so that another training seed does not
+            fetch everything again; `mht seeds` sets both.
+    """
+
+    type: Literal["scratch"]
+    architecture: Literal["llama", "gpt2"] = "llama"
+    layers: Positive = 2
+    width: Positive = 64
+    heads: Positive = 4
+    context: Positive = 64
+    seed: NonNegative = 0
+
+    def __str__(self) -> str:
+        return f"a fresh {self.architecture} of {self.layers} layers, {self.width} wide"
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> ScratchConfig:
+        if self.width % (2 * self.heads):  # rotary positions turn pairs of numbers
+            what = f"{self.heads} heads of an even size do not make up a width of {self.width}"
+            refuse([("heads", f"{what}: set one so that width / heads is even")])
+        return self

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mht.data.clean import clean
 from mht.data.kinds import KEYS, kind_of
-from mht.data.records import write_jsonl
+from mht.data.records import read_jsonl, write_jsonl
 from mht.errors import DataError
 from mht.sources import OptionError, Source
 
@@ -42,6 +44,14 @@ def fetch_rows(config: DataConfig, folder: str | Path = "data/raw") -> list[dict
     write_jsonl(folder / "examples.jsonl", rows)
     write_jsonl(folder / "labels.jsonl", labels)
     return assets
+
+
+def fetched_texts(folder: str | Path = "data/raw") -> Iterator[str]:
+    """Every text of the fetched examples as training will see it, earlier turns included."""
+    for row in read_jsonl(Path(folder, "examples.jsonl")):
+        turns = row.get("item", {}).get("turns", [])
+        found = [row.get(key, "") for key in ("text", "prompt", "target")]
+        yield from map(clean, [*found, *(turn["content"] for turn in turns)])
 
 
 def read_rows(source: Source, path: str) -> list[dict[str, Any]]:

@@ -107,7 +107,7 @@ def load_encoder(config: Config, model: str | Path) -> Encoder:
 def make_examples(
     rows: Sequence[Row], encoder: Encoder, counts: Counter[str]
 ) -> tuple[list[tuple[Cut, Example]], list[Cut]]:
-    """The policy's examples, each once.
+    """The policy's examples, each once unless ``data.duplicates`` keeps them.
 
     Args:
         rows: as a source gives them.
@@ -133,7 +133,7 @@ def make_examples(
             counts["dropped_empty"] += 1
             continue
         cut = cut_row(row, config.prompt_words)
-        if cut.key in seen:
+        if cut.key in seen and config.duplicates == "drop":
             same = (cut.prompt, cut.target) in exact
             counts["dropped_duplicate" if same else "dropped_near_duplicate"] += 1
             continue

@@ -52,6 +52,20 @@ def cut_row(row: Mapping[str, Any], prompt_words: int) -> Cut:
     return Cut("\n".join(texts), row["target"], messages, key, content_key(opening))
 
 
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, cut: Cut) -> list[int]:
+    """Token ids of a prompt: in the tokenizer's chat template if it is a conversation."""
+    if cut.messages and tokenizer.chat_template:
+        text = tokenizer.apply_chat_template(
+            cut.messages, add_generation_prompt=True, tokenize=False
+        )
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+    text = f"{cut.prompt}\n" if cut.messages else cut.prompt
+    ids = tokenizer(text)["input_ids"]
+    while ids and ids[-1] == tokenizer.eos_token_id:  # some append it; more text follows
+        ids.pop()
+    return ids
+
+
 @dataclass(frozen=True)
 class Limits:
     """How long a prompt may be, and why.
@@ -112,7 +126,7 @@ class Encoder:
         Raises:
             DataError: its prompt is too long and ``long_prompts`` is "error".
         """
-        prompt_ids = self._prompt_ids(cut)
+        prompt_ids = prompt_tokens(self.tokenizer, cut)
         if len(prompt_ids) > self.limits.prompt:
             if self.config.long_prompts == "drop":
                 counts["dropped_long_prompt"] += 1
@@ -124,18 +138,6 @@ class Encoder:
         target_ids = self._target_ids(cut.target)
         counts["targets_cut"] += target_ids[-1] != self.tokenizer.eos_token_id
         return Example(cut.key[:16], cut.prompt, cut.target, prompt_ids, target_ids, item)
-
-    def _prompt_ids(self, cut: Cut) -> list[int]:
-        if cut.messages and self.tokenizer.chat_template:
-            text = self.tokenizer.apply_chat_template(
-                cut.messages, add_generation_prompt=True, tokenize=False
-            )
-            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        text = f"{cut.prompt}\n" if cut.messages else cut.prompt
-        ids = self.tokenizer(text)["input_ids"]
-        while ids and ids[-1] == self.tokenizer.eos_token_id:  # some append it; more text follows
-            ids.pop()
-        return ids
 
     def _target_ids(self, target: str) -> list[int]:
         ids = self.tokenizer(target, add_special_tokens=False)["input_ids"]

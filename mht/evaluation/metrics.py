@@ -95,6 +95,8 @@ def describe(name: str) -> Metric:
     """The table's entry for a metric; a node of the reward tree gets one made for it."""
     if name in METRICS:
         return METRICS[name]
+    if name == "reward":
+        return Metric("Reward", None, None, "higher", "mean of the whole reward")
     node = name.removeprefix("reward/")
     meaning = f"mean of the node {node!r} of the reward tree" if node != name else "mean"
     return Metric(name, None, None, "higher" if node != name else "neither", meaning)

@@ -11,13 +11,15 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mht.component import did_you_mean
+from mht.config.policy import ScratchConfig
 from mht.errors import ModelError
+from mht.models.scratch import make_scratch
 from mht.sources.bundled import MINILM, SMOLLM2, Bundled, cache_folder, package_file, sha256_of
 
 if TYPE_CHECKING:
@@ -34,12 +36,15 @@ NEW_PAD = "<|pad|>"
 WANTED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "README.md"]
 
 
-def fetch_policy(config: ModelConfig, folder: str | Path) -> dict[str, Any]:
+def fetch_policy(
+    config: ModelConfig, folder: str | Path, texts: Iterable[str] = ()
+) -> dict[str, Any]:
     """Write the policy's starting model into a folder, in the Hugging Face layout.
 
     Args:
         config: its name, revision and dtype.
         folder: where; emptied first.
+        texts: of the data; the words of a fresh model.
 
     Returns:
         The entry of ``assets.json``: name, version, sha256, licence, source.
@@ -47,7 +52,10 @@ def fetch_policy(config: ModelConfig, folder: str | Path) -> dict[str, Any]:
     Raises:
         ModelError: there is no such model, or it is not a causal language model.
     """
-    if config.name in POLICIES:
+    if isinstance(config.name, ScratchConfig):
+        model, tokenizer = make_scratch(config.name, texts)
+        asset = _fresh_asset(config.name)
+    elif config.name in POLICIES:
         print(f"converting {config.name} to float weights (half a minute)", flush=True)
         with _bundled_gguf() as source:
             model, tokenizer = _load(source.parent, config, gguf_file=source.name)
@@ -61,6 +69,16 @@ def fetch_policy(config: ModelConfig, folder: str | Path) -> dict[str, Any]:
     set_pad(model, tokenizer)
     _save(model, tokenizer, Path(folder))
     return asset
+
+
+def _fresh_asset(config: ScratchConfig) -> dict[str, Any]:
+    return {
+        "name": str(config),
+        "version": f"seed {config.seed}",
+        "sha256": "",
+        "licence": "none needed",
+        "source": "made here with random weights",
+    }
 
 
 def fetch_encoder(name: str, folder: str | Path) -> dict[str, Any]:
@@ -171,7 +189,7 @@ def _load(source: Path, config: ModelConfig, **options: Any) -> tuple[Any, Any]:
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model.name: can't load {config.name!r}: {_line(error)}") from None
-    _check_loaded(config.name, model, tokenizer, report)
+    _check_loaded(str(config.name), model, tokenizer, report)
     return model, tokenizer
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from mht.models.context import context_window, windows
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -54,6 +56,10 @@ def _run(
     keep: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Logits of what ``keep`` leaves of the wanted hidden states, and all of these."""
+    limit = context_window(model)
+    if limit is not None:
+        input_ids, attention_mask = windows(limit, wanted, input_ids, attention_mask)
+        wanted = wanted.new_ones(len(input_ids), 1)
     picked: list[Tensor] = []
 
     def pick(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

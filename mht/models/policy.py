@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mht.config.policy import LoRAConfig, ValueHeadConfig
 from mht.models.adapter import add_adapters, merged, without_adapters
+from mht.models.context import context_window
 from mht.models.head import has_plain_head, response_logprobs, response_scores
 from mht.models.logits import spread
 from mht.models.trunk import Trunk, decoder_layers, freeze_below, frozen_copy
@@ -52,7 +53,7 @@ class Policy:
         model: the language model, with its adapters in it.
         value_head: from what the model computes to a number per token, zero at first.
         reference: the model as it was when the policy was made; shares all that is frozen.
-        trunk: the frozen layers' output, captured and replayed.
+        trunk: the frozen layers' output, captured and replayed; of a limited context nothing is.
     """
 
     def __init__(
@@ -67,13 +68,13 @@ class Policy:
         frozen = freeze_below(model, num_layers_unfrozen)
         if lora is not None:
             add_adapters(model, list(decoder_layers(model))[len(frozen) :], lora)
-        self.trunk = Trunk(frozen)
+        self.trunk = Trunk(frozen if context_window(model) is None else [])
         self.reference = frozen_copy(model, without_adapters(model))
         for each in (self.model, self.reference):
             has_plain_head(each)  # found out now, while the frozen layers compute
         self._head_config = value_head or ValueHeadConfig()
         self.value_head = make_value_head(
-            model, self.reference, self._head_config, frozen=len(frozen)
+            model, self.reference, self._head_config, frozen=self.trunk.depth
         )
 
     @property

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from mht.component import Component, Registry, build
-from mht.errors import ConfigError, RewardError, UserError
-from mht.rewards import calls, scoring
+from mht.component import Component, Registry, build, refuse
+from mht.errors import ConfigError, RewardError
+from mht.rewards import cache, calls, scoring
 from mht.types import Sample, Scored
 
 REWARDS = Registry("reward")
@@ -21,6 +22,7 @@ POSTPROCESS = Registry("postprocess")
 Positive = Annotated[int, Field(gt=0)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]
 State = dict[str, Any]
+Example = Mapping[str, Any] | None
 Range = tuple[float, float]
 ANY: Range = (-math.inf, math.inf)
 UNIT: Range = (0.0, 1.0)
@@ -56,15 +58,19 @@ class Reward(Component):
             by ``x / (1 + x)`` from the finite end on, or ``1 / (1 + exp(-x))`` where there is none.
         invert: turned round, after any scaling: ``low + high - score``, or ``-score`` where an end
             of the range is not finite.
-        on_error: "stop", or the number that a response gets whose scoring fails or is not finite;
-            the failures are then counted as ``<name>.failed``. A missing model or package stops
-            all the same.
+        on_error: "stop", or the number that a response gets whose scoring fails or is not finite,
+            whatever scale and invert are; the failures are then counted as ``<name>.failed``. A
+            missing model or package stops all the same.
+        cache: scores of a model are kept in .mht/rewards, and a batch that was scored before, with
+            the same options and the same model, is not scored again. Only for types with a model.
         postprocess: applied to its scores in this order, after scale and invert.
         family: what kind of reward it is, for the documentation.
         needs: what has to be there for it, for the documentation.
         score_range: the ends of what `score` gives, where no option changes them.
         range_note: what options change about the range or the direction.
         better: whether a high or a low score is the good one, or "either".
+        example: options that make a spec of the type which loads anywhere; None where it takes
+            something that only its user has, such as a file.
     """
 
     registry: ClassVar[Registry] = REWARDS
@@ -74,12 +80,27 @@ class Reward(Component):
     score_range: ClassVar[Range] = ANY
     range_note: ClassVar[str] = ""
     better: ClassVar[Literal["high", "low", "either"]] = "high"
+    example: ClassVar[Example] = {}
 
     weight: float = 1.0
     scale: bool = False
     invert: bool = False
     on_error: Literal["stop"] | float = "stop"
+    cache: bool = False
     postprocess: list[Postprocess] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _has_something_to_cache(self) -> Reward:
+        if self.cache and (not self.models() or self.reads(Sample("", "")) is None):
+            refuse([("cache", "is only for types whose scores a model makes from texts alone")])
+        return self
+
+    @classmethod
+    def own_options(cls) -> list[str]:
+        """The options of the type itself: those that decide what `score` gives."""
+        below = cls.__mro__[: cls.__mro__.index(Reward)]
+        own = {name for part in below for name in inspect.get_annotations(part)}
+        return [name for name in cls.model_fields if name in own]
 
     @abstractmethod
     def score(self, samples: Sequence[Sample]) -> list[float]:
@@ -153,7 +174,7 @@ class Reward(Component):
             self.observe(samples, raw)
         values, components = raw, {name: raw, **below}
         if scoring.made_comparable(self):
-            values = components[f"{name}.post"] = scoring.comparable(self, raw)
+            values = components[f"{name}.post"] = scoring.comparable(self, raw, failed)
         for i, step in enumerate(self.postprocess):
             label = f"{name}.postprocess[{i}] ({step.type})"
             values = scoring.checked(step.apply(values, update), samples, label)
@@ -165,14 +186,8 @@ class Reward(Component):
     def _raw(
         self, samples: list[Sample], name: str, update: bool, below: dict[str, list[float]]
     ) -> list[float]:
-        try:
-            return self.score(samples)
-        except UserError as error:
-            error.args = (f"{self._label(name)}: {error}",)
-            raise
-        except Exception as error:
-            error.add_note(f"in the reward component {self._label(name)}")
-            raise
+        with scoring.named(self._label(name)):
+            return cache.scores(self, samples) if self.cache else self.score(samples)
 
     def _label(self, name: str) -> str:
         return f"{name} ({self.type or self.type_name or type(self).__name__})"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import PlainValidator, TypeAdapter, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from mht.rewards.base import Reward
+from mht.rewards.base import Example, Reward
 from mht.types import Sample
 
 _LIST = TypeAdapter(list[Reward])
@@ -103,6 +103,12 @@ class OfComponents(Composite):
     """
 
     uses_weights: ClassVar[bool] = False
+    example: ClassVar[Example] = {
+        "components": {
+            "match": {"type": "rouge_l"},
+            "length": {"type": "length_window", "min": 4, "max": 12},
+        }
+    }
 
     components: Components
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from mht.rewards.base import Range, Reward, reward
+from mht.rewards.base import Example, Range, Reward, reward
 from mht.rewards.composite import Composite, OfComponents
 
 
@@ -77,6 +77,12 @@ class Gate(Composite):
         threshold: the gate is open where ``when >= threshold``.
         otherwise: what is paid where it is closed.
     """
+
+    example: ClassVar[Example] = {
+        "reward": {"type": "rouge_l"},
+        "when": {"type": "length_window", "min": 4, "max": 12},
+        "threshold": 0.5,
+    }
 
     reward: Reward
     when: Reward

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from mht.rewards.base import UNIT, Positive, Range, TextReward, reward
-from mht.rewards.match import overlap
+from mht.rewards.words import ngrams, overlap
 from mht.types import Sample
-
-NGrams = list[tuple[str, ...]]
 
 
 @reward("diversity")
@@ -43,18 +41,6 @@ class Diversity(TextReward):
         if self.method == "distinct":
             return [len(set(g)) / len(g) if g else 0.0 for g in grams]
         return _pairwise([set(g) for g in grams])
-
-
-def ngrams(text: str, n: int) -> NGrams:
-    """The word n-grams of a text in lower case; a shorter text is one, an empty one has none.
-
-    >>> ngrams("a B c", 2)
-    [('a', 'b'), ('b', 'c')]
-    """
-    words = text.lower().split()
-    if not words:
-        return []
-    return [tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1))]
 
 
 def _pairwise(sets: list[set[tuple[str, ...]]]) -> list[float]:

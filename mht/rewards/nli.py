@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from mht.errors import ModelError
 from mht.rewards.base import Device, Positive, TargetReward, reward
-from mht.rewards.sequence_classifier import Classifier, classifier
+from mht.rewards.entailment import Aggregation, Entailment
 from mht.types import Sample
 
 
@@ -33,7 +32,7 @@ class TruthNLI(TargetReward):
     needs: ClassVar[str] = "a target or prompt; a three-way NLI classifier"
 
     model: str = "cross-encoder/nli-deberta-v3-small"
-    aggregation: Literal["p_e_minus_p_c", "p_e", "p_e_plus_half_neutral"] = "p_e_minus_p_c"
+    aggregation: Aggregation = "p_e_minus_p_c"
     premise: Literal["target", "prompt"] = "target"
     device: Device = "auto"
     batch_size: Positive = 16
@@ -53,33 +52,8 @@ class TruthNLI(TargetReward):
         if self.premise == "target":
             pairs = [(target, response) for response, target in self.pairs(samples)]
         filled = [i for i, pair in enumerate(pairs) if all(text.strip() for text in pair)]
+        entailment = Entailment(self.model, self.device, self.batch_size, self.max_tokens)
         scores = [0.5] * len(pairs)
-        model = classifier(self.model, self.device)
-        at = _nli_labels(model, self.model)
-        if filled:
-            chosen = [pairs[i] for i in filled]
-            shares = model.logits(chosen, self.batch_size, self.max_tokens).softmax(-1)
-            for i, row in zip(filled, shares.tolist(), strict=True):
-                scores[i] = self._aggregate(*(row[k] for k in at))
+        for i, shares in zip(filled, entailment([pairs[i] for i in filled]), strict=True):
+            scores[i] = shares.value(self.aggregation)
         return scores
-
-    def _aggregate(self, entailed: float, neutral: float, contradicted: float) -> float:
-        if self.aggregation == "p_e":
-            return entailed
-        if self.aggregation == "p_e_plus_half_neutral":
-            return entailed + neutral / 2
-        return (entailed - contradicted + 1) / 2
-
-
-def _nli_labels(model: Classifier, name: str) -> list[int]:
-    """Where the model has entailment, neutral and contradiction."""
-    places = []
-    for start in ("entail", "neutral", "contra"):
-        found = [i for i, label in enumerate(model.labels) if label.casefold().startswith(start)]
-        if len(found) != 1 or len(model.labels) != 3:
-            raise ModelError(
-                f"model {name!r} is no three-way NLI classifier: its labels are "
-                f"{', '.join(model.labels)}, not entailment, neutral, contradiction"
-            )
-        places += found
-    return places

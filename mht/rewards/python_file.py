@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mht.component import did_you_mean
 from mht.errors import RewardError
-from mht.rewards.base import Reward, reward
+from mht.rewards.base import Example, Reward, reward
 from mht.types import Sample
 
 
@@ -24,21 +24,25 @@ class PythonFile(Reward):
 
     It is called as ``function(samples, **options)`` with the batch as a list of
     `mht.types.Sample`; or, where it has a parameter ``completions``, as TRL calls its reward
-    functions: ``function(prompts=[...], completions=[...], target=[...], **columns, **options)``.
+    functions: ``function(prompts=[...], completions=[...], target=[...], **columns, **options)``,
+    with those of the data's columns that it takes.
 
     Attributes:
         file: the Python file, looked up when the configuration is checked, run on first use.
         function: its name there.
         options: keyword arguments for it.
+        chat: of a function of TRL's kind: it takes prompts and completions as lists of messages.
     """
 
     family: ClassVar[str] = "yours"
     needs: ClassVar[str] = "your file"
     better: ClassVar[Literal["either"]] = "either"
+    example: ClassVar[Example] = None
 
     file: str
     function: str = "score"
     options: dict[str, Any] = Field(default_factory=dict)
+    chat: bool = False
 
     @field_validator("file")
     @classmethod
@@ -60,15 +64,37 @@ class PythonFile(Reward):
         if not path.is_file():
             raise RewardError(f"the file {self.file!r} is gone")
         function = _function(str(path.resolve()), path.stat().st_mtime_ns, self.function)
-        if "completions" not in inspect.signature(function).parameters:
+        parameters = inspect.signature(function).parameters
+        if "completions" not in parameters:
             return function(list(samples), **self.options)
+        given = self._columns(samples)
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+            given = {k: v for k, v in given.items() if k in parameters or k in self.options}
+        lacking = [n for n, p in parameters.items() if _required(p) and n not in given]
+        if lacking:
+            raise RewardError(
+                f"{self.function} in {self.file} takes {', '.join(lacking)}, which neither the "
+                f"options nor the data have: there are {', '.join(given)}"
+            )
+        return function(**given)
+
+    def _columns(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """What a function of TRL's kind may take."""
         columns = {key: [s.item.get(key) for s in samples] for s in samples for key in s.item}
-        columns["target"] = [s.target for s in samples]
-        return function(
-            prompts=[s.prompt for s in samples],
-            completions=[s.response for s in samples],
-            **{**columns, **self.options},
-        )
+        return columns | {
+            "prompts": [self._text(s.prompt, "user") for s in samples],
+            "completions": [self._text(s.response, "assistant") for s in samples],
+            "target": [s.target for s in samples],
+            **self.options,
+        }
+
+    def _text(self, text: str, role: str) -> Any:
+        return [{"role": role, "content": text}] if self.chat else text
+
+
+def _required(parameter: inspect.Parameter) -> bool:
+    named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    return named and parameter.default is parameter.empty
 
 
 def _functions(file: str) -> list[str]:

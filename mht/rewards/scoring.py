@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mht.component import refuse
-from mht.errors import ConfigError, MissingPackage, ModelError, RewardError
+from mht.errors import ConfigError, MissingPackage, ModelError, RewardError, UserError
 from mht.types import Sample
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ class Scorer:
 
     def __init__(self, reward: Reward, label: str):
         self.reward, self.label = reward, label
+        self._error: Exception | None = None
 
     def scores(self, samples: list[Sample], score: Score) -> tuple[list[float], list[float]]:
         """One checked number per sample, and 1.0 for each that failed and got ``on_error``.
@@ -38,7 +41,16 @@ class Scorer:
         unique = [samples[i] for i in dict.fromkeys(places)]
         numbers, failed = self._forgiving(unique, score)
         at = {place: k for k, place in enumerate(dict.fromkeys(places))}
-        return [numbers[at[p]] for p in places], [failed[at[p]] for p in places]
+        failures = [failed[at[p]] for p in places]
+        self._warn(sum(map(bool, failures)), len(samples))
+        return [numbers[at[p]] for p in places], failures
+
+    def _warn(self, failures: int, count: int) -> None:
+        if failures:
+            what = f"{failures} of {count} responses got {self.reward.on_error} (on_error)"
+            why = " ".join(str(self._error).split()) or type(self._error).__name__
+            said = why if self.label in why else f"{self.label}: {why}"
+            warnings.warn(f"{what}, since scoring failed: {said:.200}", stacklevel=4)
 
     def _places(self, samples: list[Sample]) -> list[int]:
         """For each sample the first one that reads the same."""
@@ -56,7 +68,8 @@ class Scorer:
             return self._strict(samples, score), [0.0] * len(samples)
         except SETTINGS:
             raise
-        except Exception:  # counted and logged; which sample it was, each alone will tell
+        except Exception as error:  # counted and said; whose it was, each one alone will tell
+            self._error = error
             if len(samples) == 1 or self.reward.reads(samples[0]) is None:
                 return [float(instead)] * len(samples), [1.0] * len(samples)
         each = [self._forgiving([sample], score) for sample in samples]
@@ -64,6 +77,19 @@ class Scorer:
 
     def _strict(self, samples: list[Sample], score: Score) -> list[float]:
         return checked(score(samples), samples, self.label)
+
+
+@contextmanager
+def named(label: str) -> Iterator[None]:
+    """Within it, errors get the name of the component that they come from."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (f"{label}: {error}",)
+        raise
+    except Exception as error:
+        error.add_note(f"in the reward component {label}")
+        raise
 
 
 def checked(values: Any, samples: Sequence[Sample], label: str) -> list[float]:
@@ -89,14 +115,17 @@ def made_comparable(reward: Reward) -> bool:
     return reward.invert or (reward.scale and reward.bounds() != (0.0, 1.0))
 
 
-def comparable(reward: Reward, values: list[float]) -> list[float]:
-    """The values after the reward's ``scale`` and ``invert``."""
-    low, high = reward.bounds()
+def comparable(
+    reward: Reward, values: list[float], failed: Sequence[float] | None = None
+) -> list[float]:
+    """The values after the reward's ``scale`` and ``invert``; what ``on_error`` gave stays."""
+    given, (low, high) = values, reward.bounds()
     if reward.scale:
         values, (low, high) = [unit(v, low, high) for v in values], (0.0, 1.0)
     if reward.invert:
         values = [mirror(v, low, high) for v in values]
-    return values
+    kept = failed or [0.0] * len(values)
+    return [g if f else v for g, v, f in zip(given, values, kept, strict=True)]
 
 
 def comparable_bounds(reward: Reward) -> tuple[float, float]:
@@ -106,6 +135,8 @@ def comparable_bounds(reward: Reward) -> tuple[float, float]:
         low, high = 0.0, 1.0
     if reward.invert and not (math.isfinite(low) and math.isfinite(high)):
         low, high = -high, -low
+    if not isinstance(reward.on_error, str):
+        low, high = min(low, reward.on_error), max(high, reward.on_error)
     return low, high
 
 
@@ -132,6 +163,8 @@ def unit(value: float, low: float, high: float) -> float:
     >>> unit(3.0, 1.0, 5.0), unit(3.0, 0.0, math.inf), unit(0.0, -math.inf, math.inf)
     (0.5, 0.75, 0.5)
     """
+    if low == high:
+        return 0.0
     if math.isfinite(low) and math.isfinite(high):
         return min(max((value - low) / (high - low), 0.0), 1.0)
     if math.isfinite(low):

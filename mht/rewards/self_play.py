@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from mht.errors import RewardError
-from mht.rewards.base import UNIT, Positive, Range, Reward, State, reward
+from mht.rewards.base import UNIT, Example, Positive, Range, Reward, State, reward
 from mht.rewards.scoring import refuse_low, unit
 from mht.types import Sample
 
@@ -55,6 +55,7 @@ class SelfPlay(Reward):
     family: ClassVar[str] = "learned"
     needs: ClassVar[str] = "a judge; a target, or prompts that come up again"
     score_range: ClassVar[Range] = UNIT
+    example: ClassVar[Example] = {"judge": {"type": "rouge_l"}}
 
     judge: Reward
     against: Literal["reference", "earlier"] = "reference"

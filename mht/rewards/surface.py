@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mht.rewards.base import UNIT, Positive, Range, TextReward, reward
+from mht.rewards.base import UNIT, Example, Positive, Range, TextReward, reward
 from mht.types import Sample
 
 
@@ -38,6 +38,7 @@ class LengthWindow(TextReward):
 
     family: ClassVar[str] = "surface"
     score_range: ClassVar[Range] = UNIT
+    example: ClassVar[Example] = {"min": 4, "max": 12}
 
     min: Annotated[int, Field(ge=0)]
     max: Positive
@@ -74,6 +75,7 @@ class KeywordCount(TextReward):
     score_range: ClassVar[Range] = (0.0, math.inf)
     range_note: ClassVar[str] = "0 to 1 with normalize"
     better: ClassVar[Literal["either"]] = "either"
+    example: ClassVar[Example] = {"keywords": ["film", "plot"]}
 
     keywords: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
     normalize: bool = False
@@ -105,6 +107,7 @@ class RegexPresence(TextReward):
     family: ClassVar[str] = "surface"
     score_range: ClassVar[Range] = UNIT
     better: ClassVar[Literal["either"]] = "either"
+    example: ClassVar[Example] = {"pattern": "[.!?]$"}
 
     pattern: Pattern
     ignore_case: bool = False

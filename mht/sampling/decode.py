@@ -1,4 +1,4 @@
-"""Ancestral sampling of a batch of responses, with a cache, temperature, top-k and top-p."""
+"""Ancestral sampling of a batch of responses, with a cache, temperature and truncation."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mht.models.context import context_window
 from mht.models.logits import position_ids
 from mht.models.packed import packed_linears
 from mht.models.trunk import Trunk
 from mht.sampling.draw import Generator, draw
+from mht.sampling.seeds import RowSeeds
 from mht.types import Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class _Steps:
+class Steps:
     """Per-token figures of a batch whose rows end at different times."""
 
     def __init__(self, batch: int, fill: int = 0):
@@ -35,8 +37,10 @@ class _Steps:
         return torch.cat(self.columns, 1) if self.columns else None
 
 
-class _Writer:
+class Writer:
     """The model with its cache, for the rows of a batch that are still being written.
+
+    A model with a limited context has no cache: it reads its window anew for each token.
 
     Attributes:
         rows: their indices in the batch, (n,) int64.
@@ -46,22 +50,27 @@ class _Writer:
     def __init__(self, model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor):
         from transformers import DynamicCache
 
-        self.model, self.cache = model, DynamicCache(config=model.config)
+        self.model, self.limit = model, context_window(model)
+        self.cache = DynamicCache(config=model.config) if self.limit is None else None
         self.tokens, self.mask = prompt_ids, prompt_mask
         self.positions = position_ids(prompt_mask)
         self.rows = torch.arange(len(prompt_ids), device=prompt_ids.device)
 
     def next_logits(self) -> Tensor:
         """(n, V) for the next token of each row."""
+        tokens, mask, positions = self.tokens, self.mask, self.positions
+        if self.limit is not None:
+            tokens, mask = tokens[:, -self.limit :], mask[:, -self.limit :]
+            positions = position_ids(mask)
         head = self.model.get_output_embeddings()
         hook = head.register_forward_pre_hook(self._see)
         try:
             output = self.model(
-                input_ids=self.tokens,
-                attention_mask=self.mask,
-                position_ids=self.positions,
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
                 past_key_values=self.cache,
-                use_cache=True,
+                use_cache=self.cache is not None,
                 logits_to_keep=1,
             )
         finally:
@@ -75,12 +84,23 @@ class _Writer:
         """Write (n,) tokens; only the rows where (n,) bool ``going_on`` stay."""
         if not going_on.all():
             stay = going_on.nonzero().squeeze(1)
-            self.cache.batch_select_indices(stay)
-            self.rows, self.mask, self.positions = (
-                x[stay] for x in (self.rows, self.mask, self.positions)
-            )
-            tokens = tokens[stay]
-        self.tokens, self.positions = tokens[:, None], self.positions[:, -1:] + 1
+            self.select(stay)
+            self.rows, tokens = self.rows[stay], tokens[stay]
+        self.write(tokens)
+
+    def select(self, index: Tensor) -> None:
+        """Go on with some of the texts, (m,) int64."""
+        if self.cache is None:
+            self.tokens = self.tokens[index]
+        else:
+            self.cache.batch_select_indices(index)
+        self.mask, self.positions = self.mask[index], self.positions[index]
+
+    def write(self, tokens: Tensor) -> None:
+        """Put (n,) tokens behind the texts."""
+        fed = tokens[:, None]  # the rest is in the cache, if there is one
+        self.tokens = fed if self.cache is not None else torch.cat([self.tokens, fed], 1)
+        self.positions = self.positions[:, -1:] + 1
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
 
 
@@ -96,8 +116,10 @@ def sample(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
     generator: Generator | None = None,
     trunk: Trunk | None = None,
+    limits: Tensor | None = None,
 ) -> Rollout:
     """Draw one response for each prompt.
 
@@ -113,25 +135,33 @@ def sample(
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: see `truncate_logits`.
         top_p: see `truncate_logits`.
-        generator: the source of randomness, on the model's device.
+        min_p: see `truncate_logits`.
+        generator: the source of randomness, on the model's device. With `RowSeeds` a response does
+            not depend on the other rows.
         trunk: the model's frozen layers, if their output is to be kept with the rollout.
+        limits: (B,) int64, a length limit of each row's own, none over ``response_tokens``.
 
     Returns:
         A rollout whose R is the longest response. Its logprobs are those of the distribution at
-        this temperature (1 for greedy), before top-k and top-p.
+        this temperature (1 for greedy), before truncation.
     """
     batch, device = prompt_ids.shape[0], prompt_ids.device
     lengths = torch.zeros(batch, dtype=torch.long, device=device)
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
     eos = torch.tensor(sorted(eos_ids), dtype=torch.long, device=device)
-    ids, logprobs, entropies = _Steps(batch, fill=pad_id), _Steps(batch), _Steps(batch)
-    hidden, frozen = _Steps(batch), _Steps(batch)
-    writer = _Writer(model, prompt_ids, prompt_mask)
+    ids, logprobs, entropies = Steps(batch, fill=pad_id), Steps(batch), Steps(batch)
+    hidden, frozen = Steps(batch), Steps(batch)
+    writer = Writer(model, prompt_ids, prompt_mask)
     with packed_linears(model):
         for _ in range(response_tokens):
             logits, rows = writer.next_logits(), writer.rows
             drawn = draw(
-                logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
+                logits,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                generator=generator.of(rows) if isinstance(generator, RowSeeds) else generator,
             )
             for steps, values in zip((ids, logprobs, entropies), drawn, strict=True):
                 steps.add(rows, values[:, None])
@@ -141,6 +171,8 @@ def sample(
             lengths[rows] += 1
             done = torch.isin(drawn.tokens, eos)
             ended[rows[done]] = True
+            if limits is not None:
+                done |= lengths[rows] >= limits[rows]
             if done.all():
                 break
             writer.append(drawn.tokens, ~done)

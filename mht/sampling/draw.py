@@ -1,7 +1,8 @@
-"""One token for each row of logits: temperature, top-k, top-p, and what the distribution says."""
+"""One token for each row of logits: temperature, truncation, and what the distribution says."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -9,11 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mht.sampling.seeds import RowSeeds
+
 FLOOR = -1e30  # stands for minus infinity where 0 times it is to be 0
 BLOCK = 256  # tokens of the vocabulary that a draw looks at together
 
 
-def truncate_logits(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+def truncate_logits(
+    logits: Tensor, *, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+) -> Tensor:
     """Logits with everything but the likeliest tokens set to -infinity.
 
     Args:
@@ -21,6 +26,8 @@ def truncate_logits(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Te
         top_k: keep this many (Fan et al. 2018, arXiv:1805.04833); 0 keeps all.
         top_p: keep the smallest set with at least this probability (Holtzman et al. 2019,
             arXiv:1904.09751); 1 keeps all.
+        min_p: keep what has at least this share of the likeliest token's probability (Nguyen et
+            al. 2024, arXiv:2407.01082); 0 keeps all.
 
     >>> truncate_logits(torch.tensor([[1.0, 3.0, 2.0]]), top_k=2).tolist()
     [[-inf, 3.0, 2.0]]
@@ -34,6 +41,9 @@ def truncate_logits(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Te
         before = probabilities.cumsum(-1) - probabilities
         outside = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= top_p)
         logits = logits.masked_fill(outside, -torch.inf)
+    if min_p > 0.0:
+        least = logits.amax(-1, keepdim=True) + math.log(min_p)
+        logits = logits.masked_fill(logits < least, -torch.inf)
     return logits
 
 
@@ -70,12 +80,12 @@ class SharedGenerator:
         return numbers[before : before + rows], sum(counts)
 
 
-Generator: TypeAlias = torch.Generator | SharedGenerator
+Generator: TypeAlias = torch.Generator | SharedGenerator | RowSeeds
 
 
 def _uniform(rows: int, device: torch.device, generator: Generator | None) -> Tensor:
     """(rows, 1) float64 in [0, 1)."""
-    if isinstance(generator, SharedGenerator):
+    if isinstance(generator, SharedGenerator | RowSeeds):
         return generator.uniform(rows)
     return torch.rand(rows, 1, dtype=torch.float64, device=device, generator=generator)
 
@@ -85,8 +95,8 @@ class Drawn(NamedTuple):
 
     Attributes:
         tokens: (B,) int64.
-        logprobs: (B,) float32 nats, before top-k and top-p.
-        entropies: (B,) float32 nats, before top-k and top-p.
+        logprobs: (B,) float32 nats, before truncation.
+        entropies: (B,) float32 nats, before truncation.
     """
 
     tokens: Tensor
@@ -100,6 +110,7 @@ def draw(
     temperature: float,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
     generator: Generator | None = None,
 ) -> Drawn:
     """A token for each row of (B, V) logits; temperature 0 takes the likeliest."""
@@ -110,10 +121,10 @@ def draw(
     expected = torch.linalg.vecdot(weights, scaled.clamp(min=FLOOR)) / total
     if temperature == 0:
         tokens = logits.argmax(-1)
-    elif top_k == 0 and top_p == 1.0:
+    elif top_k == 0 and top_p == 1.0 and min_p == 0.0:
         tokens = _inverse_cdf(weights, generator)
     else:
-        shaped = truncate_logits(scaled, top_k=top_k, top_p=top_p)
+        shaped = truncate_logits(scaled, top_k=top_k, top_p=top_p, min_p=min_p)
         tokens = _inverse_cdf(shaped.exp_(), generator)
     of_token = scaled.gather(1, tokens[:, None]).squeeze(1)
     return Drawn(tokens, of_token - total.log(), total.log() - expected)

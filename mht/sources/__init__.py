@@ -4,6 +4,7 @@ from mht.sources.base import OptionError, Source, source
 from mht.sources.corpora import Reviews, Support
 from mht.sources.files import CSV, JSON, JSONLines, Parquet, Text
 from mht.sources.hub import Hub
+from mht.sources.walks import RandomWalks
 
 __all__ = [
     "CSV",
@@ -12,6 +13,7 @@ __all__ = [
     "JSONLines",
     "OptionError",
     "Parquet",
+    "RandomWalks",
     "Reviews",
     "Source",
     "Support",

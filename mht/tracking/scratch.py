@@ -14,8 +14,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from mht.project import repo_root
 from mht.tracking.names import clean
-from mht.tracking.session import repo_root
 
 KEPT_S = 7 * 24 * 3600.0
 FRESH = "MHT_FRESH"  # set to 1 in the environment to start over

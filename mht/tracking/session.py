@@ -26,11 +26,6 @@ class Terminated(BaseException):
     """SIGTERM arrived: someone wants this stage to end."""
 
 
-def repo_root() -> Path:
-    """Where DVC keeps the project; a temporary experiment's root is the one it came from."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
-
-
 def process_id(process: psutil.Process | None = None) -> str:
     """``host:pid:start`` of a process (this one by default); no other ever has the same."""
     process = process or psutil.Process()

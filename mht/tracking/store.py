@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mht.project import repo_root
 from mht.tracking.names import clean
-from mht.tracking.session import is_alive, repo_root
+from mht.tracking.session import is_alive
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -14,6 +14,7 @@ from mht.component import build
 from mht.config import HybridConfig, LoRAConfig, OptimizerConfig, SchedulerConfig
 from mht.data.examples import Example, collate_prompts, collate_sft
 from mht.errors import ConfigError, UserError
+from mht.models.context import limit_context
 from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.policy import Policy
 from mht.models.precision import resolve_dtype
@@ -61,6 +62,8 @@ class HybridTrainer:
         config: the schedule and PPO's settings; None takes the defaults without any step.
         num_layers_unfrozen: how many of the top layers train, or "all".
         lora: adapters that train in place of those layers, such as ``{"r": 8, "alpha": 16}``.
+        context_window: each token is predicted from the last so many alone; None leaves the model
+            as it is.
         seed: of data order, sampling and minibatches.
         device: "auto", "cpu", "cuda"...
         dtype: what the model computes in, where it is loaded here: "float32", "bfloat16",
@@ -92,6 +95,7 @@ class HybridTrainer:
         config: HybridConfig | None = None,
         num_layers_unfrozen: int | Literal["all"] = "all",
         lora: LoRAConfig | Mapping[str, Any] | None = None,
+        context_window: int | None = None,
         seed: int = 0,
         device: str = "auto",
         dtype: str = "float32",
@@ -109,6 +113,8 @@ class HybridTrainer:
             if isinstance(base_model_name, str | Path)
             else base_model_name.to(where).eval()
         )
+        if context_window is not None:
+            limit_context(model, context_window)
         self.tokenizer = tokenizer or load_tokenizer(model.name_or_path)
         self.devices.start_alike(model)
         if isinstance(lora, Mapping):
@@ -150,12 +156,13 @@ class HybridTrainer:
 
     def _make_updater(self, optimizer_config: Any, scheduler_config: Any) -> Updater:
         optimizer = make_optimizer(self.masters, optimizer_config or self.config.optimizer, self.lr)
+        clip = self.config.max_grad_norm
+        optimizer = self.devices.share(optimizer, self.policy, clip)
         steps = self.config.optimizer_steps or (None if scheduler_config else 0)
         scheduler = make_scheduler(optimizer, scheduler_config or self.config.scheduler, steps)
         scaler = (
             torch.amp.GradScaler(self.policy.device.type) if self.masters.needs_loss_scale else None
         )
-        clip = self.config.max_grad_norm
         return Updater(self.masters, optimizer, scheduler, clip, scaler, self.devices)
 
     # -- the loop ---------------------------------------------------------------------------

@@ -239,7 +239,7 @@ class Updater:
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for part in [loss] if isinstance(loss, Tensor) else loss:
-            (part if self.scaler is None else self.scaler.scale(part)).backward()
+            self.devices.backward(part if self.scaler is None else self.scaler.scale(part))
             total += float(part.detach())
         self.devices.add_gradients(self.parameters)
         if self.scaler is not None:

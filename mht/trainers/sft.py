@@ -83,7 +83,9 @@ def microbatches(
         rows = own[index]
         share = float(learnt[rows].sum() / learnt.sum())
         if not share and devices and devices.shards:
-            raise UserError("under FSDP every microbatch of an SFT batch needs a label to learn")
+            raise UserError(
+                "every microbatch of an SFT batch needs a label to learn under FSDP and DeepSpeed"
+            )
         if share:
             columns = mask[rows].any(0)
             yield {key: value[rows][:, columns] for key, value in batch.items()}, share

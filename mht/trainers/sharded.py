@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from mht.config import HybridConfig
 from mht.errors import ConfigError
+from mht.models.context import context_window
 from mht.models.policy import Policy, Weights
 from mht.rollout import Responder
-from mht.trainers.devices import Processes
+from mht.trainers.processes import Processes
 from mht.types import Rollout
 
 T = TypeVar("T")
@@ -142,7 +143,9 @@ def scatter(value: Tensor, like: Tensor) -> Tensor:
 
 def _unserved(policy: Policy, config: HybridConfig) -> Iterator[str]:
     """A line for each setting that can't be had with shared out weights."""
-    if policy.trunk.exists:
+    if context_window(policy.model) is not None:
+        yield "model.context_window: under FSDP set null: it has not been tried"
+    elif policy.trunk.exists:
         problem = "under FSDP set 'all': frozen layers are shared with the reference"
         yield f"model.num_layers_unfrozen: {problem}"
     elif any(not p.requires_grad for p in policy.model.parameters()):

@@ -124,9 +124,9 @@ def _keep_dtypes(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping[
     """Undo torch's cast of the state to the parameters' dtype: float32 stays beside bfloat16."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for index, values in states.items():
-        loaded = optimizer.state[parameters[index]]
+        loaded = optimizer.state.get(parameters[index], {})  # DeepSpeed's has it elsewhere
         for key, value in values.items():
-            if isinstance(value, Tensor) and loaded[key].dtype != value.dtype:
+            if key in loaded and isinstance(value, Tensor) and loaded[key].dtype != value.dtype:
                 loaded[key] = value.to(loaded[key].device)
 
 

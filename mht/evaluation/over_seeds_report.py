@@ -1,0 +1,199 @@
+"""The tables of a benchmark over seeds, from the results that each variant left for each seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mht.component import did_you_mean
+from mht.errors import ConfigError, DataError
+from mht.evaluation.metrics import describe
+from mht.evaluation.over_seeds import Verdict, per_seed, seeds_interval, who_wins
+from mht.evaluation.statistics import Floats
+from mht.evaluation.summary import Evaluated, read_samples, significant, units, write_json
+
+RESULT, SAMPLES = "result.json", "samples.jsonl"
+SUBJECT = "hybrid"
+COSTS = {
+    "optimizer_steps": "optimiser steps",
+    "sampled_tokens": "sampled tokens",
+    "seconds": "seconds of training",
+    "cpu_seconds": "the same in CPU seconds",
+}
+
+
+class Values(NamedTuple):
+    """A metric's values (k, S, P) for each variant, and the statistic that makes a number of k."""
+
+    of: dict[str, Floats]
+    statistic: str
+
+
+def write_report(
+    folder: str | Path,
+    *,
+    metrics: Sequence[str],
+    seeds: Sequence[int],
+    variants: Sequence[str],
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Write ``summary.json`` and ``table.md`` into the folder of a benchmark over seeds.
+
+    Args:
+        folder: with ``seed_<n>/<variant>/``.
+        metrics: those to show, in order; ``benchmark.metrics``.
+        seeds: training seeds to read.
+        variants: to read; the subject of the comparisons is "hybrid".
+        resamples: of intervals and tests.
+        seed: of the same.
+
+    Returns:
+        What ``summary.json`` holds.
+
+    Raises:
+        DataError: a result is missing or broken, or the prompts differ.
+        ConfigError: a metric that there is not.
+    """
+    folder = Path(folder)
+    places = {name: [folder / f"seed_{n}" / name for n in seeds] for name in variants}
+    found = {name: [read_samples(p / SAMPLES) for p in own] for name, own in places.items()}
+    _check_prompts([run for runs in found.values() for run in runs])
+    measured = {name: metric_values(found, name) for name in metrics}
+    verdicts = who_wins(
+        {name: values.of for name, values in measured.items()},
+        [(SUBJECT, other) for other in variants if other not in (SUBJECT, "base")],
+        directions={name: describe(name).direction for name in metrics},
+        statistics={name: values.statistic for name, values in measured.items()},
+        resamples=resamples,
+        seed=seed,
+    )
+    summary = {
+        "seeds": list(seeds),
+        "prompts": len(found[SUBJECT][0].ids),
+        "budget": {name: _budget(own) for name, own in places.items()},
+        "metrics": {name: _figures(v, resamples, seed) for name, v in measured.items()},
+        "comparisons": [_line(verdict) for verdict in verdicts],
+    }
+    write_json(folder / "summary.json", summary)
+    (folder / "table.md").write_text(markdown(summary), encoding="utf-8", newline="\n")
+    return summary
+
+
+def metric_values(found: Mapping[str, Sequence[Evaluated]], metric: str) -> Values:
+    """One metric of all variants and seeds; units without a value somewhere are left out.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    made = {
+        name: [units(run.per_sample, run.samples) for run in runs] for name, runs in found.items()
+    }
+    known = sorted(set.intersection(*(set(one) for runs in made.values() for one in runs)))
+    if metric not in known:
+        close = did_you_mean(metric, known)
+        problem = f"no such metric {metric!r}{close}. Available: {', '.join(known)}"
+        raise ConfigError([f"benchmark.metrics: {problem}"], "params.yaml")
+    arrays = {
+        name: np.stack([np.asarray(one[metric].columns, float) for one in runs], axis=1)
+        for name, runs in made.items()
+    }
+    kept = ~np.any([np.isnan(array).any(axis=(0, 1)) for array in arrays.values()], axis=0)
+    if not kept.any():
+        raise DataError(f"benchmark.metrics: no prompt has a value of {metric!r} in every run")
+    statistic = next(iter(made.values()))[0][metric].statistic
+    return Values({name: array[:, :, kept] for name, array in arrays.items()}, statistic)
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The tables: costs and means of every variant, and who wins on what."""
+    variants = list(summary["budget"])
+    rows = [["", *variants], ["---", *["---:"] * len(variants)]]
+    for key, label in COSTS.items():
+        costs = [summary["budget"][name][key] for name in variants]
+        rows.append([label, *(f"{cost['mean']:,.4g}" for cost in costs)])
+    for metric, of in summary["metrics"].items():
+        entry = describe(metric)
+        cells = (of[name] for name in variants)
+        shown = [f"{c['mean']:.3g} [{c['low']:.3g}, {c['high']:.3g}]" for c in cells]
+        rows.append([f"{entry.label} {entry.arrow}".strip(), *shown])
+        rows.append(["- interquartile mean", *(f"{of[name]['iqm']:.3g}" for name in variants)])
+    head = (
+        f"{len(summary['seeds'])} seeds, {summary['prompts']} prompts. Means over seeds with 95% "
+        "intervals over seeds and prompts.\n\n"
+    )
+    return head + _table(rows) + "\n" + _table(_comparison_rows(summary["comparisons"]))
+
+
+def _comparison_rows(comparisons: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    rows = [["metric", "compared", "difference", "p (Holm)", "d", "Cliff's delta", "winner"]]
+    rows.append(["---", "---", "---:", "---:", "---:", "---:", "---"])
+    for line in comparisons:
+        effect = "-" if line["cohens_d"] is None else f"{line['cohens_d']:.2f}"
+        rows.append(
+            [
+                describe(line["metric"]).label,
+                f"{line['a']} - {line['b']}",
+                f"{line['difference']:+.3g} [{line['low']:.3g}, {line['high']:.3g}]",
+                f"{line['p_adjusted']:.3g}",
+                effect,
+                f"{line['cliffs_delta']:+.2f}",
+                line["winner"] or "unclear",
+            ]
+        )
+    return rows
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _line(verdict: Verdict) -> dict[str, Any]:
+    found = {k: v if v is None else significant(v) for k, v in verdict.found._asdict().items()}
+    own = {key: getattr(verdict, key) for key in ("metric", "a", "b", "winner")}
+    return {**own, **found, "p_adjusted": significant(verdict.p_adjusted)}
+
+
+def _figures(values: Values, resamples: int, seed: int) -> dict[str, Any]:
+    figures = {}
+    for name, array in values.of.items():
+        options: dict[str, Any] = {"statistic": values.statistic, "resamples": resamples}
+        mean = seeds_interval(array, **options, seed=seed)
+        middle = seeds_interval(array, **options, seed=seed, average="iqm")
+        figures[name] = {
+            **{key: significant(value) for key, value in mean._asdict().items()},
+            "iqm": significant(middle.mean),
+            "iqm_low": significant(middle.low),
+            "iqm_high": significant(middle.high),
+            "per_seed": [significant(v) for v in per_seed(array, values.statistic)],
+        }
+    return figures
+
+
+def _budget(places: Sequence[Path]) -> dict[str, dict[str, float]]:
+    budgets = [_result(place / RESULT)["budget"] for place in places]
+    found = {}
+    for key in COSTS:
+        costs = [budget[key] for budget in budgets]
+        mean = significant(sum(costs) / len(costs))
+        found[key] = {"mean": mean, "min": significant(min(costs)), "max": significant(max(costs))}
+    return found
+
+
+def _result(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run `mht seeds` again") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: not JSON: {error}") from None
+    return found
+
+
+def _check_prompts(runs: Sequence[Evaluated]) -> None:
+    if any(run.ids != runs[0].ids for run in runs):
+        raise DataError("the variants were evaluated on different prompts: remove the folder")

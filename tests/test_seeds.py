@@ -1,0 +1,194 @@
+"""The benchmark over training seeds: what it leaves, what it keeps, and experiments as overlays."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mht import seeds as runner
+from mht.cli import commands
+from mht.config import load_config
+from mht.config.overlay import apply_experiment, lay_over, load_experiment
+from mht.errors import ConfigError, DataError
+from mht.evaluation.over_seeds_report import write_report
+from mht.evaluation.summary import read_samples
+from mht.seeds import Meter, identity, run_seeds, with_seed
+
+EXPERIMENTS = sorted(Path("experiments").glob("*.yaml"))
+RANDOMWALKS = Path("experiments/randomwalks.yaml")
+TINY = """
+model: {name: {type: scratch, architecture: gpt2, layers: 1, width: 16, heads: 2, context: 32}}
+data: {source: {type: randomwalks, walks: 120, graph_seed: 1000}}
+sft: {steps: 2, eval_every: 2, eval_examples: 4, batch_size: 4}
+ppo: {cycles: 1, ppo_steps_per_cycle: 1, batch_size: 8, minibatch_size: 4, sft_batch_size: 4,
+      epochs: 1, eval_prompts: 4, scheduler: {type: constant}}
+baselines:
+  sft_only: {cycles: 1, sft_steps_per_cycle: 3, sft_batch_size: 4, eval_prompts: 4,
+             scheduler: {type: constant}}
+  ppo_only: {cycles: 1, ppo_steps_per_cycle: 2, batch_size: 8, minibatch_size: 4, epochs: 1,
+             eval_every: 1, eval_prompts: 4, scheduler: {type: constant}}
+evaluate: {prompts: 6, resamples: 20}
+benchmark: {metrics: [reward, response_length, perplexity_human], resamples: 50}
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """The experiment randomwalks with everything small."""
+    folder = tmp_path_factory.mktemp("settings")
+    (folder / "tiny.yaml").write_text(TINY)
+    shutil.copy("params.yaml", folder / "params.yaml")
+    apply_experiment(RANDOMWALKS, folder / "params.yaml")
+    return load_experiment(folder / "tiny.yaml", folder / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def done(config, tmp_path_factory):
+    """Two seeds of it, and their summary."""
+    folder = tmp_path_factory.mktemp("seeds")
+    return folder, run_seeds(config, folder, seeds=[0, 1])
+
+
+def result(folder, seed, name):
+    return json.loads((folder / f"seed_{seed}" / name / "result.json").read_text())
+
+
+def test_every_variant_has_its_budget_measured(done):
+    folder, summary = done
+    for seed in (0, 1):
+        steps = {name: result(folder, seed, name)["budget"] for name in runner.VARIANTS}
+        assert {name: b["optimizer_steps"] for name, b in steps.items()} == {
+            "base": 0, "sft_only": 5, "ppo_only": 4, "hybrid": 2 + 1 + 2,
+        }  # fmt: skip
+        assert 8 <= steps["hybrid"]["sampled_tokens"] <= 80
+        assert 16 <= steps["ppo_only"]["sampled_tokens"] <= 160
+        assert steps["sft_only"]["sampled_tokens"] == 0 < steps["sft_only"]["seconds"]
+    assert summary["budget"]["hybrid"]["optimizer_steps"] == {"mean": 5, "min": 5, "max": 5}
+
+
+def test_the_hybrid_and_sft_only_share_their_start(done):
+    folder, _ = done
+    hybrid, sft = (result(folder, 0, name)["curve"] for name in ("hybrid", "sft_only"))
+    assert hybrid[0] == sft[0]
+    assert [row["optimizer_steps"] for row in hybrid] == [0, 2, 2, 5]
+    assert all("score" in row for row in sft), "SFT is looked at with the reward too"
+    assert [row["optimizer_steps"] for row in result(folder, 0, "ppo_only")["curve"]] == [0, 4]
+
+
+def test_the_seeds_differ_and_the_prompts_do_not(done):
+    folder, _ = done
+    first, second = (read_samples(folder / f"seed_{n}/base/samples.jsonl") for n in (0, 1))
+    assert first.ids == second.ids
+    assert [s.prompt for s in first.samples] == [s.prompt for s in second.samples]
+    assert [s.response for s in first.samples] != [s.response for s in second.samples]
+
+
+def test_the_summary_is_that_of_the_samples(done):
+    folder, summary = done
+    runs = [read_samples(folder / f"seed_{n}/hybrid/samples.jsonl") for n in (0, 1)]
+    lengths = [sum(run.per_sample["response_length"]) / 6 for run in runs]
+    figures = summary["metrics"]["response_length"]["hybrid"]
+    assert figures["per_seed"] == pytest.approx(lengths, rel=1e-5)
+    assert figures["mean"] == pytest.approx(sum(lengths) / 2, rel=1e-5)
+    assert summary["prompts"] == 6 and summary["seeds"] == [0, 1]
+    pairs = {(line["a"], line["b"]) for line in summary["comparisons"]}
+    assert pairs == {("hybrid", "sft_only"), ("hybrid", "ppo_only")}
+    table = (folder / "table.md").read_text()
+    assert "| Reward ↑ |" in table and "| optimiser steps | 0 | 5 | 4 | 5 |" in table
+
+
+def test_no_models_are_left(done):
+    folder, _ = done
+    assert not (folder / "seed_0/models").exists()
+
+
+def test_what_is_done_is_kept_and_what_is_missing_comes_out_the_same(done, config, tmp_path):
+    folder = tmp_path / "killed"
+    shutil.copytree(done[0], folder)
+    kept = (folder / "seed_0/base/samples.jsonl").stat().st_mtime_ns
+    lost = folder / "seed_1/hybrid"
+    before = (lost / "samples.jsonl").read_bytes()
+    shutil.rmtree(lost)
+    assert run_seeds(config, folder, seeds=[0, 1])["metrics"] == done[1]["metrics"]
+    assert (lost / "samples.jsonl").read_bytes() == before
+    assert (folder / "seed_0/base/samples.jsonl").stat().st_mtime_ns == kept
+
+
+def test_a_result_of_other_settings_does_not_count(done, config):
+    folder = done[0] / "seed_0/hybrid"
+    assert runner.is_done(folder, with_seed(config, 0))
+    assert not runner.is_done(folder, with_seed(config, 1))
+    ppo = config.ppo.model_copy(update={"lr": 0.5})
+    assert not runner.is_done(folder, config.model_copy(update={"ppo": ppo}))
+    benchmark = config.benchmark.model_copy(update={"resamples": 7})
+    assert identity(config) == identity(config.model_copy(update={"benchmark": benchmark}))
+
+
+def test_a_missing_or_broken_result_is_named(done, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(done[0], folder)
+    (folder / "seed_1/sft_only/result.json").write_text("{")
+    options = {"seeds": [0, 1], "variants": runner.VARIANTS}
+    with pytest.raises(DataError, match=r"seed_1/sft_only/result.json: not JSON"):
+        write_report(folder, metrics=["reward"], **options)
+    with pytest.raises(ConfigError, match=r"no such metric 'rewrd' \(did you mean 'reward'\?\)"):
+        write_report(folder, metrics=["rewrd"], **options)
+
+
+def test_both_seeds_are_set(config):
+    own = with_seed(config, 7)
+    assert own.base.seed == own.model.name.seed == 7
+    assert config.base.seed == config.model.name.seed == 0
+
+
+def test_a_meter_counts_steps_and_tokens():
+    meter = Meter()
+    meter.count({"sft/loss": 1.0, "sft/time/step_s": 0.5}, 8)
+    meter.count(
+        {"ppo/optim/steps": 6.0, "ppo/response/length_tokens": 2.25, "ppo/time/step_s": 2.0}, 8
+    )
+    meter.count({"validation/score": 0.5}, 8)
+    assert (meter.optimizer_steps, meter.sampled_tokens, meter.seconds) == (7, 18, 2.5)
+    assert meter.curve == [{**meter.budget, "score": 0.5}]
+
+
+# Experiments.
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=str)
+def test_experiments_fit_params_yaml_with_equal_budgets(file):
+    steps = load_experiment(file).optimizer_steps
+    assert len({n for name, n in steps.items() if name != "base"}) == 1, steps
+
+
+def test_sections_merge_and_components_are_replaced():
+    settings = {"a": {"x": 1, "kind": {"type": "p", "k": 1}, "n": None}}
+    lay_over(settings, {"a": {"kind": {"type": "q"}, "n": {"y": 2}}, "b": 3})
+    assert settings == {"a": {"x": 1, "kind": {"type": "q"}, "n": {"y": 2}}, "b": 3}
+
+
+def test_applying_keeps_comments_and_gives_the_same_settings(tmp_path):
+    params = tmp_path / "params.yaml"
+    shutil.copy("params.yaml", params)
+    done = CliRunner().invoke(commands, ["apply", str(RANDOMWALKS), "--params", str(params)])
+    assert done.exit_code == 0, done.output
+    assert load_config(params) == load_experiment(RANDOMWALKS)
+    text = params.read_text()
+    assert text.startswith("# Every knob of the experiment.")
+    assert "accelerate: null " in text
+    apply_experiment(RANDOMWALKS, params)
+    assert params.read_text() == text, "applying again changes nothing"
+
+
+def test_a_wrong_experiment_changes_nothing(tmp_path):
+    params, overlay = tmp_path / "params.yaml", tmp_path / "mine.yaml"
+    shutil.copy("params.yaml", params)
+    overlay.write_text("ppo: {cycels: 2}\n")
+    with pytest.raises(ConfigError, match=r"ppo.cycels: no such option .*'cycles'"):
+        apply_experiment(overlay, params)
+    assert params.read_text() == Path("params.yaml").read_text()
+    overlay.write_text("- a list\n")
+    with pytest.raises(ConfigError, match="must hold a mapping of sections"):
+        apply_experiment(overlay, params)
