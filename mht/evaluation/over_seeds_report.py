@@ -12,7 +12,7 @@ import numpy as np
 from mht.component import did_you_mean
 from mht.errors import ConfigError, DataError
 from mht.evaluation.metrics import describe
-from mht.evaluation.over_seeds import Verdict, per_seed, seeds_interval, who_wins
+from mht.evaluation.over_seeds import ALPHA, Verdict, per_seed, seeds_interval, who_wins
 from mht.evaluation.statistics import Floats
 from mht.evaluation.summary import Evaluated, read_samples, significant, units, write_json
 
@@ -142,7 +142,7 @@ def _comparison_rows(comparisons: Sequence[Mapping[str, Any]]) -> list[list[str]
                 f"{line['p_adjusted']:.3g}",
                 effect,
                 f"{line['cliffs_delta']:+.2f}",
-                line["winner"] or "unclear",
+                line["winner"] or ("differs" if line["p_adjusted"] < ALPHA else "unclear"),
             ]
         )
     return rows
