@@ -62,7 +62,7 @@ def types_of(family: str) -> list[tuple[str, type[Reward]]]:
 def built_in() -> list[type[Reward]]:
     """The types of this project, each once."""
     ours = {cls for cls in REWARDS._classes.values() if cls.__module__.startswith("mht.")}
-    return [cls for cls in ours if issubclass(cls, Reward)]
+    return sorted((cls for cls in ours if issubclass(cls, Reward)), key=lambda cls: cls.type_name)
 
 
 def aliases(cls: type[Reward]) -> list[str]:

@@ -284,6 +284,16 @@ def test_odd_texts_are_scored(real, spec):
     assert scores[-1] == pytest.approx(reward("good", prompt="is the film good ?"), abs=1e-6)
 
 
+@pytest.mark.parametrize("sides", [(30, 40), (2, 400), (400, 2), (20_000, 20_000)])
+def test_a_long_pair_is_cut_as_its_tokenizer_would_cut_it(real, sides):
+    model = classifier(real("toxicity"), "cpu")
+    first, second = (text * n for text, n in zip(("good film ", "a dull plot "), sides, strict=True))
+    (ids,) = model._encode([(first, second)], 16)["input_ids"]
+    enough = first[:2_000], second[:2_000]  # what is cut off takes the tokenizer minutes
+    assert ids == model.tokenizer(*enough, truncation=True, max_length=16)["input_ids"]
+    assert len(ids) == 16
+
+
 def test_too_few_tokens_are_refused(real):
     spec = {"type": "toxicity", "model": real("toxicity"), "max_tokens": 2}
     assert "max_tokens 2 leaves no room for a text beside the model's 2 special" in error_of(spec)

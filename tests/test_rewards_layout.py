@@ -177,7 +177,7 @@ def test_dale_chall_by_hand(tmp_path):
     assert reward("The old dog barked.") == pytest.approx(0.0496 * 4)  # no hard word
 
 
-@pytest.mark.parametrize("index", set(FORMULAS) - {"dale_chall"})
+@pytest.mark.parametrize("index", sorted(set(FORMULAS) - {"dale_chall"}))
 def test_an_index_tells_plain_from_demanding_and_stays_in_its_range(index):
     reward = make_reward({"type": "readability", "index": index})
     plain = "The dog ran. It was glad. The sun was up and the sky was blue."

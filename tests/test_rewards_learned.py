@@ -18,7 +18,7 @@ from mht.trainers.state import State, capture, restore
 from mht.types import Sample
 
 JUDGE = {"type": "keyword_count", "keywords": ["good"]}  # how often "good" occurs
-ODD = ["", "  ", "x" * 100_000, "漢字 عربى", "\x00\x1b\u200b", "\ud800", "good"]
+ODD = ["", "  ", "good film " * 10_000, "漢字 عربى", "\x00\x1b\u200b", "\ud800", "good"]
 
 
 def play(**options):
