@@ -116,7 +116,7 @@ class Classifier:
         }
 
     def _openings(self, texts: Sequence[str], limit: int) -> list[str]:
-        """The texts up to their first ``2 * limit`` tokens, of which a pair keeps ``limit`` at most.
+        """The texts up to their first ``2 * limit`` tokens; of a pair at most ``limit`` are kept.
 
         Of a pair that it has to cut, a fast tokenizer also builds what it cuts off, in every
         combination of both sides: minutes for two texts of 100,000 characters.
