@@ -15,18 +15,33 @@ from mht.errors import UserError
 from mht.progress import track
 from mht.reward_types import built_in
 from mht.rewards import Reward, make_reward
+from mht.rewards.classifier import LabelReward
 from mht.types import Sample
 
 BATCH = 64
 WORDS = "a warm and funny film with one dull scene , great music but no plot to speak of"
 STEP_ROW = "ppo_iteration_frozen"  # whose seconds are a PPO step's
-# what the pipeline's own models serve; another type's `example` may name them too
+CLASSIFIER = {"model": "models/reward_model", "target": "positive"}
+# what the pipeline's own models serve; another type's `example` may name them too. A preset of
+# classifiers costs what its model costs: here all have the same one
 PIPELINE: Mapping[str, Mapping[str, Any]] = {
+    **{cls.type_name: CLASSIFIER for cls in built_in() if issubclass(cls, LabelReward)},
+    **dict.fromkeys(
+        (
+            "legal_validity",
+            "medical_accuracy",
+            "qa_relevance",
+            "reward_model",
+            "scientific_integrity",
+        ),
+        CLASSIFIER,
+    ),
     "bertscore": {"model_type": "data/raw/encoder", "num_layers": 5},
     "cosine_sts": {"model": "data/raw/encoder"},
+    "fluency": {"model": "models/base"},
+    "llm_judge": {"model": "models/base"},
     "perplexity": {"model": "models/base"},
-    "reward_model": {"model": "models/reward_model", "target": "positive"},
-    "sentiment": {"model": "models/reward_model"},
+    "topic_consistency": {"model": "data/raw/encoder"},
 }
 CHEAP: Mapping[str, Any] = {
     "match": {"type": "exact_match"},
@@ -55,7 +70,7 @@ class Rewards:
     def measure(self) -> dict[str, Any]:
         """The figures of each type that can be had here, a note for each other one."""
         types: dict[str, Any] = {}
-        for cls in track(sorted(built_in(), key=lambda cls: cls.type_name), "rewards"):
+        for cls in track(built_in(), "rewards"):
             try:
                 types[cls.type_name] = self.of_type(cls)
             except UserError as error:

@@ -150,7 +150,7 @@ def _console() -> Any:
 
 @commands.command()
 def score(
-    reward: Annotated[Path, typer.Option(help="a spec as JSON or YAML, or params.yaml")],
+    reward: Annotated[str, typer.Option(help="a type, YAML or JSON, or a file of it")],
     data: Annotated[Path, typer.Option(help="jsonl, json, csv, tsv, parquet or txt")],
     prompt: Annotated[str | None, typer.Option(metavar="COLUMN")] = None,
     response: Annotated[str | None, typer.Option(metavar="COLUMN")] = None,
@@ -163,10 +163,11 @@ def score(
 ) -> None:
     """Score a file's responses by a reward: figures, a histogram, the lowest and the highest."""
     from mht import score_file, score_report
+    from mht.reward_spec import read_reward
 
     if out:
         score_report.check_out(out, data)
-    scorer = score_file.read_reward(reward)
+    scorer = read_reward(reward)
     columns = score_file.Columns(prompt, response, target)
     found = score_file.score(scorer, score_file.read_samples(data, columns, limit), batch_size)
     if out:

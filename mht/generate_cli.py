@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mht.errors import ConfigError, DataError, UserError
+from mht.errors import DataError, UserError
+from mht.reward_spec import read_reward
 
 if TYPE_CHECKING:
     from mht.decoding import Generated, Strategy
     from mht.models.ngram import NGram
-    from mht.rewards import Reward
     from mht.rollout import Responder
 
 
@@ -162,41 +162,6 @@ def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
     if not lines:
         raise DataError(f"{file or 'stdin'}: has no prompt; one stands on each line")
     return lines
-
-
-def read_reward(spec: str) -> Reward:
-    """A reward from what stands behind ``--reward``.
-
-    Args:
-        spec: a type, YAML or JSON, or a file of it; of a whole params.yaml, ``ppo.reward``.
-
-    Raises:
-        ConfigError: with every mistake and its path.
-    """
-    from mht.config import read_yaml
-    from mht.rewards import make_reward
-
-    if Path(spec).suffix in (".yaml", ".yml", ".json"):
-        data = read_yaml(spec)
-        if isinstance(data, Mapping) and "ppo" in data:
-            ppo = data["ppo"]
-            if not isinstance(ppo, Mapping) or not ppo.get("reward"):
-                raise ConfigError(["ppo.reward: there is none"], spec)
-            return make_reward(ppo["reward"], "ppo.reward")
-        return make_reward(data)
-    data = _yaml(spec)
-    return make_reward({"type": data} if isinstance(data, str) else data, "--reward")
-
-
-def _yaml(text: str) -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        return YAML(typ="safe").load(text)
-    except YAMLError as error:
-        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
-        raise ConfigError([f"--reward: is not YAML ({reason}): {text}"]) from None
 
 
 def make_responder(

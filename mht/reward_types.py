@@ -29,6 +29,7 @@ FAMILIES = {
     "relevance": "Relevance",
     "diversity": "Diversity",
     "domain": "A domain's own",
+    "task": "A task's own",
     "learned": "Learned",
     "composition": "Composition",
     "yours": "Yours",

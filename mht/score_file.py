@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mht.component import build, did_you_mean
-from mht.errors import ConfigError, DataError, RewardError, UserError
+from mht.errors import DataError, RewardError, UserError
 from mht.progress import track
-from mht.rewards import Reward, make_reward
+from mht.rewards import Reward
 from mht.rewards.calls import as_text
 from mht.types import Sample
 
@@ -51,45 +50,6 @@ class ScoredFile:
     scores: list[float]
     nodes: dict[str, list[float | None]]
     failed: dict[str, int] = field(default_factory=dict)
-
-
-def read_reward(path: Path) -> Reward:
-    """The reward of a JSON or YAML file: a spec, one under ``reward``, or params.yaml's ppo.reward.
-
-    Raises:
-        ConfigError: with every mistake in it and its path.
-    """
-    data = _parsed(path)
-    where = "reward"
-    if isinstance(data, Mapping) and "type" not in data and "REWARD" not in data:
-        ppo = data.get("ppo")
-        if isinstance(ppo, Mapping) and "reward" in ppo:
-            data, where = ppo["reward"], "ppo.reward"
-        elif "reward" in data:
-            data = data["reward"]
-        else:
-            keys = ", ".join(map(str, data)) or "nothing"
-            raise UserError(
-                f"{path}: has no reward: needs a type, reward or ppo.reward, got {keys}"
-            )
-    try:
-        return make_reward(data, where)
-    except ConfigError as error:
-        raise ConfigError(error.problems, str(path)) from None
-
-
-def _parsed(path: Path) -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    if not path.is_file():
-        raise UserError(f"--reward: no such file {str(path)!r}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        return json.loads(text) if path.suffix == ".json" else YAML(typ="safe").load(text)
-    except (ValueError, YAMLError) as error:
-        kind = "JSON" if path.suffix == ".json" else "YAML"
-        raise UserError(f"{path}: not {kind}: {' '.join(str(error).split())}") from None
 
 
 def read_samples(path: Path, columns: Columns, limit: int | None = None) -> list[Sample]:

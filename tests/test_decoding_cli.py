@@ -12,8 +12,8 @@ from training_fixtures import TokenShare, examples, model_of
 from typer.testing import CliRunner
 
 import mht.cli
-from mht.generate_cli import read_reward
 from mht.models.policy import Policy
+from mht.reward_spec import read_reward
 
 REWARD = "{type: length_window, min: 3, max: 6}"
 
@@ -126,7 +126,7 @@ def test_rewards_by_type_by_yaml_and_from_files(tmp_path):
     ("arguments", "what"),
     [
         (["x", "--reward", "exact_mtch"], "did you mean 'exact_match'"),
-        (["x", "--reward", "{type: ["], "--reward: is not YAML"),
+        (["x", "--reward", "{type: ["], "--reward: not YAML"),
         (["x", "--reward", "none.yaml"], "no such file"),
         (["x", "--strategy", "mcmc"], "--strategy mcmc: is guided by a reward"),
         (["x", "--model", "models/none"], "models/none: no such folder"),

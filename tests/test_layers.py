@@ -17,7 +17,7 @@ LAYERS = [
     {"progress"},
     {"component"},
     {"rewards", "memory", "evaluation", "tracking", "sources"},
-    {"config", "reward_types", "score_file"},
+    {"config", "reward_types", "reward_spec", "score_file"},
     {"score_report"},
     {"data", "models"},
     {"sampling"},

@@ -22,7 +22,7 @@ from mht.rewards import Reward, make_reward
 from mht.rewards.composition import Composite
 from mht.types import Sample
 
-TYPES = sorted(built_in(), key=lambda cls: cls.type_name)
+TYPES = built_in()
 SIMPLE = [cls for cls in plain_types() if not issubclass(cls, Composite)]
 
 
