@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mht.component import build
-from mht.errors import ConfigError
+from mht.errors import ConfigError, DataError
 from mht.rewards import make_reward
 from mht.sources import Source
 from mht.types import Sample
@@ -148,7 +148,7 @@ def test_the_reward_scores_prompt_and_response_as_one_walk():
 @pytest.mark.parametrize("sample", [Sample("3", " 0", "", {"graph": "x"}), Sample("the", " 0")])
 def test_prompts_of_another_graph_stop_the_run(sample):
     reward = make_reward({"type": "randomwalks", "on_error": 0.0})
-    with pytest.raises(ConfigError, match=r"not of this reward's graph: give nodes"):
+    with pytest.raises(DataError, match=r"not of this reward's graph: give nodes"):
         reward.evaluate([sample])
 
 

@@ -9,14 +9,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mht.component import refuse
-from mht.errors import ConfigError, MissingPackage, ModelError, RewardError, UserError
+from mht.errors import ConfigError, DataError, MissingPackage, ModelError, RewardError, UserError
 from mht.types import Sample
 
 if TYPE_CHECKING:
     from mht.rewards.base import Reward
 
 Score = Callable[[list[Sample]], list[float]]
-SETTINGS = (ConfigError, MissingPackage, ModelError)  # wrong for every text: they always stop
+SETTINGS = (
+    ConfigError,
+    DataError,
+    MissingPackage,
+    ModelError,
+)  # wrong for every text: they always stop
 
 
 class Scorer:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from mht.errors import ConfigError
+from mht.errors import DataError
 from mht.rewards.base import UNIT, Range, Reward, reward
 from mht.types import Sample
 from mht.walks import Graph, make_graph, optimality
@@ -58,7 +58,7 @@ class RandomWalks(Reward):
         """The nodes of the walk; -1 is what is no node.
 
         Raises:
-            ConfigError: the prompt is of another graph.
+            DataError: the prompt is of another graph.
         """
         names = {str(node): node for node in range(self.nodes)}
         path = [names.get(word, -1) for word in sample.full.split()]
@@ -68,5 +68,5 @@ class RandomWalks(Reward):
                 f"the prompt {sample.prompt!r:.40} is not of this reward's graph: give nodes, "
                 "max_length, edge_probability and graph_seed the values that data.source has"
             )
-            raise ConfigError([problem], "the reward randomwalks")
+            raise DataError(problem)
         return path
