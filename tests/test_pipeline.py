@@ -255,8 +255,10 @@ class Bench(Clone):
         """The file's content, which is put back in the end."""
         file = self.path / name
         before = file.read_bytes()
-        yield before
-        file.write_bytes(before)
+        try:
+            yield before
+        finally:
+            file.write_bytes(before)
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +332,8 @@ def test_a_setting_reruns_what_it_touches(bench, key, value, expected):
 FILES = {
     "data/local/reviews.jsonl": STAGES,
     "mht/data/fetch.py": STAGES,
-    "mht/data/clean.py": STAGES - {"fetch"},
+    "mht/data/clean.py": STAGES,
+    "mht/data/split.py": STAGES - {"fetch"},
     "mht/models/classifier.py": STAGES - {"fetch", "prepare", "sft"},
     "mht/losses.py": TRAINERS | MEASURED,
     "mht/rewards/surface.py": TRAINERS | MEASURED,
