@@ -288,6 +288,27 @@ def test_cosine_sts_is_the_mapped_cosine_of_the_embeddings(encoder):
     assert make_reward({"type": "sts", "model": encoder})("good", "good") == pytest.approx(1)
 
 
+ODD = [
+    "",
+    " \n",
+    "\ud800 good",
+    "a\x00b \x07",
+    "漢字 عربى 🎬",
+    "good film " * 10_000,
+    "x" * 100_000,
+]
+
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_encoders_take_odd_texts(encoder, text):
+    for spec in ({"type": "cosine_sts", "model": encoder},
+                 {"type": "bertscore", "model_type": encoder, "num_layers": 2}):  # fmt: skip
+        reward = make_reward(spec)
+        low, high = reward.bounds()
+        scores = reward([text, "good", text], ["good", text, text])
+        assert all(low <= score <= high + 1e-6 for score in scores)
+
+
 def test_bertscore_is_bert_scores(encoder):
     from bert_score import BERTScorer
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mht.errors import MissingPackage, ModelError
 from mht.rewards.base import Device, Positive, Range, TargetReward, reward
-from mht.rewards.models import load, quiet
+from mht.rewards.models import load, quiet, valid_unicode
 from mht.rewards.sentence_encoder import embed
 from mht.types import Sample
 
@@ -82,7 +82,7 @@ class BertScore(TargetReward):
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The F1."""
-        pairs = self.pairs(samples)
+        pairs = [(valid_unicode(a), valid_unicode(b)) for a, b in self.pairs(samples)]
         filled = [i for i, pair in enumerate(pairs) if all(text.strip() for text in pair)]
         scores = [0.0] * len(pairs)
         scorer = self._scorer()
