@@ -188,6 +188,7 @@ class SeedRun:
             config=settings,
             num_layers_unfrozen=config.model.num_layers_unfrozen,
             lora=config.model.lora,
+            context_window=config.model.context_window,
             seed=config.base.seed,
             device=config.base.device,
             dtype=config.model.dtype,

@@ -192,3 +192,20 @@ def test_a_wrong_experiment_changes_nothing(tmp_path):
     overlay.write_text("- a list\n")
     with pytest.raises(ConfigError, match="must hold a mapping of sections"):
         apply_experiment(overlay, params)
+
+
+def test_the_settings_of_the_model_reach_the_trainer(config, tmp_path, monkeypatch):
+    class Seen(Exception):
+        pass
+
+    def trainer(start, **options):
+        raise Seen(options)
+
+    model = config.model.model_copy(update={"context_window": 4, "gradient_checkpointing": True})
+    monkeypatch.setattr(runner, "HybridTrainer", trainer)
+    with pytest.raises(Seen) as caught:
+        run_seeds(config.model_copy(update={"model": model}), tmp_path, seeds=[0])
+    (options,) = caught.value.args
+    fixed_at_fetch = {"name", "revision", "trust_remote_code"}
+    for name in set(type(model).model_fields) - fixed_at_fetch:
+        assert options[name] == getattr(model, name), name
