@@ -9,6 +9,7 @@ from mht.errors import DataError, ModelError
 from mht.models.head import response_logprobs
 from mht.models.policy import Policy
 from mht.rollout import Responder, end_tokens, pad_token, trimmed
+from mht.sampling.cache import SizedLayer, sized_cache
 from mht.sampling.decode import sample
 from mht.sampling.draw import draw, truncate_logits
 
@@ -193,6 +194,52 @@ def test_no_eos_at_all(tiny_model_dir):
     rollout = write(model_of(tiny_model_dir()), eos_ids=set(), response_tokens=1)
     assert rollout.lengths.tolist() == [1, 1, 1, 1]
     assert not rollout.ended.any()
+
+
+# -- cache ------------------------------------------------------------------------------------
+
+
+def test_the_sized_cache_changes_no_bit(tiny_model_dir, kind, monkeypatch):
+    from transformers import DynamicCache
+
+    model = model_of(tiny_model_dir(kind, layers=4))
+    options = {"left": 3, "response_tokens": 30, "eos_ids": set(range(100, 130))}
+    ours = write(model, **options)
+    monkeypatch.setattr(
+        "mht.sampling.cache.sized_cache", lambda model, _: DynamicCache(config=model.config)
+    )
+    theirs = write(model, **options)
+    assert len(set(ours.lengths.tolist())) > 1
+    assert torch.equal(ours.response_ids, theirs.response_ids)
+    assert torch.equal(ours.logprobs, theirs.logprobs)
+    assert torch.equal(ours.hidden, theirs.hidden)
+
+
+def test_memory_is_taken_once(tiny_model_dir, kind):
+    """Where attention sees everything; a sliding window's layer is transformers' own."""
+    model = model_of(tiny_model_dir(kind, layers=4))
+    cache = sized_cache(model, 6)
+    sized = [layer for layer in cache.layers if isinstance(layer, SizedLayer)]
+    assert len(sized) == (2 if kind == "gemma2" else 4)
+    places = set()
+    for rows in (3, 2, 1):
+        model(input_ids=torch.full((rows, 2), 40), past_key_values=cache, use_cache=True)
+        places |= {layer.keys.data_ptr() for layer in sized}
+        cache.batch_select_indices(torch.arange(1, rows))
+    assert len(places) == len(sized)
+
+
+def test_rows_of_the_cache_that_go_on():
+    layer, keys = SizedLayer(4), torch.arange(12.0).view(3, 1, 2, 2)
+    layer.update(keys, -keys)
+    layer.batch_select_indices(torch.tensor([2, 0]))
+    assert torch.equal(layer.keys, keys[[2, 0]]) and torch.equal(layer.values, -keys[[2, 0]])
+    layer.batch_select_indices(torch.tensor([1, 1, 0]))
+    assert torch.equal(layer.keys, keys[[0, 0, 2]])
+    seen, _ = layer.update(keys + 1, keys)
+    assert torch.equal(seen, torch.cat([keys[[0, 0, 2]], keys + 1], 2))
+    with pytest.raises(ValueError, match="room for 4 positions, not 5"):
+        layer.update(keys[:, :, :1], keys[:, :, :1])
 
 
 # -- trunk ------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def guided_sample(
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
     eos = torch.tensor(sorted(eos_ids), dtype=torch.long, device=device)
     ids, base, guided = Steps(batch, fill=pad_id), Steps(batch), Steps(batch)
-    writer = _Lookahead(model, prompt_ids, prompt_mask)
+    writer = _Lookahead(model, prompt_ids, prompt_mask, tokens=response_tokens)
     with packed_linears(model):
         logits = writer.next_logits()
         for step in range(response_tokens):

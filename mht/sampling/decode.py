@@ -42,16 +42,25 @@ class Writer:
 
     A model with a limited context has no cache: it reads its window anew for each token.
 
+    Args:
+        model: a causal LM.
+        prompt_ids: (B, P) int64, left-padded.
+        prompt_mask: (B, P) bool, True = a real token.
+        tokens: how many will be written behind each prompt at most.
+
     Attributes:
         rows: their indices in the batch, (n,) int64.
         hidden: (n, 1, H) what the head saw at the last position.
     """
 
-    def __init__(self, model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor):
-        from transformers import DynamicCache
+    def __init__(
+        self, model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor, *, tokens: int
+    ):
+        from mht.sampling.cache import sized_cache
 
         self.model, self.limit = model, context_window(model)
-        self.cache = DynamicCache(config=model.config) if self.limit is None else None
+        room = prompt_ids.shape[1] + tokens
+        self.cache = sized_cache(model, room) if self.limit is None else None
         self.tokens, self.mask = prompt_ids, prompt_mask
         self.positions = position_ids(prompt_mask)
         self.rows = torch.arange(len(prompt_ids), device=prompt_ids.device)
@@ -151,7 +160,7 @@ def sample(
     eos = torch.tensor(sorted(eos_ids), dtype=torch.long, device=device)
     ids, logprobs, entropies = Steps(batch, fill=pad_id), Steps(batch), Steps(batch)
     hidden, frozen = Steps(batch), Steps(batch)
-    writer = Writer(model, prompt_ids, prompt_mask)
+    writer = Writer(model, prompt_ids, prompt_mask, tokens=response_tokens)
     with packed_linears(model):
         for _ in range(response_tokens):
             logits, rows = writer.next_logits(), writer.rows

@@ -115,10 +115,10 @@ def draw(
 ) -> Drawn:
     """A token for each row of (B, V) logits; temperature 0 takes the likeliest."""
     scaled = logits.float() / (temperature or 1.0)
-    scaled -= scaled.amax(-1, keepdim=True)
+    scaled.sub_(scaled.amax(-1, keepdim=True)).clamp_(min=FLOOR)
     weights = scaled.exp()
     total = weights.sum(-1)
-    expected = torch.linalg.vecdot(weights, scaled.clamp(min=FLOOR)) / total
+    expected = torch.linalg.vecdot(weights, scaled) / total
     if temperature == 0:
         tokens = logits.argmax(-1)
     elif top_k == 0 and top_p == 1.0 and min_p == 0.0:

@@ -1,0 +1,80 @@
+"""Keys and values of what has been read and written, in memory that is taken once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class SizedLayer(DynamicLayer):
+    """One layer's keys and values, in tensors with room for every position.
+
+    Writing a position copies that position alone; transformers' own layer copies all that came
+    before it. What attention is given is a view of the positions written so far.
+
+    Args:
+        positions: how many there will be at most.
+    """
+
+    def __init__(self, positions: int):
+        super().__init__()
+        self.positions = positions
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Take the memory, now that its shape and type are known."""
+        super().lazy_initialization(key_states, value_states)
+        self._stores = [
+            states.new_empty((*states.shape[:2], self.positions, states.shape[3]))
+            for states in (key_states, value_states)
+        ]
+        self._show(0)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write (B, heads, t, D) behind what is there; all so far.
+
+        Raises:
+            ValueError: that is more than there is room for.
+        """
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[2]
+        if end > self.positions:
+            raise ValueError(f"the cache has room for {self.positions} positions, not {end}")
+        for store, states in zip(self._stores, (key_states, value_states), strict=True):
+            store[:, :, start:end] = states
+        self._show(end)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Go on with some of the rows (m,) int64, in memory that is there where they are fewer."""
+        end = self.get_seq_length()
+        for i, store in enumerate(self._stores):
+            kept = store[indices, :, :end]
+            if len(indices) > len(store):
+                store = store.new_empty((len(indices), *store.shape[1:]))
+            self._stores[i] = store[: len(indices)]
+            self._stores[i][:, :, :end] = kept
+        self._show(end)
+
+    def _show(self, end: int) -> None:
+        self.keys, self.values = (store[:, :, :end] for store in self._stores)
+
+
+def sized_cache(model: PreTrainedModel, positions: int) -> DynamicCache:
+    """A cache for the model with room for so many positions.
+
+    Layers of other kinds than full attention (sliding windows) keep transformers' own.
+    """
+    cache = DynamicCache(config=model.config)
+    cache.layers = [
+        SizedLayer(positions) if type(layer) is DynamicLayer else layer for layer in cache.layers
+    ]
+    return cache
