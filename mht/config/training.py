@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from mht.component import Section, refuse
 from mht.config.bounds import NonNegative, Positive, Rate, Share, Weight
+from mht.config.memory import MemoryConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.policy import Name, ReferenceConfig, ValueHeadConfig
 from mht.rewards import Reward
@@ -180,6 +181,7 @@ class HybridConfig(Section):
         eval_every: cycles between two evaluations on validation prompts; 0 is never.
         eval_prompts: how many of them.
         save_every: cycles between two saved checkpoints; 0 keeps only the final model.
+        memory: what the trainer remembers, and what it practises for it.
     """
 
     not_here: ClassVar[Mapping[str, str]] = dict.fromkeys(
@@ -223,6 +225,7 @@ class HybridConfig(Section):
     eval_every: NonNegative = 1
     eval_prompts: Positive = 64
     save_every: NonNegative = 0
+    memory: MemoryConfig = MemoryConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> HybridConfig:
