@@ -8,12 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_ppo import PROMPTS, SCORES, ppo_of, sampled, weights, without_times
-from training_fixtures import PAD, rollout_of
+from training_fixtures import EOS, PAD, hybrid_config, rollout_of
 
-from mht.errors import UserError
+from mht.component import build
+from mht.config import HybridConfig
+from mht.errors import ConfigError, UserError
 from mht.losses import effective_share, importance_weights, policy_loss, value_loss, whiten
+from mht.memory.base import Attempt
 from mht.rollout import concatenated, trimmed, widened
-from mht.trainers.replay import FIGURES, Replayed
+from mht.trainers.devices import indivisible
+from mht.trainers.replay import FIGURES, Replayed, replayed
 
 numbers = st.floats(-5, 0, allow_nan=False, width=32)
 rows = st.lists(st.lists(numbers, min_size=3, max_size=3), min_size=2, max_size=2)
@@ -410,3 +414,85 @@ def test_replay_of_good_responses_makes_them_likelier(tiny_model_dir):
     ppo.step(fresh, [0.01, -0.01] * 4, None, past)
     gained = likelihood() - before
     assert gained[::2].mean() > gained[1::2].mean() + 0.01
+
+
+# -- from the memory --------------------------------------------------------------------------
+
+
+def attempt(prompt, response, *, step=3, **changes):
+    known = {
+        "row": 0, "prompt": "", "response": "", "target": "", "prompt_ids": prompt,
+        "response_ids": response, "logprobs": [-0.5 * (1 + i) for i in range(len(response))],
+        "ended": response[-1] == EOS, "score": 1.5, "loss": 0.0, "step": step,
+    }  # fmt: skip
+    return Attempt(**known | changes)
+
+
+def replayed_now(attempts):
+    items = [{"number": i} for i in range(len(attempts))]
+    return replayed(attempts, items, step=5, pad_id=PAD, device=torch.device("cpu"))
+
+
+def test_attempts_become_rows_token_by_token():
+    past = replayed_now([attempt([5, 6, 7], [8, EOS]), attempt([9], [10, 11, 12], step=1)])
+    expected = rollout_of([[5, 6, 7], [9]], [[8, EOS], [10, 11, 12]])
+    for name in ("prompt_ids", "prompt_mask", "response_ids", "response_mask", "ended"):
+        found, wanted = getattr(past.rollout, name), getattr(expected, name)
+        assert found.dtype == wanted.dtype and torch.equal(found, wanted), name
+    assert past.rollout.logprobs.tolist() == [[-0.5, -1.0, 0.0], [-0.5, -1.0, -1.5]]
+    assert past.rollout.logprobs.dtype == torch.float32
+    assert past.ages == [2.0, 4.0]
+    assert past.scores == [1.5, 1.5]
+
+
+def test_an_attempt_without_its_logprobs_is_refused():
+    with pytest.raises(UserError, match="1 of 2 were remembered without them") as caught:
+        replayed_now([attempt([5], [8]), attempt([5], [8, 9], logprobs=[])])
+    assert "ppo.memory.start" in str(caught.value)
+
+
+# -- settings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "mini", "rows"), [(0.5, 4, 2), (0.25, 4, 1), (0.3, 8, 2)])
+def test_rows_of_a_minibatch(share, mini, rows):
+    config = hybrid_config(memory=memory_of(share), minibatch_size=mini)
+    assert config.replayed_per_minibatch == rows
+    assert list(config.split_sizes.values()) == [4, 8, mini, rows]
+    off = hybrid_config(memory=memory_of(share) | {"type": "none"}, minibatch_size=mini)
+    assert off.replayed_per_minibatch == 0
+    assert list(off.split_sizes.values()) == [4, 8, mini]
+
+
+@pytest.mark.parametrize(
+    ("memory", "said"),
+    [
+        (
+            memory_of(0.1),
+            "ppo.memory.replay.share: 0.1 of minibatch_size 4 is less than half a row",
+        ),
+        (memory_of(1.5), "ppo.memory.replay.share: should be less than or equal to 1, got 1.5"),
+        (memory_of(max_weight=0.5), "ppo.memory.replay.max_weight: should be greater than or"),
+        (memory_of(staleness=0), "ppo.memory.replay.staleness: should be greater than"),
+        (memory_of(age=3), "ppo.memory.replay.age: no such option 'age'"),
+        (
+            {"type": "adaptive", "rehearsal": 0.0, "own_responses": {"share": 0.5}},
+            "ppo.memory.own_responses.share: 0.5 of no rehearsed rows: set memory.rehearsal",
+        ),
+    ],
+)
+def test_mistakes_are_told_with_their_path(memory, said):
+    steps = {"cycles": 0, "sft_steps_per_cycle": 1, "ppo_steps_per_cycle": 1}
+    data = {**steps, "minibatch_size": 4, "memory": memory}
+    with pytest.raises(ConfigError) as caught:
+        build(HybridConfig, data, path="ppo")
+    assert said in str(caught.value)
+
+
+def test_rows_that_processes_can_not_share_are_refused_before_anything_loads():
+    sizes = hybrid_config(memory=memory_of(0.25)).split_sizes
+    problems = indivisible({f"ppo.{name}": size for name, size in sizes.items()}, 2)
+    assert problems == [
+        "ppo.memory.replay.share (rows of a minibatch): 1 can't be split among 2 processes: set a "
+        "multiple of 2"
+    ]

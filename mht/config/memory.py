@@ -86,8 +86,10 @@ class OwnResponsesConfig(Section):
     """The policy's own best responses as SFT targets (rejection-sampling fine-tuning).
 
     Attributes:
-        share: of the rehearsed rows of an SFT batch.
-        min_quantile: a response's score is at least this quantile of the remembered ones.
+        share: of the rehearsed rows of an SFT batch, rounded; these learn a remembered response
+            that ended by itself, in place of the data's target.
+        min_quantile: a response's score is at least this quantile of the remembered ones, with at
+            most one response of each row, its best.
     """
 
     share: Share = 0.0
@@ -98,9 +100,11 @@ class ReplayConfig(Section):
     """Past responses in the PPO update.
 
     Attributes:
-        share: of the responses of an update that come from memory.
-        staleness: the PPO steps after which a response is too old.
-        max_weight: importance weights are cut off here.
+        share: each minibatch has ``share * minibatch_size`` past responses, rounded, beside its
+            fresh ones; so a PPO step has as many optimiser steps as without, of more rows. 0 is
+            none. While too few are remembered there are fewer.
+        staleness: the oldest that are replayed were sampled this many PPO steps ago.
+        max_weight: importance weights are cut off here: 1 counts no token more than a fresh one.
     """
 
     share: Share = 0.0
@@ -144,6 +148,9 @@ class MemoryConfig(Section):
         if self.is_on and not (self.prompts or self.rehearsal or self.replay.share):
             what = f"{self.type} remembers and nothing is practised"
             refuse([("type", f"{what}: set prompts, rehearsal or replay.share above 0, or none")])
+        if self.is_on and self.own_responses.share and not self.rehearsal:
+            what = f"{self.own_responses.share} of no rehearsed rows"
+            refuse([("own_responses.share", f"{what}: set memory.rehearsal above 0, or this to 0")])
         return self
 
     @property

@@ -244,6 +244,10 @@ class HybridConfig(Section):
             yield "cycles", f"{what} ppo_steps_per_cycle, or cycles to 0"
         used = {"minibatch_size": mini} if ppo or not sft else {}
         used |= {"sft_batch_size": self.sft_batch_size} if sft or not ppo else {}
+        replay = self.memory.replay.share
+        if self.memory.is_on and replay and not self.replayed_per_minibatch:
+            what = f"{replay} of minibatch_size {mini} is less than half a row"
+            yield "memory.replay.share", f"{what}: set at least {1 / mini:.3g}, or 0"
         yield from _microbatch(self.microbatch_size, used)
         yield from _rate(self)
 
@@ -252,7 +256,15 @@ class HybridConfig(Section):
         """By key, the numbers of rows that several processes share; of the phases that are used."""
         has_sft, has_ppo = (any(steps[phase] for steps in self.plan) for phase in (0, 1))
         names = ["sft_batch_size"] * has_sft + ["batch_size", "minibatch_size"] * has_ppo
-        return {name: getattr(self, name) for name in names}
+        replayed = self.replayed_per_minibatch if has_ppo else 0
+        rows = {"memory.replay.share (rows of a minibatch)": replayed} if replayed else {}
+        return {name: getattr(self, name) for name in names} | rows
+
+    @property
+    def replayed_per_minibatch(self) -> int:
+        """Past responses in each minibatch of PPO, once enough are remembered."""
+        share = self.memory.replay.share if self.memory.is_on else 0.0
+        return math.floor(share * self.minibatch_size + 0.5)
 
     @property
     def updates_per_ppo_step(self) -> int:

@@ -150,7 +150,7 @@ class PPO:
         if past is not None and len(past.rollout):
             older, weights, figures = self._assess_past(past, (raw.advantages, mask))
             return with_past(experience, older, weights), stats | figures
-        return experience, stats | (no_replay() if self.config.memory.replay.share else {})
+        return experience, stats | (no_replay() if self.config.replayed_per_minibatch else {})
 
     def _with_trunk(self, rollout: Rollout) -> Rollout:
         if rollout.trunk is None and self.policy.trunk.exists:

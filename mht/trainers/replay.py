@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from mht.errors import UserError
 from mht.losses import effective_share, kl_estimate, masked_mean
+from mht.memory.base import Attempt
 from mht.rollout import concatenated
 from mht.trainers.experience import Experience
 from mht.types import Rollout
@@ -54,6 +55,56 @@ class Replayed:
     scores: Sequence[float]
     ages: Sequence[float]
     items: Sequence[Mapping[str, Any]] | None = None
+
+
+def replayed(
+    attempts: Sequence[Attempt],
+    items: Sequence[Mapping[str, Any]],
+    *,
+    step: int,
+    pad_id: int,
+    device: torch.device,
+) -> Replayed:
+    """Remembered attempts, at least one, as rows of an update.
+
+    Args:
+        attempts: b of them.
+        items: each one's row of the data.
+        step: the PPO step in which they are replayed.
+        pad_id: fills the rows.
+        device: where the tensors are made.
+
+    Raises:
+        UserError: one has no logprob for each token.
+    """
+    unknown = sum(len(a.logprobs) != len(a.response_ids) for a in attempts)
+    if unknown:
+        raise UserError(f"{UNKNOWN}: {unknown} of {len(attempts)} were remembered without them")
+    prompts, prompt_mask = _padded([a.prompt_ids for a in attempts], pad_id, is_left=True)
+    responses, mask = _padded([a.response_ids for a in attempts], pad_id)
+    logprobs, _ = _padded([a.logprobs for a in attempts], 0.0)
+    ended = torch.tensor([a.ended for a in attempts])
+    columns = (prompts, prompt_mask, responses, mask, ended, logprobs)
+    return Replayed(
+        Rollout(*(column.to(device) for column in columns)),
+        [a.score for a in attempts],
+        [float(step - a.step) for a in attempts],
+        items,
+    )
+
+
+def _padded(
+    rows: Sequence[Sequence[float]], fill: float, *, is_left: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Rows of numbers as a tensor of the fill's type, and its mask, True = a real one."""
+    width = max(map(len, rows))
+    values = torch.full((len(rows), width), fill)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        place = slice(width - len(row), None) if is_left else slice(len(row))
+        values[i, place] = torch.tensor(row, dtype=values.dtype)
+        mask[i, place] = True
+    return values, mask
 
 
 def with_past(fresh: Experience, past: Experience, weights: Tensor) -> Experience:
