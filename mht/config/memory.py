@@ -102,7 +102,7 @@ class ReplayConfig(Section):
     Attributes:
         share: each minibatch has ``share * minibatch_size`` past responses, rounded, beside its
             fresh ones; so a PPO step has as many optimiser steps as without, of more rows. 0 is
-            none. While too few are remembered there are fewer.
+            none, and the first step has none to replay.
         staleness: the oldest that are replayed were sampled this many PPO steps ago.
         max_weight: importance weights are cut off here: 1 counts no token more than a fresh one.
     """

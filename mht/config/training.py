@@ -178,10 +178,10 @@ class HybridConfig(Section):
             in float32, on average in 16 bits; null is 1e-3 in float32, 0.1 in bfloat16, 0.015 in
             float16.
         max_grad_norm: gradients are clipped to this norm.
+        memory: remembers the attempts and chooses what to practise.
         eval_every: cycles between two evaluations on validation prompts; 0 is never.
         eval_prompts: how many of them.
         save_every: cycles between two saved checkpoints; 0 keeps only the final model.
-        memory: what the trainer remembers, and what it practises for it.
     """
 
     not_here: ClassVar[Mapping[str, str]] = dict.fromkeys(
@@ -222,10 +222,10 @@ class HybridConfig(Section):
     missing_eos_penalty: Weight = 0.0
     ratio_tolerance: Rate | None = None
     max_grad_norm: Rate = 1.0
+    memory: MemoryConfig = MemoryConfig()
     eval_every: NonNegative = 1
     eval_prompts: Positive = 64
     save_every: NonNegative = 0
-    memory: MemoryConfig = MemoryConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> HybridConfig:
@@ -248,6 +248,9 @@ class HybridConfig(Section):
         if self.memory.is_on and replay and not self.replayed_per_minibatch:
             what = f"{replay} of minibatch_size {mini} is less than half a row"
             yield "memory.replay.share", f"{what}: set at least {1 / mini:.3g}, or 0"
+        if self.replayed_per_step > self.memory.capacity:
+            what = f"{self.memory.capacity} is less than the {self.replayed_per_step} responses"
+            yield "memory.capacity", f"{what} that memory.replay.share replays: raise it"
         yield from _microbatch(self.microbatch_size, used)
         yield from _rate(self)
 
@@ -262,9 +265,14 @@ class HybridConfig(Section):
 
     @property
     def replayed_per_minibatch(self) -> int:
-        """Past responses in each minibatch of PPO, once enough are remembered."""
+        """Past responses in each minibatch of PPO."""
         share = self.memory.replay.share if self.memory.is_on else 0.0
         return math.floor(share * self.minibatch_size + 0.5)
+
+    @property
+    def replayed_per_step(self) -> int:
+        """Past responses in each PPO step."""
+        return self.replayed_per_minibatch * self.batch_size // self.minibatch_size
 
     @property
     def updates_per_ppo_step(self) -> int:

@@ -43,6 +43,13 @@ class Experience:
         named = ((f.name, getattr(self, f.name)) for f in fields(self)[1:])
         return {name: values for name, values in named if values is not None}
 
+    @property
+    def surprises(self) -> Tensor:
+        """(B,) mean absolute advantages of the responses' tokens, before whitening."""
+        mask = self.rollout.response_mask
+        sizes = (self.returns - self.old_values).abs().masked_fill(~mask, 0.0)
+        return sizes.sum(1) / mask.sum(1).clamp(min=1)
+
     def rows(self, index: Tensor) -> Experience:
         """Some of the rows, columns that are all padding trimmed off."""
         rollout = trimmed(self.rollout.rows(index))

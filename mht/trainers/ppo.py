@@ -58,6 +58,10 @@ class PPO:
         config: the algorithm's settings.
         generator: decides the minibatches.
         references: further ones, with penalties of their own.
+
+    Attributes:
+        surprises: (B,) mean absolute advantage, before whitening, of each response of the last
+            step: how wrong the critic was.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class PPO:
         self.generator, self.references = generator, references
         self.check_ratio = RatioCheck(policy.model.dtype, config.ratio_tolerance, self.devices)
         self.running_std = RunningStd()
+        self.surprises = torch.zeros(0)
         control = config.kl_control
         self.kl_control: AdaptiveKL | FixedKL = (
             AdaptiveKL(config.kl_coef, control.target, control.horizon)
@@ -117,6 +122,7 @@ class PPO:
         experience, stats = self.assess(
             rollout, torch.tensor(scores, dtype=torch.float32), items, past
         )
+        self.surprises = experience.surprises[: len(rollout)]
         stats["time/assess_s"] = time.perf_counter() - began
         began = time.perf_counter()
         stats |= self._update(experience, fresh=len(rollout))
