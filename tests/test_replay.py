@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_ppo import PROMPTS, SCORES, ppo_of, sampled, weights, without_times
-from training_fixtures import EOS, PAD, hybrid_config, rollout_of
+from test_resume import Job
+from training_fixtures import EOS, PAD, STATEFUL, examples, hybrid_config, model_of, rollout_of
 
 from mht.component import build
 from mht.config import HybridConfig
@@ -17,6 +18,7 @@ from mht.losses import effective_share, importance_weights, policy_loss, value_l
 from mht.memory.base import Attempt
 from mht.rollout import concatenated, trimmed, widened
 from mht.trainers.devices import indivisible
+from mht.trainers.hybrid import HybridTrainer
 from mht.trainers.replay import FIGURES, Replayed, replayed
 
 numbers = st.floats(-5, 0, allow_nan=False, width=32)
@@ -496,3 +498,69 @@ def test_rows_that_processes_can_not_share_are_refused_before_anything_loads():
         "ppo.memory.replay.share (rows of a minibatch): 1 can't be split among 2 processes: set a "
         "multiple of 2"
     ]
+
+
+# -- in a run ---------------------------------------------------------------------------------
+
+
+def trainer_of(folder, tokenizer, *, seed=3, **changes):
+    memory = memory_of(0.5, staleness=2) | changes.pop("memory", {})
+    unfrozen, lora = changes.pop("unfrozen", 1), changes.pop("lora", None)
+    config = hybrid_config(**{"memory": memory, "kl_control": STATEFUL["kl_control"]} | changes)
+    return HybridTrainer(
+        model_of(folder),
+        tokenizer,
+        examples(tokenizer, 11),
+        config=config,
+        num_layers_unfrozen=unfrozen,
+        lora=lora,
+        seed=seed,
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"unfrozen": "all"}, {"lora": {"r": 2}, "microbatch_size": 3}], ids=str
+)
+def test_each_step_replays_the_young(tiny_model_dir, tiny_tokenizer, changes):
+    trainer = trainer_of(tiny_model_dir(layers=2), tiny_tokenizer, **changes)
+    seen = [trainer.next_step("ppo") for _ in range(4)]
+    assert [s["ppo/replay/rows"] for s in seen] == [0, 4, 4, 4]
+    ages = [s["ppo/replay/staleness_steps"] for s in seen]
+    assert ages[1] == 1 and all(1 <= age <= 2 for age in ages[2:])
+    assert all(s.keys() == seen[0].keys() for s in seen), "curves need every step"
+    assert seen[1]["ppo/replay/kl_nats"] > 0
+    assert len(trainer.practice.memory.store) == 32, "what is replayed is not remembered again"
+
+
+def test_sft_steps_do_not_age_a_response(tiny_model_dir, tiny_tokenizer):
+    trainer = trainer_of(tiny_model_dir(), tiny_tokenizer, memory={"rehearsal": 0.0})
+    for phase in ("ppo", "sft", "sft", "sft"):
+        trainer.next_step(phase)
+    assert trainer.next_step("ppo")["ppo/replay/staleness_steps"] == 1
+
+
+def test_replay_looks_at_each_rows_references(tiny_model_dir, tiny_tokenizer):
+    """A reference with a ``where`` finds the rows of the data that replayed prompts are of."""
+    reference = {"model": str(tiny_model_dir(seed=1)), "kl_coef": 0.1, "where": {"number": [0, 3]}}
+    trainer = trainer_of(tiny_model_dir(), tiny_tokenizer, references={"other": reference})
+    trainer.next_step("ppo")
+    past = trainer.practice.past(PAD, trainer.policy.device)
+    prompts = {tuple(e.prompt_ids): e.item for e in examples(tiny_tokenizer, 6)}
+    for ids, mask, item in zip(
+        past.rollout.prompt_ids, past.rollout.prompt_mask, past.items, strict=True
+    ):
+        assert item["number"] % 6 == prompts[tuple(ids[mask].tolist())]["number"]
+    assert trainer.next_step("ppo")["ppo/replay/rows"] == 4
+
+
+@pytest.mark.parametrize("kill_at", [4, 7])
+def test_a_killed_run_with_replay_ends_the_same(tmp_path, tiny_model_dir, tiny_tokenizer, kill_at):
+    own = {"share": 0.5, "min_quantile": 0.5}
+    changes = {"memory": memory_of(0.5, staleness=2) | {"own_responses": own}}
+    jobs = [Job(tmp_path / n, tiny_model_dir(), tiny_tokenizer, **changes) for n in ("a", "b")]
+    whole = jobs[0].run()
+    replayed_rows = [row["ppo/replay/rows"] for _, row in whole[1] if "ppo/replay/rows" in row]
+    assert replayed_rows == [0, 4, 4]
+    assert jobs[1].run(kill_at=kill_at) is None
+    assert jobs[1].run() == whole

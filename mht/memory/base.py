@@ -170,6 +170,8 @@ class Memory(ABC):
         scores = columns["score"][slots]
         is_top = (scores >= np.quantile(scores, min_quantile)) & (scores > scores.min())
         top = slots[is_top & columns["ended"][slots]]
+        if not len(top):
+            return []
         rows = columns["row"][top]
         order = np.lexsort((columns["order"][top], columns["score"][top], rows))
         last = np.r_[rows[order][1:] != rows[order][:-1], True]  # the best, of equals the newest
