@@ -82,7 +82,7 @@ def settings(share=0.5, **changes):
 
 def practice_of(tokenizer, memory, **changes):
     config = hybrid_config(memory=memory, sft_batch_size=8, **changes)
-    return Practice(examples(tokenizer, 11), config, seed=0)
+    return Practice(examples(tokenizer, 11), config, 0, tokenizer)
 
 
 def test_the_response_is_the_target_token_by_token(tiny_tokenizer):
