@@ -3,11 +3,12 @@
 Shapes: B batch, R response tokens, V vocabulary. Every ``mask`` is True (or 1) at a real response
 token. Log-probabilities and KL are in nats. PPO follows Schulman et al. 2017 (arXiv:1707.06347) as
 used for language models by Ziegler et al. 2019 (arXiv:1909.08593) and Stiennon et al. 2020
-(arXiv:2009.01325).
+(arXiv:2009.01325), and on past responses as decoupled by Hilton et al. 2021 (arXiv:2110.00641).
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -27,14 +28,23 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(keep, x, 0.0).sum() / keep.sum().clamp(min=1)
 
 
-def whiten(x: Tensor, mask: Tensor) -> Tensor:
+def whiten(x: Tensor, mask: Tensor, like: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """``x`` shifted and scaled to mean 0 and standard deviation 1 under the mask, 0 elsewhere.
+
+    Args:
+        x: any shape.
+        mask: the same shape, True = counts.
+        like: other values and their mask, of any shape: ``x`` goes through the shift and the scale
+            that whiten those.
 
     >>> whiten(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([True, True, False])).tolist()
     [-1.0, 1.0, 0.0]
     """
-    centred = torch.where(mask.bool(), x - masked_mean(x, mask), 0.0)
-    return centred * torch.rsqrt(masked_mean(centred.square(), mask) + 1e-8)
+    sample, counts = (x, mask) if like is None else like
+    mean = masked_mean(sample, counts)
+    spread = torch.where(counts.bool(), sample - mean, 0.0)
+    centred = spread if like is None else torch.where(mask.bool(), x - mean, 0.0)
+    return centred * torch.rsqrt(masked_mean(spread.square(), counts) + 1e-8)
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
@@ -154,6 +164,7 @@ def policy_loss(
     *,
     clip_range: float,
     dual_clip: float | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """PPO's clipped objective, as a loss: mean over the real tokens of the whole batch.
 
@@ -162,11 +173,15 @@ def policy_loss(
 
     Args:
         logprobs: (B, R) of the policy being trained.
-        old_logprobs: (B, R) of the policy that sampled.
+        old_logprobs: (B, R) of the policy at the start of the update, which the ratio is kept close
+            to: the one that sampled, or the proximal one of Hilton et al. 2021 (arXiv:2110.00641)
+            where ``weights`` make up for the difference.
         advantages: (B, R).
         response_mask: (B, R) True = a real response token.
         clip_range: eps.
         dual_clip: c > 1, or None.
+        weights: (B, R) by which each token's loss counts, see `importance_weights`; the mean is
+            still over the number of tokens. None is 1 everywhere.
     """
     keep = response_mask.bool()
     advantages = torch.where(keep, advantages, 0.0)
@@ -175,7 +190,54 @@ def policy_loss(
     losses = torch.maximum(-advantages * ratio, -advantages * clipped)
     if dual_clip is not None:
         losses = torch.where(advantages < 0, torch.minimum(losses, -advantages * dual_clip), losses)
-    return masked_mean(losses, response_mask)
+    return masked_mean(losses if weights is None else losses * weights, response_mask)
+
+
+def importance_weights(
+    logprobs: Tensor,
+    behaviour_logprobs: Tensor,
+    response_mask: Tensor,
+    *,
+    max_weight: float = math.inf,
+) -> Tensor:
+    """What the loss of a token counts that another policy sampled: ``min(pi / mu, max_weight)``.
+
+    The ratio of the decoupled objective of Hilton et al. 2021 (arXiv:2110.00641), between the
+    proximal policy pi and the behaviour policy mu, truncated as in V-trace (Espeholt et al. 2018,
+    arXiv:1802.01561): without a truncation the expected gradient of a token, given those before
+    it, is that of a token sampled from pi; with one it is biased towards mu and of bounded
+    variance. How likely the tokens before it were is left out, as PPO leaves it out.
+
+    Args:
+        logprobs: (B, R) nats, under the policy at the start of the update.
+        behaviour_logprobs: (B, R) nats, under the policy that sampled, as it sampled.
+        response_mask: (B, R) True = a real response token.
+        max_weight: the truncation; inf is none.
+
+    Returns:
+        (B, R), 1 at padding; no gradient.
+
+    >>> new, old = torch.tensor([[0.6, 0.9, 0.1]]).log(), torch.tensor([[0.3, 0.1, 0.2]]).log()
+    >>> mask = torch.tensor([[True, True, True]])
+    >>> [round(w, 4) for w in importance_weights(new, old, mask, max_weight=4.0)[0].tolist()]
+    [2.0, 4.0, 0.5]
+    """
+    apart = (logprobs - behaviour_logprobs).detach()
+    return torch.exp(torch.where(response_mask.bool(), apart, 0.0)).clamp(max=max_weight)
+
+
+def effective_share(weights: Tensor, mask: Tensor) -> Tensor:
+    """Effective sample size over sample size: ``(sum w)^2 / (n sum w^2)`` (Kong 1992), in [0, 1].
+
+    Args:
+        weights: any shape, not negative.
+        mask: the same shape, True = counts.
+
+    >>> weights, mask = torch.tensor([1.0, 1.0, 2.0, 9.0]), torch.tensor([1, 1, 1, 0])
+    >>> round(effective_share(weights, mask).item(), 4)  # 4^2 / (3 * 6)
+    0.8889
+    """
+    return masked_mean(weights, mask).square() / masked_mean(weights.square(), mask).clamp(min=1e-8)
 
 
 def value_loss(
@@ -185,10 +247,12 @@ def value_loss(
     response_mask: Tensor,
     *,
     clip_range: float | None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Half the squared error of the values, the change of a value clipped to +- clip_range.
 
-    All (B, R); the larger of the clipped and the unclipped error counts, averaged over real tokens.
+    All (B, R); the larger of the clipped and the unclipped error counts, times its weight if there
+    are ``weights``, averaged over real tokens.
     """
     keep = response_mask.bool()
     values, old_values, returns = (torch.where(keep, x, 0.0) for x in (values, old_values, returns))
@@ -196,7 +260,7 @@ def value_loss(
     if clip_range is not None:
         clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
         errors = torch.maximum(errors, (clipped - returns).square())
-    return 0.5 * masked_mean(errors, response_mask)
+    return 0.5 * masked_mean(errors if weights is None else errors * weights, response_mask)
 
 
 def clip_fraction(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mht.data.examples import Example, collate_prompts
 from mht.errors import DataError, ModelError
@@ -172,3 +173,51 @@ def trimmed(rollout: Rollout) -> Rollout:
 
 def _columns(values: Tensor | None, start: int, end: int) -> Tensor | None:
     return None if values is None else values[:, start:end]
+
+
+def widened(rollout: Rollout, *, left: int = 0, right: int = 0, pad_id: int = 0) -> Rollout:
+    """The rollout with more padding, which changes nothing.
+
+    Args:
+        rollout: any.
+        left: columns before the prompts.
+        right: columns behind the responses.
+        pad_id: the token in them, which no model attends to.
+    """
+
+    def widen(values: Tensor | None, left: int, right: int, fill: int = 0) -> Tensor | None:
+        if values is None or not left + right:
+            return values
+        rest = (0, 0) * (values.dim() - 2)
+        return functional.pad(values, (*rest, left, right), value=fill)
+
+    return replace(
+        rollout,
+        prompt_ids=widen(rollout.prompt_ids, left, 0, pad_id),
+        prompt_mask=widen(rollout.prompt_mask, left, 0),
+        response_ids=widen(rollout.response_ids, 0, right, pad_id),
+        response_mask=widen(rollout.response_mask, 0, right),
+        trunk=widen(rollout.trunk, left, right),
+        **{
+            name: widen(getattr(rollout, name), 0, right)
+            for name in ("logprobs", "entropies", "hidden")
+        },
+    )
+
+
+def concatenated(first: Rollout, second: Rollout, pad_id: int = 0) -> Rollout:
+    """The rows of two rollouts of any widths as one, the narrower ones padded.
+
+    What only one of them knows (logprobs, the trunk's output...) the whole does not.
+    """
+    prompts, responses = (
+        [getattr(rollout, name).shape[1] for rollout in (first, second)]
+        for name in ("prompt_ids", "response_ids")
+    )
+    parts = [
+        widened(part, left=max(prompts) - p, right=max(responses) - r, pad_id=pad_id)
+        for part, p, r in zip((first, second), prompts, responses, strict=True)
+    ]
+    pairs = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Rollout)}
+    known = {k: pair for k, pair in pairs.items() if all(v is not None for v in pair)}
+    return Rollout(**{name: torch.cat(pair) for name, pair in known.items()})

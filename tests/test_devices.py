@@ -20,7 +20,7 @@ from mht.errors import ConfigError
 from mht.models.loading import load_causal_lm
 from mht.sampling.draw import SharedGenerator
 from mht.trainers.devices import indivisible
-from mht.trainers.processes import buckets, widened
+from mht.trainers.processes import buckets
 
 TESTS = Path(__file__).parent
 RUNS = {
@@ -158,11 +158,13 @@ def test_sizes_that_can_not_be_split():
 def test_a_wider_rollout_is_the_same_rollout():
     from training_fixtures import PAD, rollout_of
 
+    from mht.rollout import widened
+
     narrow = rollout_of([[5, 6]], [[7, 2]])
-    wide = widened(narrow, 2, PAD)
+    wide = widened(narrow, right=2, pad_id=PAD)
     assert wide.response_ids.tolist() == [[7, 2, PAD, PAD]]
     assert wide.response_mask.tolist() == [[True, True, False, False]]
-    assert widened(narrow, 0, PAD).response_ids.tolist() == [[7, 2]]
+    assert widened(narrow, right=0, pad_id=PAD).response_ids.tolist() == [[7, 2]]
 
 
 # -- starting ---------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from mht.component import Section, refuse
 from mht.config.bounds import NonNegative, Positive, Rate, Share, Weight
+from mht.config.memory import MemoryConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.policy import Name, ReferenceConfig, ValueHeadConfig
 from mht.rewards import Reward
@@ -177,6 +178,7 @@ class HybridConfig(Section):
             in float32, on average in 16 bits; null is 1e-3 in float32, 0.1 in bfloat16, 0.015 in
             float16.
         max_grad_norm: gradients are clipped to this norm.
+        memory: remembers the attempts and chooses what to practise.
         eval_every: cycles between two evaluations on validation prompts; 0 is never.
         eval_prompts: how many of them.
         save_every: cycles between two saved checkpoints; 0 keeps only the final model.
@@ -220,6 +222,7 @@ class HybridConfig(Section):
     missing_eos_penalty: Weight = 0.0
     ratio_tolerance: Rate | None = None
     max_grad_norm: Rate = 1.0
+    memory: MemoryConfig = MemoryConfig()
     eval_every: NonNegative = 1
     eval_prompts: Positive = 64
     save_every: NonNegative = 0
@@ -241,15 +244,52 @@ class HybridConfig(Section):
             yield "cycles", f"{what} ppo_steps_per_cycle, or cycles to 0"
         used = {"minibatch_size": mini} if ppo or not sft else {}
         used |= {"sft_batch_size": self.sft_batch_size} if sft or not ppo else {}
+        replay = self.memory.replay.share
+        if self.memory.is_on and replay and not self.replayed_per_minibatch:
+            what = f"{replay} of minibatch_size {mini} is less than half a row"
+            yield "memory.replay.share", f"{what}: set at least {1 / mini:.3g}, or 0"
+        if self.replayed_per_step > self.memory.capacity:
+            what = f"{self.memory.capacity} is less than the {self.replayed_per_step} responses"
+            yield "memory.capacity", f"{what} that memory.replay.share replays: raise it"
         yield from _microbatch(self.microbatch_size, used)
         yield from _rate(self)
+        if self.memory.is_on and sft + ppo:
+            yield from self._memory_misfits(has_sft=sft > 0, has_ppo=ppo > 0)
+
+    def _memory_misfits(self, *, has_sft: bool, has_ppo: bool) -> Iterator[tuple[str, str]]:
+        """Shares that choose nothing, of a memory that is on."""
+        memory = self.memory
+        used = [memory.rehearsal] * has_sft + [memory.prompts, memory.replay.share] * has_ppo
+        if not any(used):
+            only = "SFT steps: set rehearsal" if has_sft else "PPO steps: set prompts"
+            yield "memory.type", f"chooses nothing in {only} above 0, or type to none"
+        sizes = {"rehearsal": "sft_batch_size"} if has_sft else {}
+        sizes |= {"prompts": "batch_size"} if has_ppo else {}
+        for key, name in sizes.items():
+            share, size = getattr(memory, key), getattr(self, name)
+            if share and not round(share * size):
+                what = f"{share} of {name} {size} is not one row: set 0, or {1 / size:.3g} or more"
+                yield f"memory.{key}", what
 
     @property
     def split_sizes(self) -> dict[str, int]:
         """By key, the numbers of rows that several processes share; of the phases that are used."""
         has_sft, has_ppo = (any(steps[phase] for steps in self.plan) for phase in (0, 1))
         names = ["sft_batch_size"] * has_sft + ["batch_size", "minibatch_size"] * has_ppo
-        return {name: getattr(self, name) for name in names}
+        replayed = self.replayed_per_minibatch if has_ppo else 0
+        rows = {"memory.replay.share (rows of a minibatch)": replayed} if replayed else {}
+        return {name: getattr(self, name) for name in names} | rows
+
+    @property
+    def replayed_per_minibatch(self) -> int:
+        """Past responses in each minibatch of PPO."""
+        share = self.memory.replay.share if self.memory.is_on else 0.0
+        return math.floor(share * self.minibatch_size + 0.5)
+
+    @property
+    def replayed_per_step(self) -> int:
+        """Past responses in each PPO step."""
+        return self.replayed_per_minibatch * self.batch_size // self.minibatch_size
 
     @property
     def updates_per_ppo_step(self) -> int:

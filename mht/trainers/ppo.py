@@ -4,6 +4,10 @@ Schulman et al. 2017 (arXiv:1707.06347) for language models: Ziegler et al. 2019
 Stiennon et al. 2020 (arXiv:2009.01325). The details follow Huang et al. 2024 (arXiv:2403.17031),
 except: the reference shares the policy's frozen layers, and every logprob is of the distribution
 that was sampled from, which the first minibatch of each rollout proves.
+
+Past responses may be learnt from once more, with the decoupled objective of Hilton et al. 2021
+(arXiv:2110.00641): the ratio that is clipped is to the policy at the start of the update, and a
+truncated importance weight makes up for what lies between that one and the one that sampled.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from mht.losses import (
     clip_fraction,
     explained_variance,
     gae,
+    importance_weights,
     kl_estimate,
     masked_mean,
     policy_loss,
@@ -38,6 +43,7 @@ from mht.order import by_length
 from mht.trainers.experience import Experience, RunningStd
 from mht.trainers.optim import Updater
 from mht.trainers.ratio import RatioCheck
+from mht.trainers.replay import Replayed, check_past, no_replay, replay_figures, with_past
 from mht.types import Rollout
 
 Stats = dict[str, float]
@@ -52,6 +58,10 @@ class PPO:
         config: the algorithm's settings.
         generator: decides the minibatches.
         references: further ones, with penalties of their own.
+
+    Attributes:
+        surprises: (B,) mean absolute advantage, before whitening, of each response of the last
+            step: how wrong the critic was.
     """
 
     def __init__(
@@ -67,6 +77,7 @@ class PPO:
         self.generator, self.references = generator, references
         self.check_ratio = RatioCheck(policy.model.dtype, config.ratio_tolerance, self.devices)
         self.running_std = RunningStd()
+        self.surprises = torch.zeros(0)
         control = config.kl_control
         self.kl_control: AdaptiveKL | FixedKL = (
             AdaptiveKL(config.kl_coef, control.target, control.horizon)
@@ -74,7 +85,13 @@ class PPO:
             else FixedKL(config.kl_coef)
         )
 
-    def step(self, rollout: Rollout, scores: Sequence[float], items: Items | None = None) -> Stats:
+    def step(
+        self,
+        rollout: Rollout,
+        scores: Sequence[float],
+        items: Items | None = None,
+        past: Replayed | None = None,
+    ) -> Stats:
         """Learn from one rollout.
 
         With several processes each is given the whole rollout, passes its rows through the model,
@@ -84,12 +101,15 @@ class PPO:
             rollout: B prompts and responses.
             scores: B numbers, one per response, from a reward.
             items: each prompt's row of the data, for references that look at it.
+            past: responses of earlier policies to learn from too, spread evenly over the
+                minibatches. No figure counts them but those of the updates and ``replay/...``.
 
         Returns:
             Everything worth a curve, keys ``group/name``.
 
         Raises:
             RewardError: the scores are not one finite number for each response.
+            UserError: a past response has no sampling logprobs.
             RatioError: the first minibatch shows that the logprobs being trained are not those
                 of the distribution that was sampled.
         """
@@ -99,39 +119,102 @@ class PPO:
                 f"{len(scores)} scores: {list(scores)!r:.80}"
             )
         began = time.perf_counter()
-        experience, stats = self.assess(rollout, torch.tensor(scores, dtype=torch.float32), items)
+        experience, stats = self.assess(
+            rollout, torch.tensor(scores, dtype=torch.float32), items, past
+        )
+        self.surprises = experience.surprises[: len(rollout)]
         stats["time/assess_s"] = time.perf_counter() - began
         began = time.perf_counter()
-        stats |= self._update(experience)
+        stats |= self._update(experience, fresh=len(rollout))
         stats["time/update_s"] = time.perf_counter() - began
         self.kl_control.update(stats["kl/k1_nats"], len(rollout))
         return stats
 
     @torch.no_grad()
     def assess(
-        self, rollout: Rollout, scores: Tensor, items: Items | None = None
+        self,
+        rollout: Rollout,
+        scores: Tensor,
+        items: Items | None = None,
+        past: Replayed | None = None,
     ) -> tuple[Experience, Stats]:
-        """Logprobs, values, per-token rewards and advantages of a rollout, with its figures."""
-        c, mask = self.config, rollout.response_mask
-        each = self.devices.by_rows
-        if rollout.trunk is None and self.policy.trunk.exists:
-            rollout = each(self.policy.with_trunk, rollout)
-        old = each(self._old_scores, rollout)
-        ref = each(lambda r: self.policy.ref_logprobs(r, temperature=c.temperature), rollout)
+        """Logprobs, values, per-token rewards and advantages of a rollout, with its figures.
+
+        Past responses, if any, are the last rows. Their advantages go through the shift and scale
+        that whiten the fresh ones, which they leave as they are.
+        """
         kl_coef = self.kl_control.value
+        rollout = self._with_trunk(rollout)
+        old = self.devices.by_rows(self._old_scores, rollout)
+        raw, of_references = self._judged(rollout, old, self._shaped(scores, rollout), items)
+        mask = rollout.response_mask
+        stats = self._rollout_stats(rollout, old, raw.ref_logprobs, scores, kl_coef)
+        stats |= of_references
+        variance = explained_variance(old.values, raw.returns, mask)
+        stats["value/explained_variance"] = float(variance)
+        experience = replace(raw, advantages=whiten(raw.advantages, mask))
+        if past is not None and len(past.rollout):
+            older, weights, figures = self._assess_past(past, (raw.advantages, mask))
+            return with_past(experience, older, weights), stats | figures
+        return experience, stats | (no_replay() if self.config.replayed_per_minibatch else {})
+
+    def _with_trunk(self, rollout: Rollout) -> Rollout:
+        if rollout.trunk is None and self.policy.trunk.exists:
+            return self.devices.by_rows(self.policy.with_trunk, rollout)
+        return rollout
+
+    def _judged(
+        self, rollout: Rollout, old: TokenScores, scores: Tensor, items: Items | None
+    ) -> tuple[Experience, Stats]:
+        """Rewards from shaped scores, advantages not yet whitened; the further references' figures.
+
+        The rollout keeps no hidden states: its figures are found.
+        """
+        c, mask = self.config, rollout.response_mask
+        ref = self.devices.by_rows(
+            lambda r: self.policy.ref_logprobs(r, temperature=c.temperature), rollout
+        )
         kl = kl_estimate(old.logprobs, ref, c.kl_estimator)
-        rewards = token_rewards(self._shaped(scores, rollout), kl, mask, kl_coef)
-        stats = self._rollout_stats(rollout, old, ref, scores, kl_coef)
+        rewards, figures = token_rewards(scores, kl, mask, self.kl_control.value), {}
         if self.references is not None:
             penalty, figures = self.references.penalty(
                 old.logprobs, rollout, items, temperature=c.temperature, kind=c.kl_estimator
             )
-            rewards, stats = rewards - penalty, stats | figures
+            rewards = rewards - penalty
         advantages, returns = gae(rewards, old.values, mask, gamma=c.gamma, lam=c.lam)
-        stats["value/explained_variance"] = float(explained_variance(old.values, returns, mask))
-        white = whiten(advantages, mask)
         rollout = replace(rollout, hidden=None)
-        return Experience(rollout, old.logprobs, old.values, ref, rewards, white, returns), stats
+        return (
+            Experience(rollout, old.logprobs, old.values, ref, rewards, advantages, returns),
+            figures,
+        )
+
+    def _assess_past(
+        self, past: Replayed, fresh: tuple[Tensor, Tensor]
+    ) -> tuple[Experience, Tensor, Stats]:
+        """Past responses as the present policy, value head and reference see them.
+
+        Args:
+            past: b responses.
+            fresh: the fresh rows' advantages, not whitened, and their mask.
+
+        Returns:
+            Their experience, (b, R) importance weights, and the figures ``replay/...``.
+        """
+        check_past(past)
+        c, limit = self.config, self.config.memory.replay.max_weight
+        rollout = self._with_trunk(past.rollout)
+        now = self.devices.by_rows(
+            lambda r: self.policy.score(r, temperature=c.temperature), rollout
+        )
+        scores = torch.tensor(past.scores, dtype=torch.float32)
+        shaped = self._shaped(scores, rollout, is_fresh=False)
+        raw, _ = self._judged(rollout, now, shaped, past.items)
+        mask, behaviour = rollout.response_mask, rollout.logprobs
+        assert behaviour is not None  # as checked
+        ratio = importance_weights(now.logprobs, behaviour, mask)
+        figures = replay_figures(past, now.logprobs, ratio, limit)
+        raw = replace(raw, advantages=whiten(raw.advantages, mask, like=fresh))
+        return raw, ratio.clamp(max=limit), figures
 
     def _old_scores(self, rollout: Rollout) -> TokenScores:
         """What the policy said of the tokens that it sampled.
@@ -147,13 +230,18 @@ class PPO:
             self.check_ratio(old.logprobs, rollout.logprobs, rollout.response_mask, "the rollout")
         return old
 
-    def _shaped(self, scores: Tensor, rollout: Rollout) -> Tensor:
-        """(B,) scores after the penalty for a missing EOS, normalisation and clipping."""
+    def _shaped(self, scores: Tensor, rollout: Rollout, *, is_fresh: bool = True) -> Tensor:
+        """(B,) scores after the penalty for a missing EOS, normalisation and clipping.
+
+        Past scores were counted when they were fresh: they are divided by the standard deviation as
+        it stands, and leave it so.
+        """
         c = self.config
         scores = scores.to(rollout.response_ids.device)
         scores = scores - c.missing_eos_penalty * (~rollout.ended).float()
         if c.score_norm:
-            scores = scores / self.running_std.update(scores)
+            std = self.running_std
+            scores = scores / (std.update(scores) if is_fresh else std.std)
         return scores if c.score_clip is None else scores.clamp(-c.score_clip, c.score_clip)
 
     def _rollout_stats(
@@ -175,19 +263,30 @@ class PPO:
             "response/ended_share": float(rollout.ended.float().mean()),
         }
 
-    def _minibatches(self, experience: Experience) -> Iterator[tuple[Experience, Tensor]]:
-        """This process's rows of each minibatch, and the response tokens of the whole one."""
-        mask = experience.rollout.response_mask
+    def _minibatches(
+        self, experience: Experience, fresh: int | None = None
+    ) -> Iterator[tuple[Experience, Tensor]]:
+        """This process's rows of each minibatch, and the response tokens of the whole one.
+
+        Of past rows, those after the first ``fresh``, each minibatch has its part beside its own.
+        """
+        mask, rows = experience.rollout.response_mask, len(experience.rollout)
+        fresh = rows if fresh is None else fresh
         for _ in range(self.config.epochs):
-            order = torch.randperm(len(experience.rollout), generator=self.generator)
-            for index in order.to(mask.device).split(self.config.minibatch_size):
+            order = torch.randperm(fresh, generator=self.generator)
+            batches = order.to(mask.device).split(self.config.minibatch_size)
+            if rows > fresh:
+                past = fresh + torch.randperm(rows - fresh, generator=self.generator)
+                parts = past.to(mask.device).tensor_split(len(batches))
+                batches = tuple(torch.cat(pair) for pair in zip(batches, parts, strict=True))
+            for index in batches:
                 own = index[self.devices.rows(len(index))]
                 yield experience.rows(own), mask[index].sum()
 
-    def _update(self, experience: Experience) -> Stats:
+    def _update(self, experience: Experience, fresh: int | None = None) -> Stats:
         """All optimiser steps of one rollout; their mean figures."""
         seen: list[Stats] = []
-        for minibatch, tokens in self._minibatches(experience):
+        for minibatch, tokens in self._minibatches(experience, fresh):
             parts: list[tuple[Stats, float]] = []
             rate = self.updater.lr
             norm = self.updater.step(self._losses(minibatch, tokens, parts, is_first=not seen))
@@ -237,9 +336,15 @@ class PPO:
             mask,
             clip_range=c.clip_range,
             dual_clip=c.dual_clip,
+            weights=m.weights,
         )
         vf_loss = value_loss(
-            new.values, m.old_values, m.returns, mask, clip_range=c.value_clip_range
+            new.values,
+            m.old_values,
+            m.returns,
+            mask,
+            clip_range=c.value_clip_range,
+            weights=m.value_weights,
         )
         loss = pg_loss + c.vf_coef * vf_loss
         if c.ent_coef:

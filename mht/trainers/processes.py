@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mht.errors import ConfigError, Elsewhere, UserError
 from mht.models.loading import resolve_device
-from mht.rollout import Responder
+from mht.rollout import Responder, widened
 from mht.sampling.draw import SharedGenerator
 from mht.trainers.devices import Devices
 from mht.types import Rollout
@@ -91,7 +90,7 @@ class Processes(Devices):
         rollout = responder.draw(ids[rows], mask[rows], shared)
         shared.finish()
         width = rollout.response_ids.shape[1]
-        rollout = widened(rollout, max(self._each(width)) - width, responder.pad_id)
+        rollout = widened(rollout, right=max(self._each(width)) - width, pad_id=responder.pad_id)
         return self._together(rollout)
 
     def by_rows(self, compute: Callable[[Rollout], T], rollout: Rollout) -> T:
@@ -171,17 +170,3 @@ def buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         size += tensor.numel()
     if bucket:
         yield bucket
-
-
-def widened(rollout: Rollout, more: int, pad_id: int) -> Rollout:
-    """The rollout with ``more`` columns of padding on the right of its responses."""
-
-    def widen(values: Tensor | None, fill: int = 0) -> Tensor | None:
-        if values is None or not more:
-            return values
-        rest = (0, 0) * (values.dim() - 2)
-        return functional.pad(values, (*rest, 0, more), value=fill)
-
-    pads = {"response_ids": pad_id}
-    names = ("response_ids", "response_mask", "logprobs", "trunk", "entropies", "hidden")
-    return replace(rollout, **{n: widen(getattr(rollout, n), pads.get(n, 0)) for n in names})

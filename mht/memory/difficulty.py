@@ -1,0 +1,99 @@
+"""Easy, medium or hard: a row's place among all that are remembered. Pure functions.
+
+Nothing here has a fixed threshold: values are turned into places (mid-ranks), so a difficulty says
+how a row compares with the others now. Rows that are alike share the mean of their places; where
+all are alike, every one stands at 0.5 and is medium.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+CLASSES = ("easy", "medium", "hard")
+EASY, MEDIUM, HARD = range(3)
+
+
+def places(values: Floats) -> Floats:
+    """Mid-ranks, scaled: (n,) numbers to (n,) places in (0, 1), the smallest first.
+
+    Equal values share the mean of their places. NaN, which is not known, stays NaN and takes no
+    place.
+
+    >>> places(np.array([3.0, 1.0, 1.0, 7.0])).tolist()
+    [0.625, 0.25, 0.25, 0.875]
+    """
+    found = np.full(len(values), np.nan)
+    known = ~np.isnan(values)
+    count = int(known.sum())
+    if not count:
+        return found
+    order = np.argsort(values[known])
+    ordered = values[known][order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    ends = np.r_[starts[1:], count]
+    middles = np.repeat((starts + ends) / (2 * count), ends - starts)
+    own = np.empty(count)
+    own[order] = middles
+    found[known] = own
+    return found
+
+
+def difficulties(
+    by_score: Floats, by_loss: Floats, by_sft_loss: Floats, score_weight: float
+) -> Floats:
+    """How hard each row is, in (0, 1): its place by the mean of its places.
+
+    A low score is hard and so is a high loss. The two losses are not comparable, so each is ranked
+    among its own kind; a row that has both has the mean of both places.
+
+    Args:
+        by_score: (n,) places, the lowest score highest; NaN where there is none.
+        by_loss: (n,) places by the loss of the rows' attempts, NaN where there is none.
+        by_sft_loss: (n,) places by the loss of the rows' targets, NaN where there is none.
+        score_weight: of the place by score, against 1 for that by loss.
+
+    Returns:
+        (n,) places, NaN for rows of which nothing is known.
+
+    >>> nothing = np.full(2, np.nan)
+    >>> difficulties(np.array([0.25, 0.75]), np.array([0.25, 0.75]), nothing, 1.0).tolist()
+    [0.25, 0.75]
+    >>> difficulties(np.array([0.25, 0.75]), np.array([0.75, 0.25]), nothing, 1.0).tolist()
+    [0.5, 0.5]
+    """
+    loss = _mean([by_loss, by_sft_loss], [1.0, 1.0])
+    return places(_mean([by_score, loss], [score_weight, 1.0]))
+
+
+def _mean(columns: list[Floats], weights: list[float]) -> Floats:
+    """The weighted mean of what is known of each row; NaN where nothing is.
+
+    Where all that is known has weight 0 it is 0.5.
+    """
+    known = [~np.isnan(column) for column in columns]
+    total, summed = np.zeros(len(columns[0])), np.zeros(len(columns[0]))
+    for weight, mask, column in zip(weights, known, columns, strict=True):
+        total += weight * mask
+        summed += np.where(mask, weight * column, 0.0)
+    mean = np.divide(summed, total, out=np.full(len(total), 0.5), where=total > 0)
+    # sums of the same places in another order may differ in the last bit, which is no difference
+    return np.where(np.logical_or.reduce(known), np.round(mean, 12), np.nan)
+
+
+def classes(difficulty: Floats, easy: float, hard: float) -> NDArray[np.int8]:
+    """`EASY`, `MEDIUM` or `HARD` for each place; what is not known (NaN) is medium.
+
+    Args:
+        difficulty: (n,) places in (0, 1).
+        easy: the share from the easiest on that is called easy.
+        hard: the share from the hardest on that is called hard.
+
+    >>> classes(np.array([0.1, 0.5, 0.9]), 0.33, 0.33).tolist()
+    [0, 1, 2]
+    """
+    found = np.full(len(difficulty), MEDIUM, dtype=np.int8)
+    found[difficulty < easy] = EASY
+    found[difficulty > 1 - hard] = HARD
+    return found
