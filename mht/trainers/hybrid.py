@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +25,7 @@ from mht.models.references import References
 from mht.progress import track
 from mht.rewards import Reward, make_reward
 from mht.rollout import Responder
+from mht.trainers.background import background
 from mht.trainers.devices import make_devices
 from mht.trainers.figures import headline, text_stats
 from mht.trainers.masters import Masters
@@ -238,21 +241,30 @@ class HybridTrainer:
         rollout = self.devices.draw(self.responder, *prompts, self.generator)
         sampled = time.perf_counter()
         samples = self.responder.samples(rollout, examples)
-        scored = self.devices.on_main(lambda: self._scored(samples))
-        rewarded = time.perf_counter()
         past = self.practice.past(self.responder.pad_id, self.policy.device)
         items = [example.item for example in examples]
-        stats = self.ppo.step(rollout, scored.score, items, past)
+        with self._scoring(samples) as result:
+            stats = self.ppo.step(rollout, lambda: result()[0].score, items, past)
+        scored, scoring_s = result()
         stats |= text_stats(samples, scored)
         surprises = self.ppo.surprises
         stats |= self.practice.tried(rows, rollout, samples, scored.score, surprises)
         stats |= {
             "time/sample_s": sampled - began,
-            "time/reward_s": rewarded - sampled,
+            "time/reward_s": scoring_s,  # beside the assessment, which waits for it
             "time/step_s": time.perf_counter() - began,
             "time/tokens_per_s": float(rollout.lengths.sum()) / (time.perf_counter() - began),
         }
         return {f"ppo/{name}": value for name, value in stats.items()}
+
+    @contextmanager
+    def _scoring(self, samples: list[Sample]) -> Iterator[Callable[[], tuple[Scored, float]]]:
+        """Scoring, by the main process, beside the passes that need no score, and its seconds."""
+        devices = self.devices
+        with background(
+            lambda: self._scored(samples) if devices.is_main else Scored([]), devices.device
+        ) as result:
+            yield cache(lambda: devices.on_main(result))
 
     def _scored(self, samples: list[Sample]) -> Scored:
         if self.reward is None:

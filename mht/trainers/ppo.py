@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,7 +89,7 @@ class PPO:
     def step(
         self,
         rollout: Rollout,
-        scores: Sequence[float],
+        scores: Sequence[float] | Callable[[], Sequence[float]],
         items: Items | None = None,
         past: Replayed | None = None,
     ) -> Stats:
@@ -99,7 +100,8 @@ class PPO:
 
         Args:
             rollout: B prompts and responses.
-            scores: B numbers, one per response, from a reward.
+            scores: B numbers, one per response, from a reward; or what gives them, which is called
+                once the passes that need no score are done.
             items: each prompt's row of the data, for references that look at it.
             past: responses of earlier policies to learn from too, spread evenly over the
                 minibatches. No figure counts them but those of the updates and ``replay/...``.
@@ -113,15 +115,9 @@ class PPO:
             RatioError: the first minibatch shows that the logprobs being trained are not those
                 of the distribution that was sampled.
         """
-        if len(scores) != len(rollout) or not all(map(math.isfinite, scores)):
-            raise RewardError(
-                f"a PPO step needs a finite score for each of {len(rollout)} responses, got "
-                f"{len(scores)} scores: {list(scores)!r:.80}"
-            )
         began = time.perf_counter()
-        experience, stats = self.assess(
-            rollout, torch.tensor(scores, dtype=torch.float32), items, past
-        )
+        given = partial(_one_for_each, rollout, scores)
+        experience, stats = self.assess(rollout, given, items, past)
         self.surprises = experience.surprises[: len(rollout)]
         stats["time/assess_s"] = time.perf_counter() - began
         began = time.perf_counter()
@@ -134,22 +130,24 @@ class PPO:
     def assess(
         self,
         rollout: Rollout,
-        scores: Tensor,
+        scores: Tensor | Callable[[], Tensor],
         items: Items | None = None,
         past: Replayed | None = None,
     ) -> tuple[Experience, Stats]:
         """Logprobs, values, per-token rewards and advantages of a rollout, with its figures.
 
+        Scores (B,) may come late: all passes of the policy and the references are made before.
         Past responses, if any, are the last rows. Their advantages go through the shift and scale
         that whiten the fresh ones, which they leave as they are.
         """
         kl_coef = self.kl_control.value
         rollout = self._with_trunk(rollout)
         old = self.devices.by_rows(self._old_scores, rollout)
-        raw, of_references = self._judged(rollout, old, self._shaped(scores, rollout), items)
+        ref, penalty, of_references = self._references(rollout, old, items)
+        scores = scores() if callable(scores) else scores
+        raw = self._judged(rollout, old, ref, self._shaped(scores, rollout), penalty)
         mask = rollout.response_mask
-        stats = self._rollout_stats(rollout, old, raw.ref_logprobs, scores, kl_coef)
-        stats |= of_references
+        stats = self._rollout_stats(rollout, old, ref, scores, kl_coef) | of_references
         variance = explained_variance(old.values, raw.returns, mask)
         stats["value/explained_variance"] = float(variance)
         experience = replace(raw, advantages=whiten(raw.advantages, mask))
@@ -163,30 +161,41 @@ class PPO:
             return self.devices.by_rows(self.policy.with_trunk, rollout)
         return rollout
 
+    def _references(
+        self, rollout: Rollout, old: TokenScores, items: Items | None
+    ) -> tuple[Tensor, Tensor | None, Stats]:
+        """(B, R) logprobs of the reference, what the further ones take off, and their figures."""
+        c = self.config
+        ref = self.devices.by_rows(
+            lambda r: self.policy.ref_logprobs(r, temperature=c.temperature), rollout
+        )
+        if self.references is None:
+            return ref, None, {}
+        penalty, figures = self.references.penalty(
+            old.logprobs, rollout, items, temperature=c.temperature, kind=c.kl_estimator
+        )
+        return ref, penalty, figures
+
     def _judged(
-        self, rollout: Rollout, old: TokenScores, scores: Tensor, items: Items | None
-    ) -> tuple[Experience, Stats]:
-        """Rewards from shaped scores, advantages not yet whitened; the further references' figures.
+        self,
+        rollout: Rollout,
+        old: TokenScores,
+        ref: Tensor,
+        scores: Tensor,
+        penalty: Tensor | None,
+    ) -> Experience:
+        """Rewards from shaped scores (B,), and advantages that are not whitened yet.
 
         The rollout keeps no hidden states: its figures are found.
         """
         c, mask = self.config, rollout.response_mask
-        ref = self.devices.by_rows(
-            lambda r: self.policy.ref_logprobs(r, temperature=c.temperature), rollout
-        )
         kl = kl_estimate(old.logprobs, ref, c.kl_estimator)
-        rewards, figures = token_rewards(scores, kl, mask, self.kl_control.value), {}
-        if self.references is not None:
-            penalty, figures = self.references.penalty(
-                old.logprobs, rollout, items, temperature=c.temperature, kind=c.kl_estimator
-            )
+        rewards = token_rewards(scores, kl, mask, self.kl_control.value)
+        if penalty is not None:
             rewards = rewards - penalty
         advantages, returns = gae(rewards, old.values, mask, gamma=c.gamma, lam=c.lam)
         rollout = replace(rollout, hidden=None)
-        return (
-            Experience(rollout, old.logprobs, old.values, ref, rewards, advantages, returns),
-            figures,
-        )
+        return Experience(rollout, old.logprobs, old.values, ref, rewards, advantages, returns)
 
     def _assess_past(
         self, past: Replayed, fresh: tuple[Tensor, Tensor]
@@ -208,7 +217,8 @@ class PPO:
         )
         scores = torch.tensor(past.scores, dtype=torch.float32)
         shaped = self._shaped(scores, rollout, is_fresh=False)
-        raw, _ = self._judged(rollout, now, shaped, past.items)
+        ref, penalty, _ = self._references(rollout, now, past.items)
+        raw = self._judged(rollout, now, ref, shaped, penalty)
         mask, behaviour = rollout.response_mask, rollout.logprobs
         assert behaviour is not None  # as checked
         ratio = importance_weights(now.logprobs, behaviour, mask)
@@ -376,3 +386,16 @@ class PPO:
         """Put back what `state_dict` gave."""
         self.kl_control.value = state["kl_coef"]
         vars(self.running_std).update(state["running_std"])
+
+
+def _one_for_each(
+    rollout: Rollout, scores: Sequence[float] | Callable[[], Sequence[float]]
+) -> Tensor:
+    """(B,) float32, a finite score for each response."""
+    given = scores() if callable(scores) else scores
+    if len(given) != len(rollout) or not all(map(math.isfinite, given)):
+        raise RewardError(
+            f"a PPO step needs a finite score for each of {len(rollout)} responses, got "
+            f"{len(given)} scores: {list(given)!r:.80}"
+        )
+    return torch.tensor(given, dtype=torch.float32)

@@ -1,0 +1,37 @@
+"""Work in a thread of its own, beside what the calling thread does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+@contextmanager
+def background(
+    compute: Callable[[], T], device: torch.device
+) -> Iterator[Callable[[], tuple[T, float]]]:
+    """``compute`` begins at once; the block is given what waits for its result, or for its error.
+
+    With the result come the seconds that it took. The block ends no sooner than it, also when the
+    block fails.
+
+    Args:
+        compute: draws no random numbers that the block draws too.
+        device: of the calling thread: a new one would take the first GPU.
+    """
+
+    def timed() -> tuple[T, float]:
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)
+        began = time.perf_counter()
+        return compute(), time.perf_counter() - began
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(timed).result
