@@ -43,7 +43,7 @@ def tune(
     from mht.tuning.study import load_optuna
 
     load_optuna()
-    name = name or (files[-1].stem if files else params.stem)
+    name = name or _name(files, params)
     if name != Path(name).name or not name.replace("-", "").replace("_", "").isalnum():
         raise UserError(f"--name: letters, digits, - and _ alone, got {name!r}")
     folder = repo_root() / STUDIES / name
@@ -62,8 +62,14 @@ def tune(
     write_report(study, place, name)
     typer.echo(summary(study, name))
     typer.echo(f"{place / 'report.html'} has all of it.")
-    again = " ".join(["mht tune", *map(str, files or []), "--apply"])
+    named = ["--name", name] if name != _name(files, params) else []
+    again = " ".join(["mht tune", *map(str, files or []), *named, "--apply"])
     typer.echo(f"`{again}` writes the best into {params}.")
+
+
+def _name(files: list[Path] | None, params: Path) -> str:
+    """The search's name where none is given."""
+    return (files[-1] if files else params).stem
 
 
 def _go(search: Search) -> optuna.Study:

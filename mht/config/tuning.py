@@ -124,7 +124,7 @@ class TuneConfig(Section):
     """
 
     space: dict[str, SearchedConfig] = Field(default_factory=dict)
-    metric: Objective = {f"{VALIDATION}score": 1.0}
+    metric: Objective = Field(default_factory=lambda: {f"{VALIDATION}score": 1.0})
     direction: Literal["maximize", "minimize"] = "maximize"
     trials: Positive = 20
     sampler: Literal["tpe", "random", "grid"] = "tpe"

@@ -1,8 +1,8 @@
-"""A search in the store: one run for the search, a child for each trial with its values and curves.
+"""A search in the store: a run for the search, a child for each trial with values and curves.
 
-A search that goes on finds its runs by their tags. A trial's curves are sent at its end, from a file
-with the times of their points, which a search that was killed in between sends again: a point of
-the same time is the same point.
+A search that goes on finds its runs by their tags. A trial's curves are sent at its end, with the
+times of their points; a search that was killed in between sends them again, and a point of the same
+time is the same point.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ def _history(trials: list[Any], done: list[Any], tune: TuneConfig) -> bytes:
         so_far = list(itertools.accumulate((t.value for t in done), pick))
         numbers = [t.number for t in done]
         axis.step(numbers, so_far, where="post", color=BEST, label="best so far")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_xlabel("trial")
         axis.set_ylabel("objective")
         axis.legend(frameon=False)
@@ -64,6 +65,7 @@ def _curves(trials: list[Any], top: Any) -> bytes:
                 [x for x, _ in points], [y for _, y in points], marker=".", color=colour,
                 alpha=1.0 if is_best else 0.5, linewidth=2.2 if is_best else 1, zorder=2 + is_best,
             )  # fmt: skip
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_xlabel("cycle (green: the best trial; grey: pruned or failed)")
         axis.set_ylabel("objective")
 
@@ -107,14 +109,19 @@ def _parallel(done: list[Any], tune: TuneConfig) -> bytes:
         for x, path in enumerate(paths):
             axis.axvline(x, color=FAINT, linewidth=0.6)
             ends = _ends(tune, path)
-            axis.text(x, -0.04, ends[0], ha="center", va="top", fontsize=7.5, color=FAINT)
-            axis.text(x, 1.04, ends[1], ha="center", va="bottom", fontsize=7.5, color=FAINT)
-        axis.text(len(paths), -0.04, f"{low:.4g}", ha="center", va="top", fontsize=7.5)
-        axis.text(len(paths), 1.04, f"{low + spread:.4g}", ha="center", va="bottom", fontsize=7.5)
+            _label(axis, x, *ends)
+        _label(axis, len(paths), f"{low:.4g}", f"{low + spread:.4g}")
         axis.set_yticks([])
         axis.set_ylim(-0.12, 1.12)
 
     return _png(draw, (1.5 * len(paths) + 2.5, 4))
+
+
+def _label(axis: Any, x: int, low: str, high: str) -> None:
+    """Say what the ends of an axis stand for."""
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    for y, text, va in ((-0.04, low, "top"), (1.04, high, "bottom")):
+        axis.text(x, y, text, ha="center", va=va, fontsize=8, bbox=box)
 
 
 def _places(values: list[Any], tune: TuneConfig, path: str) -> list[float]:

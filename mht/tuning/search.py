@@ -209,10 +209,9 @@ class Search:
         if trial.value is not None:
             step = max(trial.intermediate_values, default=0)
             points.append(["tune/objective", trial.value, at, step])
-        tags = {"mht.reason": trial.user_attrs.get(REASON, "")}
-        if self.record.publish(
-            number, points, outcome(trial), {k: v for k, v in tags.items() if v}
-        ):
+        why = trial.user_attrs.get(REASON)
+        tags = {"mht.reason": why} if why else {}
+        if self.record.publish(number, points, outcome(trial), tags):
             file.unlink()
         found = best(self.study)
         if found is not None and trial.value is not None:

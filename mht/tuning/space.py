@@ -50,7 +50,7 @@ def check_space(
 
 def _general(config: Config) -> Iterator[str]:
     if not config.tune.space:
-        yield "tune.space: is empty: name a setting, such as ppo.lr: {type: float, low: 1.0e-5, ...}"
+        yield "tune.space: is empty: name a setting, such as ppo.lr: {type: float, low: ...}"
     if config.base.accelerate:
         yield "base.accelerate: a search trains in one process: set null"
     if not config.ppo.eval_every:

@@ -8,8 +8,10 @@ same as one that was not.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
+import random
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,7 +75,8 @@ def _introduce(study: optuna.Study, folder: Path, config: Config, mode: str) -> 
     own = identity(config, mode)
     theirs = study.user_attrs.get(IDENTITY, own)
     if theirs != own:
-        parts = ", ".join(sorted(key for key in own if theirs.get(key) != own[key]))
+        changed = sorted(key for key in own if theirs.get(key) != own[key])
+        parts = "space" if "space" in changed else ", ".join(changed)  # it decides the settings
         raise UserError(
             f"{folder.name}: the search of this name had another {parts}, and its trials can't be "
             "compared with new ones: give this one a --name, or start over with --fresh"
@@ -112,7 +115,8 @@ def make_sampler(tune: TuneConfig, number: int) -> Any:
     """The sampler for the trial of this number."""
     samplers = load_optuna().samplers
     if tune.sampler == "grid":
-        return samplers.GridSampler({p: s.grid for p, s in tune.space.items()}, seed=tune.seed)
+        points = grid(tune)
+        return samplers.PartialFixedSampler(points[number % len(points)], samplers.RandomSampler())
     kind = {"tpe": samplers.TPESampler, "random": samplers.RandomSampler}[tune.sampler]
     mixed = hashlib.sha256(f"{tune.seed} {number}".encode()).digest()[:4]
     return kind(seed=int.from_bytes(mixed, "big"))
@@ -130,12 +134,15 @@ def make_pruner(tune: TuneConfig, cycles: int | None) -> Any:
 
 def trials_wanted(tune: TuneConfig) -> int:
     """How many trials there are to be; a grid ends with its last point."""
-    if tune.sampler != "grid":
-        return tune.trials
-    points = 1
-    for searched in tune.space.values():
-        points *= len(searched.grid or [])
-    return min(tune.trials, points)
+    return min(tune.trials, len(grid(tune))) if tune.sampler == "grid" else tune.trials
+
+
+def grid(tune: TuneConfig) -> list[dict[str, Any]]:
+    """Every combination, shuffled by the seed, so that the first few tell of all settings."""
+    every = itertools.product(*(searched.grid or [] for searched in tune.space.values()))
+    points = [dict(zip(tune.space, values, strict=True)) for values in every]
+    random.Random(tune.seed).shuffle(points)
+    return points
 
 
 def next_trial(study: optuna.Study, tune: TuneConfig) -> optuna.Trial:
