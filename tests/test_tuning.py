@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pipeline_fixtures import make_clone
 from tuning_fixtures import (
     RANDOMWALKS,
     TINY,
@@ -40,7 +41,7 @@ from mht.tuning.start import find_start
 from mht.tuning.study import best, make_sampler, open_study, trials_wanted
 from mht.tuning.watch import Watch, objective
 
-pytest_plugins = ["tuning_fixtures", "pipeline_fixtures"]
+pytest_plugins = ["tuning_fixtures"]
 optuna = pytest.importorskip("optuna")
 
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
@@ -103,7 +104,7 @@ def test_a_path_must_decide_something_of_a_trial(tmp_path):
     assert "is read before ppo, by prepare" in said
     said = refused("evaluate.prompts", {"type": "int", "low": 2, "high": 4}, tmp_path)
     assert "no stage up to ppo reads it" in said
-    said = refused("ppo.temperature", {**LR, "low": 0.5}, tmp_path, by_dvc=True)
+    said = refused("ppo.temperature", LR, tmp_path, by_dvc=True)
     assert "decides how a trial is looked at" in said
     settings = settings_of(tmp_path, space={"sft.lr": LR})
     check_space(settings, build(Config, settings), read_pipeline(), by_dvc=True)
@@ -417,8 +418,9 @@ def test_why_an_experiment_failed():
 
 
 @pytest.mark.slow
-def test_trials_as_dvc_experiments(clone):
+def test_trials_as_dvc_experiments(tmp_path, tiny_model_dir):
     """Those that end are experiments, the pruned are none, and the best comes from the cache."""
+    clone = make_clone(tmp_path / "mht", tiny_model_dir())
     (clone.path / "mine.yaml").write_text("""
 ppo: {eval_every: 1}
 tune:
@@ -430,8 +432,8 @@ tune:
     words = [sys.executable, "-m", "mht", "tune", "mine.yaml", "--dvc"]
     clone.set_params({"ppo.cycles": 3})
     clone.commit("three cycles")
-    clone.dvc("repro", "ppo")
-    clone.commit("trained")
+    clone.dvc("repro", "sft", "reward_model")
+    clone.commit("what trials start from")
     done = clone.run(*words)
     study = open_study(clone.path / ".mht/tune/mine")
     states = {t.number: outcome(t) for t in study.trials}
@@ -439,6 +441,7 @@ tune:
     listed = clone.dvc("exp", "list").stdout
     for number, state in states.items():
         assert (f"tune-mine-{number}]" in listed) == (state == "complete")
+    print(done.stdout, done.stderr)
     client, trials = runs_of_experiment(clone.path / "mlflow.db")
     for run in trials.values():
         inner = client.search_runs(

@@ -112,12 +112,9 @@ def _forget(settings: Any, path: str) -> None:
 
 
 def make_sampler(tune: TuneConfig, number: int) -> Any:
-    """The sampler for the trial of this number."""
+    """The sampler for the trial of this number; a grid's values are given, not drawn."""
     samplers = load_optuna().samplers
-    if tune.sampler == "grid":
-        points = grid(tune)
-        return samplers.PartialFixedSampler(points[number % len(points)], samplers.RandomSampler())
-    kind = {"tpe": samplers.TPESampler, "random": samplers.RandomSampler}[tune.sampler]
+    kind = samplers.TPESampler if tune.sampler == "tpe" else samplers.RandomSampler
     mixed = hashlib.sha256(f"{tune.seed} {number}".encode()).digest()[:4]
     return kind(seed=int.from_bytes(mixed, "big"))
 
@@ -148,9 +145,18 @@ def grid(tune: TuneConfig) -> list[dict[str, Any]]:
 def next_trial(study: optuna.Study, tune: TuneConfig) -> optuna.Trial:
     """The trial that was running when the search was killed, else a new one."""
     optuna = load_optuna()
-    running = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING])
-    study.sampler = make_sampler(tune, running[0].number if running else len(study.trials))
+    states = optuna.trial.TrialState
+    if tune.sampler == "grid" and not _in(study, states.RUNNING, states.WAITING):
+        points = grid(tune)
+        study.enqueue_trial(points[len(study.trials) % len(points)])
+    running, waiting = _in(study, states.RUNNING), _in(study, states.WAITING)
+    number = (running or waiting)[0].number if running or waiting else len(study.trials)
+    study.sampler = make_sampler(tune, number)
     return optuna.trial.Trial(study, running[0]._trial_id) if running else study.ask()
+
+
+def _in(study: optuna.Study, *states: Any) -> list[Any]:
+    return study.get_trials(deepcopy=False, states=states)
 
 
 def suggest(trial: optuna.Trial, tune: TuneConfig) -> dict[str, Any]:
