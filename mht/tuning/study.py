@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import optuna
 
 JOURNAL, NAME = "journal.log", "mht"
-NO_RESULT = ("base.experiment", "base.checkpoint_every_s", "benchmark", "baselines", "reward_model")
+NO_RESULT = ("base.experiment", "base.checkpoint_every_s", "benchmark", "baselines", "evaluate")
 ID, IDENTITY, TUNE = "id", "identity", "tune"  # what the study remembers of itself
 PRUNED_AT, REASON, FIGURES, EXPERIMENT = "pruned_at", "reason", "figures", "experiment"  # a trial
 
