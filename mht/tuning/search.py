@@ -6,6 +6,7 @@ first trials all fail, the search stops: then it is no trial's fault.
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import sys
@@ -171,6 +172,7 @@ class Search:
         searched = any(p == k or p.startswith(f"{k}.") for p in values for k in SAMPLING)
         looked = build(Config, self.job.settings) if searched else config
         watch = Watch(trial, self.tune.metric)
+        gc.collect()  # the model of the trial before
         run_trial(config, looked, self.job.start, watch, _history(points))
         return float(_known(self.study, trial.number).intermediate_values[config.ppo.cycles])
 
