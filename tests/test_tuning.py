@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from pipeline_fixtures import make_clone
 from tuning_fixtures import (
+    TRIALS,
     job_of,
     outcomes,
     own_store,
@@ -181,7 +182,7 @@ def test_every_trial_has_a_sampler_of_its_own_seed():
 def test_trials_are_what_they_say(searched):
     _, job, study = searched
     trials = study.get_trials()
-    assert [t.number for t in trials] == list(range(6))
+    assert [t.number for t in trials] == list(range(TRIALS))
     assert all(1e-4 <= t.params["ppo.lr"] <= 1e-1 for t in trials)
     assert {outcome(t) for t in trials} <= {"complete", "pruned"}
     for t in trials:
@@ -203,7 +204,7 @@ def test_one_mlflow_run_with_a_child_for_each_trial(searched):
     assert above.info.status == "FINISHED" and above.info.run_name == "tune-small"
     assert above.data.params["tune.sampler"] == "tpe"
     assert above.data.metrics["tune/best"] == pytest.approx(study.best_value)
-    assert sorted(trials) == list(range(6))
+    assert sorted(trials) == list(range(TRIALS))
     for t in study.get_trials():
         run = trials[t.number]
         assert run.data.tags["mlflow.parentRunId"] == above.info.run_id
@@ -222,12 +223,12 @@ def test_asked_again_it_only_adds_what_is_missing(searched, tmp_path, start, mon
     shutil.copytree(job.folder, tmp_path / "small")
     before = outcomes(study)
     assert outcomes(Search(job_of(tmp_path, start)).run()) == before
-    more = outcomes(Search(job_of(tmp_path, start, trials=7)).run())
-    assert more[:6] == before and len(more) == 7
+    more = outcomes(Search(job_of(tmp_path, start, trials=TRIALS + 1)).run())
+    assert more[:TRIALS] == before and len(more) == TRIALS + 1
     with pytest.raises(UserError, match="had another space, and its trials can't be compared"):
         Search(job_of(tmp_path, start, space={"ppo.lr": LR}))
-    late = Search(job_of(tmp_path, start, trials=9, budget_s=1e-9)).run()
-    assert len(late.get_trials()) == 7, "the budget was spent"
+    late = Search(job_of(tmp_path, start, trials=TRIALS + 3, budget_s=1e-9)).run()
+    assert len(late.get_trials()) == TRIALS + 1, "the budget was spent"
 
 
 KILLED = """
@@ -264,7 +265,7 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(searched, start, tmp_path
     assert [t.state.name for t in left][2:] == ["RUNNING"]
     assert outcomes(Search(job_of(tmp_path, start)).run()) == outcomes(study)
     client, above, trials = runs_of(database)
-    assert above.info.status == "FINISHED" and sorted(trials) == list(range(6))
+    assert above.info.status == "FINISHED" and sorted(trials) == list(range(TRIALS))
     for run in trials.values():
         steps = [m.step for m in client.get_metric_history(run.info.run_id, "ppo/score/mean")]
         assert steps and len(steps) == len(set(steps))
@@ -344,7 +345,7 @@ def test_the_report_has_every_trial(searched, tmp_path):
     write_report(study, tmp_path, "small")
     lines = (tmp_path / "trials.csv").read_text().splitlines()
     assert lines[0].startswith("trial,outcome,objective,ppo.lr,ppo.epochs,ppo.kl_estimator,")
-    assert sorted(int(line.split(",")[0]) for line in lines[1:]) == list(range(6))
+    assert sorted(int(line.split(",")[0]) for line in lines[1:]) == list(range(TRIALS))
     assert int(lines[1].split(",")[0]) == study.best_trial.number
     page = (tmp_path / "report.html").read_text()
     assert "http" not in page and page.count("data:image/png") >= 3

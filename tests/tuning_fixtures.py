@@ -15,6 +15,7 @@ from mht.tuning.search import Job, Search
 from mht.tuning.start import make_start
 
 RANDOMWALKS = Path("experiments/randomwalks.yaml")
+TRIALS = 4
 TINY = """
 base: {checkpoint_every_s: 0}
 model: {name: {type: scratch, architecture: gpt2, layers: 1, width: 16, heads: 2, context: 32}}
@@ -28,8 +29,8 @@ tune:
     ppo.epochs: {type: int, low: 1, high: 2}
     ppo.kl_estimator: {type: categorical, choices: [k1, k3]}
   metric: {validation/score: 1.0, validation/length_tokens: 0.01}
-  trials: 6
-  startup_trials: 2
+  trials: 4
+  startup_trials: 1
 """
 
 
