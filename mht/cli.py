@@ -1,4 +1,4 @@
-"""The `mht` command: settings, experiments, rewards, seeds, texts, and which run made what."""
+"""The `mht` command: settings, experiments, rewards, seeds, searches, texts, lineage."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from mht.errors import ConfigError, UserError
 from mht.generate_cli import generate
 from mht.project import repo_root
+from mht.tune_cli import tune
 
 if TYPE_CHECKING:
     from mht.config import Config, HybridConfig
@@ -24,6 +25,7 @@ commands = typer.Typer(
     help="Modular HybridTrainer. The pipeline itself runs by `dvc repro`.",
 )
 commands.command()(generate)
+commands.command()(tune)
 
 
 def app() -> None:

@@ -1,29 +1,30 @@
 """What every stage does around its own work: check the settings, track the run, report mistakes.
 
 A stage ends with 0 after success, 2 after a mistake of the user's (one clear message, no
-traceback), 130 after ctrl-C and 143 after SIGTERM.
+traceback), 3 after a search's verdict, 130 after ctrl-C and 143 after SIGTERM.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mht import launch
 from mht.errors import Elsewhere, UserError
 from mht.launched import is_main_process, world_size
-from mht.tracking import Run, Terminated, open_run, silent_run
+from mht.tracking import Pruned, Run, Terminated, open_run, silent_run
 from mht.tracking.session import die_with_parent
 
 if TYPE_CHECKING:
     from mht.config import Config
 
-MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
+MISTAKE, PRUNED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 NOISY = ("transformers", "huggingface_hub", "datasets", "sentence_transformers", "absl", "mlflow")
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -57,17 +58,29 @@ def run_stage(main: Callable[[Config, Run], None], *, trains: bool = False) -> N
         own = is_main_process()
         opened = open_run(name, params=params, experiment=experiment) if own else silent_run()
         with opened as run:
+            run.watch = _watch(name)
             main(config, run)
     except launch.Failed as error:
         _leave(str(error), error.code)
     except Elsewhere:
         sys.exit(MISTAKE)
+    except Pruned as verdict:
+        if run.scratch:  # nothing goes on with it
+            shutil.rmtree(run.scratch, ignore_errors=True)
+        _leave(f"{name}: {verdict}", PRUNED)
     except UserError as error:
         _leave(f"{name}: {error}", MISTAKE)
     except KeyboardInterrupt:
         _leave(f"{name}: interrupted", INTERRUPTED)
     except Terminated:
         _leave(f"{name}: terminated", TERMINATED)
+
+
+def _watch(name: str) -> Callable[[int, int, Mapping[str, float]], None] | None:
+    """What watches this stage where it is a trial of `mht tune --dvc`."""
+    from mht.tuning.watch import TRIAL, watch_of_stage
+
+    return watch_of_stage(name) if TRIAL in os.environ else None
 
 
 def stage_name() -> str:

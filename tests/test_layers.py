@@ -27,8 +27,9 @@ LAYERS = [
     {"trainers"},
     {"preflight"},
     {"launch", "seeds"},
+    {"tuning"},
     {"stage"},
-    {"generate_cli"},
+    {"generate_cli", "tune_cli"},
     {"cli", "__main__"},
     {"stages"},
 ]
@@ -38,9 +39,9 @@ ALLOWED = {(Path("mht/__main__.py"), Path("mht/cli.py"))}  # `python -m mht` is 
 
 HEAVY = {
     "accelerate", "bert_score", "bitsandbytes", "datasets", "deepspeed", "dvc", "gguf",
-    "lion_pytorch", "matplotlib", "mlflow", "nltk", "pandas", "peft", "pyarrow", "rouge_score",
-    "sacrebleu", "scipy", "sentence_transformers", "sklearn", "torch", "transformers",
-    "vaderSentiment",
+    "lion_pytorch", "matplotlib", "mlflow", "nltk", "optuna", "pandas", "peft", "pyarrow",
+    "rouge_score", "sacrebleu", "scipy", "sentence_transformers", "sklearn", "torch",
+    "transformers", "vaderSentiment",
 }  # fmt: skip
 TORCH_IS_FINE_IN = {
     "decoding", "losses", "models", "sampling", "rollout", "validation", "evaluator", "trainers",

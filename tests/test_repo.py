@@ -160,7 +160,7 @@ def imported_packages() -> set[str]:
 
 
 # imported where a user asks for them, with a message that says what to install
-OPTIONAL = {"bitsandbytes", "peft"}
+OPTIONAL = {"bitsandbytes", "optuna", "peft"}
 # packages that another one is made of and hands out
 PART_OF = {"pydantic_core": "pydantic", "scmrepo": "dvc"}
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import PlainSerializer, PlainValidator
+from pydantic import Field, PlainSerializer, PlainValidator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -27,6 +27,7 @@ from mht.config.training import (
     KLControl,
     SFTConfig,
 )
+from mht.config.tuning import TuneConfig
 from mht.errors import ConfigError
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "SchedulerConfig",
     "ScratchConfig",
     "SplitConfig",
+    "TuneConfig",
     "ValueHeadConfig",
     "load_config",
     "read_yaml",
@@ -132,6 +134,7 @@ class Config(Section):
     baselines: BaselinesConfig
     evaluate: EvaluateConfig
     benchmark: BenchmarkConfig
+    tune: TuneConfig = Field(default=TuneConfig(), exclude=True)  # decides no result of a stage
 
     @property
     def optimizer_steps(self) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,38 @@ def lay_over(settings: MutableMapping[str, Any], overlay: Mapping[str, Any]) -> 
             settings[key] = value
 
 
+def set_path(settings: MutableMapping[str, Any], path: str, value: Any) -> None:
+    """Put a value at a dotted path, in place; sections that are missing are made.
+
+    >>> settings = {"ppo": {"lr": 1.0}}
+    >>> set_path(settings, "ppo.kl_control.type", "fixed")
+    >>> settings
+    {'ppo': {'lr': 1.0, 'kl_control': {'type': 'fixed'}}}
+    """
+    *above, key = path.split(".")
+    for name in above:
+        inner = settings.get(name)
+        if not isinstance(inner, MutableMapping):
+            settings[name] = inner = {}
+        settings = inner
+    settings[key] = value
+
+
+def layered(overlays: Sequence[str | Path], params: str | Path = "params.yaml") -> dict[str, Any]:
+    """The plain settings of params.yaml with all overlays on top, the last uppermost."""
+    settings = read_mapping(params)
+    for overlay in overlays:
+        lay_over(settings, read_mapping(overlay))
+    return settings
+
+
 def load_experiment(overlay: str | Path, params: str | Path = "params.yaml") -> Config:
     """The settings of an experiment, checked: those of params.yaml with the overlay's on top.
 
     Raises:
         ConfigError: with every mistake and its path.
     """
-    settings = read_mapping(params)
-    lay_over(settings, read_mapping(overlay))
-    return build(Config, settings, source=f"{params} with {overlay}")
+    return build(Config, layered([overlay], params), source=f"{params} with {overlay}")
 
 
 def apply_experiment(overlay: str | Path, params: str | Path = "params.yaml") -> None:
@@ -51,13 +74,38 @@ def apply_experiment(overlay: str | Path, params: str | Path = "params.yaml") ->
     from ruamel.yaml import YAML
 
     load_experiment(overlay, params)
+    over = YAML().load(Path(overlay).read_text(encoding="utf-8"))
+    _rewrite(params, lambda settings: lay_over(settings, over))
+
+
+def apply_values(values: Mapping[str, Any], params: str | Path = "params.yaml") -> None:
+    """Write values, each at its dotted path, into params.yaml, whose comments stay.
+
+    Raises:
+        ConfigError: with every mistake and its path; nothing is written then.
+    """
+
+    def change(settings: MutableMapping[str, Any]) -> None:
+        for path, value in values.items():
+            set_path(settings, path, value)
+
+    plain = read_mapping(params)
+    change(plain)
+    build(Config, plain, source=f"{params} with {', '.join(values)}")
+    _rewrite(params, change)
+
+
+def _rewrite(params: str | Path, change: Callable[[MutableMapping[str, Any]], None]) -> None:
+    """Change a YAML file's data in place, its comments kept."""
+    from ruamel.yaml import YAML
+
     yaml = YAML()
     yaml.width = 4096  # lines stay as long as they are
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.add_representer(type(None), _null)
     file = Path(params)
     settings = yaml.load(file.read_text(encoding="utf-8"))
-    lay_over(settings, yaml.load(Path(overlay).read_text(encoding="utf-8")))
+    change(settings)
     with file.open("w", encoding="utf-8", newline="\n") as out:
         yaml.dump(settings, out)
 

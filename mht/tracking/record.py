@@ -23,6 +23,7 @@ from mht.tracking.scratch import fingerprint, scratch_folder
 from mht.tracking.session import dvc_process, process_id
 from mht.tracking.store import Point, Store, open_store
 
+PARENT = "MHT_PARENT_RUN"  # the run of the search's trial that a pipeline run belongs to
 WORST_FIRST = ("KILLED", "FAILED", "FINISHED")
 
 
@@ -214,7 +215,8 @@ def _pipeline_run(store: Store, params: Mapping[str, str]) -> tuple[str | None, 
         return known.id, "KILLED" if known.status == "RUNNING" else known.status
     tags = {"mht.kind": "pipeline", "mht.session": session, "mht.process": process_id(dvc)}
     tags |= {"mlflow.source.name": "dvc exp run" if name else "dvc repro", **_origin()}
-    run_id = store.create_run(name or time.strftime("repro-%m%d-%H%M%S"), tags)
+    above = os.environ.get(PARENT)
+    run_id = store.create_run(name or time.strftime("repro-%m%d-%H%M%S"), tags, above)
     store.log(run_id, params=params)
     return run_id, "FINISHED"
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mht.tracking import names
 from mht.tracking.record import Record, begin, look_around, one_line, to_points
-from mht.tracking.session import Terminated, terminable
+from mht.tracking.session import Pruned, Terminated, terminable
 from mht.tracking.store import Point
 
 FLUSH_S = 5.0
@@ -52,10 +52,13 @@ class Run:
         scratch: where the stage may keep its state for the case that it is killed; whatever is
             left there makes the next run of the same stage on the same inputs go on as this run.
         deps: paths whose change makes DVC run the stage again; none without a stage of DVC's.
+        watch: told the cycle, the number of cycles and the figures of each look at the validation
+            prompts, where the stage is a trial of a search; may raise `Pruned`.
     """
 
     scratch: Path | None = None
     deps: Sequence[str] = ()
+    watch: Callable[[int, int, Mapping[str, float]], None] | None = None
 
     def __init__(self, record: Record, soft: Soft):
         self.id: str | None = record.run_id
@@ -143,7 +146,8 @@ class NullRun(Run):
 def open_run(name: str, *, params: Mapping[str, Any], experiment: str) -> Iterator[Run]:
     """The run of this stage, for the time it takes.
 
-    It ends FINISHED, FAILED after an exception, or KILLED after ctrl-C or SIGTERM. A store that
+    It ends FINISHED, FAILED after an exception, or KILLED after ctrl-C, SIGTERM or a
+    search's verdict. A store that
     can't be opened gives a `NullRun` and a warning.
 
     Args:
@@ -164,7 +168,7 @@ def open_run(name: str, *, params: Mapping[str, Any], experiment: str) -> Iterat
         run.scratch, run.deps = scratch, deps
         try:
             yield run
-        except (KeyboardInterrupt, Terminated):
+        except (KeyboardInterrupt, Terminated, Pruned):
             run.close("KILLED")
             raise
         except BaseException as error:

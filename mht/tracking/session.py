@@ -22,6 +22,10 @@ SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
+class Pruned(BaseException):
+    """A search for hyperparameters ends this trial early."""
+
+
 class Terminated(BaseException):
     """SIGTERM arrived: someone wants this stage to end."""
 

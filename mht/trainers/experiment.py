@@ -86,7 +86,10 @@ def train_variant(
             trainer.save(cycles / str(cycle))
         last = cycle == len(plan)
         wanted = eval_every and (last or cycle % eval_every == 0)
-        return devices.look(validation.figures) if wanted else {}
+        stats = devices.look(validation.figures) if wanted else {}
+        if stats and run.watch:
+            run.watch(cycle, len(plan), stats)
+        return stats
 
     trainer.train(plan, history, after_cycle, checkpoints)
     history.publish()

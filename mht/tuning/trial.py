@@ -1,0 +1,89 @@
+"""One trial in this process: the hybrid trained from the fine-tuned model, looked at and dropped.
+
+Training and validation data alone are read. Nothing of it is written: training is deterministic,
+so `dvc repro` with the best values makes the same model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mht.config import Config, HybridConfig
+from mht.data.examples import read_examples
+from mht.rewards import Reward
+from mht.rollout import Responder
+from mht.trainers.history import History
+from mht.trainers.hybrid import HybridTrainer, Stats
+from mht.validation import Validation
+
+if TYPE_CHECKING:
+    from mht.tuning.start import Start
+
+
+def make_trainer(
+    config: Config, settings: HybridConfig, model: Path, prepared: Path
+) -> HybridTrainer:
+    """The trainer of a stage, as the settings have it."""
+    return HybridTrainer(
+        model,
+        train_data=read_examples(prepared / "train.parquet"),
+        config=settings,
+        num_layers_unfrozen=config.model.num_layers_unfrozen,
+        lora=config.model.lora,
+        context_window=config.model.context_window,
+        seed=config.base.seed,
+        device=config.base.device,
+        dtype=config.model.dtype,
+        gradient_checkpointing=config.model.gradient_checkpointing,
+    )
+
+
+def run_trial(
+    config: Config,
+    looked: Config,
+    start: Start,
+    watch: Callable[[int, int, Mapping[str, float]], None],
+    history: History,
+) -> None:
+    """Train the hybrid with one trial's settings.
+
+    Args:
+        config: the trial's.
+        looked: without the trial's values: every trial is looked at with the reward, the sampling
+            and the prompts of these, so that their figures can be compared.
+        start: the model and the data.
+        watch: told of every look; may raise `Pruned`.
+        history: gets the curves.
+    """
+    trainer = make_trainer(config, config.ppo, start.model, start.prepared)
+    look = _validation(trainer, looked, start.prepared)
+    cycles, every = len(config.ppo.plan), config.ppo.eval_every
+
+    def after_cycle(cycle: int) -> Stats:
+        if cycle % every and cycle != cycles:
+            return {}
+        figures = look.figures()
+        history(figures, trainer.step)  # before it is judged: a pruned trial's curve is whole
+        watch(cycle, cycles, figures)
+        return {}
+
+    trainer.train(config.ppo.plan, history, after_cycle)
+
+
+def _validation(trainer: HybridTrainer, looked: Config, prepared: Path) -> Validation:
+    settings = looked.ppo
+    decoding = {
+        "response_tokens": settings.response_tokens,
+        "temperature": settings.temperature,
+    }
+    own = trainer.responder
+    return Validation(
+        trainer.policy,
+        Responder(own.model, own.tokenizer, decoding, own.trunk),
+        read_examples(prepared / "validation.parquet")[: settings.eval_prompts],
+        settings.reward if isinstance(settings.reward, Reward) else None,
+        seed=looked.base.seed,
+        batch_size=64,
+    )
