@@ -26,7 +26,7 @@ NAME = "mht_unpadded"  # of the attention, beside transformers' own "sdpa" and "
 # by themselves.
 FAMILIES = frozenset({"gpt2", "llama", "qwen2", "qwen3", "gemma2", "gemma3_text"})
 ATTENTIONS = frozenset({"sdpa", "eager"})
-WORTH = 0.9  # with more of a batch real than this, the copies around attention cost what is saved
+WORTH = 0.9  # with more of the batch real, the copies around attention cost what would be saved
 
 
 @dataclass(frozen=True)
