@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mht.models.context import context_window, windows
+from mht.models.unpadded import layout_of, without_padding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,15 +70,24 @@ def _run(
         picked.append(args[0][wanted])
         return (keep(picked[0]), *args[1:])
 
+    positions, last = position_ids(attention_mask), wanted.shape[1]
+    layout = layout_of(model, wanted, attention_mask)
+    passing: AbstractContextManager[None] = nullcontext()
+    if layout is not None:
+        wanted = layout.pack(functional.pad(wanted, (input_ids.shape[1] - last, 0)))
+        input_ids, positions = layout.pack(input_ids), layout.pack(positions)
+        attention_mask, last = torch.ones_like(wanted), input_ids.shape[1]
+        passing = without_padding(model, layout)
     hook = model.get_output_embeddings().register_forward_pre_hook(pick)
     try:
-        logits = model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids(attention_mask),
-            use_cache=False,
-            logits_to_keep=wanted.shape[1],
-        ).logits
+        with passing:
+            logits = model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=positions,
+                use_cache=False,
+                logits_to_keep=last,
+            ).logits
     finally:
         hook.remove()
     return logits, picked[0]

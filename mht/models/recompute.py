@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mht.errors import ModelError
 from mht.models.trunk import decoder_layers
+from mht.models.unpadded import computed_again
 
 
 def recompute_layers(model: nn.Module) -> None:
@@ -43,4 +44,6 @@ def _forward(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
     compute = MethodType(type(layer).forward, layer)
     if not torch.is_grad_enabled():
         return compute(*args, **kwargs)
-    return checkpoint(compute, *args, use_reentrant=False, **kwargs)
+    return checkpoint(
+        compute, *args, use_reentrant=False, context_fn=computed_again(layer), **kwargs
+    )

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from mht.errors import ModelError
+from mht.models.unpadded import padded, unpadded
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -107,9 +108,9 @@ class Trunk:
                 output = compute(hidden_states, *args, **kwargs)
                 if is_last:
                     self._as_tuple = isinstance(output, tuple)
-                    self.output = output[0] if self._as_tuple else output
+                    self.output = padded(output[0] if self._as_tuple else output)
                 return output
-            hidden = self._replayed if is_last else hidden_states
+            hidden = unpadded(self._replayed) if is_last else hidden_states
             return (hidden,) if self._as_tuple else hidden
 
         return forward

@@ -23,6 +23,7 @@ from mht.errors import ModelError
 from mht.models.head import has_plain_head
 from mht.models.logits import hidden_at
 from mht.models.trunk import Trunk, decoder_layers, final_norms
+from mht.models.unpadded import padded
 
 if TYPE_CHECKING:
     from mht.types import Rollout
@@ -120,7 +121,7 @@ class ValueBranch(nn.Module):
         """Around the policy's pass over the rollout whose values are wanted."""
 
         def see(_: Any, args: Any, output: Any) -> None:
-            self._below = (output[0] if isinstance(output, tuple) else output).detach()
+            self._below = padded(output[0] if isinstance(output, tuple) else output).detach()
 
         hook = self._parts[2].register_forward_hook(see)
         try:
