@@ -138,7 +138,7 @@ def training(curves: Curves, colours: Mapping[str, str]) -> bytes:
 def _bars(
     axis: Any, comparison: Comparison, metric: str, colours: Mapping[str, str], *, names: bool
 ) -> None:
-    from mht.evaluation.report import number
+    from mht.evaluation.wording import number
 
     shown = [v for v in comparison.variants if metric in v.summary]
     highest = max(v.summary[metric]["high"] for v in shown)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import html as escaping
 import io
 import math
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mht.evaluation.metrics import GROUP, describe
 from mht.evaluation.page import PAGE
+from mht.evaluation.wording import markdown, number, p_text, pipes
 
 if TYPE_CHECKING:
     from mht.evaluation.benchmark import Comparison, Variant
@@ -28,27 +28,6 @@ CAPTIONS = {
     "frontier": "A good variant earns reward without leaving the base model behind.",
     "training": "From the logs of the training stages, not from the test prompts.",
 }
-
-
-ROUNDING = 1e-5  # of a float32 sum over a response
-
-
-def number(value: float) -> str:
-    """A number as people read it: about three digits that matter; what is only rounding is 0.
-
-    >>> [number(x) for x in (0.8614, 17.62, 3.456, 1234.5, 0.00012, 0.0, -9.5e-07)]
-    ['0.861', '17.6', '3.46', '1234', '0.00012', '0.000', '0.000']
-    """
-    value = 0.0 if abs(value) < ROUNDING else value
-    size = abs(value)
-    if 0 < size < 0.001:
-        return f"{value:.2g}"
-    return f"{value:.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
-
-
-def p_text(p: float) -> str:
-    """``p = 0.012``, or ``p < 0.001``."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def table_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -89,7 +68,7 @@ def markdown_table(comparison: Comparison) -> str:
     described = {m: describe(m) for m in comparison.metrics}
     notes = [f"- **{d.label}** (`{m}`): {d.meaning}" for m, d in described.items()]
     return "\n".join(
-        ["# Benchmark", "", reading(comparison), "", *_pipes(lines), "", *warnings(comparison),
+        ["# Benchmark", "", reading(comparison), "", *pipes(lines), "", *warnings(comparison),
          *notes, ""]
     )  # fmt: skip
 
@@ -100,10 +79,10 @@ def markdown_samples(comparison: Comparison) -> str:
     lines = [["prompt", *names], ["---"] * (len(names) + 1)]
     for i in comparison.rows:
         prompt = _line(comparison.variants[0].evaluated.samples[i].prompt)
-        cells = [_markdown(_response(v, i)) + _score(v, i) for v in comparison.variants]
-        lines.append([f"**{_markdown(prompt)}**", *cells])
+        cells = [markdown(_response(v, i)) + _score(v, i) for v in comparison.variants]
+        lines.append([f"**{markdown(prompt)}**", *cells])
     return "\n".join(
-        ["# The same prompts, all variants", "", choice(comparison), "", *_pipes(lines), ""]
+        ["# The same prompts, all variants", "", choice(comparison), "", *pipes(lines), ""]
     )
 
 
@@ -250,18 +229,6 @@ def _line(text: str) -> str:
     """One line of at most `LONGEST` characters."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1].rstrip() + "…"
-
-
-def _markdown(text: str) -> str:
-    """Text that Markdown shows as it is, inside a table."""
-    safe = escaping.escape(text, quote=False)
-    for mark in "\\`*_[]|~#":
-        safe = safe.replace(mark, "\\" + mark)
-    return safe
-
-
-def _pipes(rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in rows]
 
 
 def _base64(png: bytes) -> str:
