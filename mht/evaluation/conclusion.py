@@ -8,6 +8,8 @@ from typing import Any
 from mht.evaluation.guard import KL_TO_START, Bounds, Check, Finding, Judge, trained_metric
 from mht.evaluation.measured import Measured, difference, level
 from mht.evaluation.metrics import describe
+from mht.evaluation.statistics import Difference, Interval
+from mht.evaluation.summary import significant
 from mht.evaluation.wording import gained, interval, listed, number, percent, signed
 
 OFF = Bounds((), 0.05, None, None, None, None, None)  # every figure is shown, none is judged
@@ -183,14 +185,18 @@ def guard_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
             "baseline": f.baseline,
             "trained": f.trained,
             "verdict": f.verdict,
-            "gain": f.gain._asdict(),
+            "gain": _numbers(f.gain),
             "judges": [
-                {"metric": j.metric, "agrees": j.agrees, **j.found._asdict()} for j in f.judges
+                {"metric": j.metric, "agrees": j.agrees, **_numbers(j.found)} for j in f.judges
             ],
-            "checks": [{**c._asdict(), "value": c.value._asdict()} for c in f.checks],
+            "checks": [{**c._asdict(), "value": _numbers(c.value)} for c in f.checks],
         }
         for f in findings
     ]
+
+
+def _numbers(found: Difference | Interval) -> dict[str, float]:
+    return {key: significant(value) for key, value in found._asdict().items()}
 
 
 def _verdict_cell(finding: Finding) -> dict[str, Any]:
