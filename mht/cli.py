@@ -11,6 +11,7 @@ import typer
 from mht.errors import ConfigError, UserError
 from mht.generate_cli import generate
 from mht.project import repo_root
+from mht.report_cli import report
 
 if TYPE_CHECKING:
     from mht.config import Config, HybridConfig
@@ -24,6 +25,7 @@ commands = typer.Typer(
     help="Modular HybridTrainer. The pipeline itself runs by `dvc repro`.",
 )
 commands.command()(generate)
+commands.command()(report)
 
 
 def app() -> None:

@@ -48,6 +48,7 @@ td small.note { white-space:normal; max-width:24ch; margin-left:auto }
 .tools label.inline { display:flex; align-items:center; gap:.35em }
 .tools fieldset { border:0; padding:0; margin:0; display:flex; flex-wrap:wrap; gap:.3em .9em;
   width:100% }
+input, select { min-height:2.5em }
 input, select, button { font:inherit; color:var(--ink); background:var(--paper);
   border:1px solid var(--rule); border-radius:6px; padding:.4em .55em; max-width:100% }
 input[type=search] { width:16em } input[type=number] { width:6em }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from mht.evaluation import front
 from mht.evaluation.canvas import SMOOTH, arms, heading, opened, png, running_mean
 from mht.evaluation.metrics import describe
 from mht.evaluation.palette import DARK, LIGHT
+from mht.evaluation.wording import number
 
 if TYPE_CHECKING:
     from mht.evaluation.benchmark import Comparison
@@ -42,8 +43,10 @@ PANELS = {  # column -> title; those that some file has are drawn
 def figures(comparison: Comparison, curves: Curves, *, dark: bool = False) -> dict[str, bytes]:
     """Name to PNG: ``metrics``, ``frontier`` where it can be drawn, ``training`` with curves."""
     colours = DARK if dark else LIGHT
-    drawn = {"metrics": metric_bars(comparison, colours)}
-    reward = front.reward_of([v.summary for v in comparison.variants])
+    summaries = {v.name: v.summary for v in comparison.variants}
+    title = f"What each variant scores on {comparison.prompts} unseen prompts"
+    drawn = {"metrics": metric_bars(summaries, comparison.metrics, title, colours)}
+    reward = front.reward_of(list(summaries.values()))
     if reward:
         points = {v.name: (v.summary["kl_nats"], v.summary[reward]) for v in comparison.variants}
         label = describe(reward).label
@@ -63,23 +66,32 @@ def read_curves(root: str | Path = ".") -> Curves:
     return curves
 
 
-def metric_bars(comparison: Comparison, colours: Mapping[str, str]) -> bytes:
-    """A panel per chosen metric: a bar per variant, its 95% interval and its mean."""
-    count = len(comparison.metrics)
+def metric_bars(
+    summaries: Mapping[str, Any], metrics: Sequence[str], title: str, colours: Mapping[str, str]
+) -> bytes:
+    """A panel per chosen metric: a bar per variant, its 95% interval and its mean.
+
+    Args:
+        summaries: variant to metric to mean, low and high.
+        metrics: to draw.
+        title: of the figure.
+        colours: of variants, paper and ink.
+    """
+    count = len(metrics)
     width = min(3, count)
     rows = math.ceil(count / width)
+    height = max(1.0, 0.25 * len(summaries)) * 1.85
 
     def draw(figure: Any) -> None:
         axes = figure.subplots(rows, width, squeeze=False).flat
         for i, axis in enumerate(axes):
             if i < count:
-                _bars(axis, comparison, comparison.metrics[i], colours, names=i % width == 0)
+                _bars(axis, summaries, metrics[i], colours, names=i % width == 0)
             else:
                 axis.set_visible(False)
-        title = f"What each variant scores on {comparison.prompts} unseen prompts"
         heading(figure, title, "bar and number: mean; line: 95% interval", colours)
 
-    return png(draw, (3.5 * width + 0.6, 1.85 * rows + 0.6), colours)
+    return png(draw, (3.5 * width + 0.6, height * rows + 0.6), colours)
 
 
 def training(curves: Curves, colours: Mapping[str, str]) -> bytes:
@@ -101,26 +113,29 @@ def training(curves: Curves, colours: Mapping[str, str]) -> bytes:
 
 
 def _bars(
-    axis: Any, comparison: Comparison, metric: str, colours: Mapping[str, str], *, names: bool
+    axis: Any,
+    summaries: Mapping[str, Any],
+    metric: str,
+    colours: Mapping[str, str],
+    *,
+    names: bool,
 ) -> None:
-    from mht.evaluation.wording import number
-
-    shown = [v for v in comparison.variants if metric in v.summary]
-    highest = max(v.summary[metric]["high"] for v in shown)
-    lowest = min(v.summary[metric]["low"] for v in shown)
+    shown = [own[metric] for own in summaries.values() if metric in own]
+    highest = max(value["high"] for value in shown)
+    lowest = min(value["low"] for value in shown)
     edge, gap = max(highest, 0.0), max(highest, 0.0) - min(lowest, 0.0) or 1.0
-    for row, v in enumerate(comparison.variants):
-        if metric not in v.summary:
+    for row, (name, own) in enumerate(summaries.items()):
+        if metric not in own:
             continue
-        value = v.summary[metric]
-        axis.barh(row, value["mean"], height=0.66, color=colours[v.name], alpha=0.9)
+        value = own[metric]
+        axis.barh(row, value["mean"], height=0.66, color=colours[name], alpha=0.9)
         axis.errorbar(value["mean"], row, xerr=arms(value), color=colours["ink"], elinewidth=1.2)
         where = max(value["high"], 0.0) + 0.03 * gap
         axis.text(where, row, number(value["mean"]), va="center", color=colours["ink"], fontsize=9)
     axis.set_xlim(min(lowest, 0.0) - 0.02 * gap, edge + 0.22 * gap)
-    axis.set_ylim(len(comparison.variants) - 0.4, -0.6)
-    axis.set_yticks(range(len(comparison.variants)))
-    axis.set_yticklabels([v.name if names else "" for v in comparison.variants])
+    axis.set_ylim(len(summaries) - 0.4, -0.6)
+    axis.set_yticks(range(len(summaries)))
+    axis.set_yticklabels([name if names else "" for name in summaries])
     better = {"higher": "higher is better", "lower": "lower is better", "neither": ""}
     axis.set_title(describe(metric).label, loc="left", fontsize=10.5)
     axis.set_title(better[describe(metric).direction], loc="right", fontsize=8,

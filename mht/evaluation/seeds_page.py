@@ -1,0 +1,223 @@
+"""The report of a benchmark over seeds: the page, its figures and the guard's word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mht.errors import DataError
+from mht.evaluation import bands, front, plots
+from mht.evaluation.browser import browser_data
+from mht.evaluation.conclusion import OFF, guard_json, sentences
+from mht.evaluation.guard import Bounds, check_judges, examine, trained_metric
+from mht.evaluation.measured import Measured, level, measure
+from mht.evaluation.metrics import describe
+from mht.evaluation.palette import colours
+from mht.evaluation.render import figure_parts, guard_part, page
+from mht.evaluation.summary import read_samples, write_json
+from mht.evaluation.wording import number, p_text, signed
+
+SUMMARY, RESULT, SAMPLES = "summary.json", "result.json", "samples.jsonl"
+FIRST_BASELINE = "sft_only"
+TITLES = {
+    "metrics": "Every metric, every variant",
+    "frontier": "Reward against drift",
+    "training": "While training",
+}
+CAPTIONS = {
+    "metrics": "Bars are means over seeds, lines their 95% intervals over seeds and prompts.",
+    "frontier": "A good variant earns reward without leaving the model it began with behind. Left: "
+    "means on the test prompts with 95% intervals. Right: means over seeds on validation prompts, "
+    "against the KL to the reference of each, from where PPO began.",
+    "training": "Looks at the validation prompts; bands are 95% intervals over seeds.",
+}
+
+
+def seeds_page(
+    folder: str | Path,
+    *,
+    guard: Bounds = OFF,
+    baseline: str | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Path:
+    """Write ``report.html``, ``guard.json`` and the figures into a folder of `mht seeds`.
+
+    Args:
+        folder: with ``summary.json`` and ``seed_<n>/<variant>/``.
+        guard: what a sound gain keeps to.
+        baseline: the variant that the guard compares with; None takes sft_only where there is
+            one, else the one that the summary's first comparison is against.
+        resamples: of intervals and tests.
+        seed: of the same.
+
+    Returns:
+        The page.
+
+    Raises:
+        DataError: a file is missing or broken, or there is no such variant.
+        ConfigError: a judge that was not measured.
+    """
+    folder = Path(folder)
+    summary = _read(folder / SUMMARY)
+    try:
+        names, seeds = list(summary["budget"]), list(summary["seeds"])
+        metrics: Mapping[str, Any] = summary["metrics"]
+        steps = {name: summary["budget"][name]["optimizer_steps"]["mean"] for name in names}
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{folder / SUMMARY}: lacks {error}; run `mht seeds` again") from None
+    own = {n: [read_samples(folder / f"seed_{s}" / n / SAMPLES) for s in seeds] for n in names}
+    known = {n: {m: of[n] for m, of in metrics.items() if n in of} for n in names}
+    measured = measure(own, known)
+    check_judges(guard, measured)
+    against = _baseline(baseline, names, summary.get("comparisons", []), folder)
+    options = {"resamples": resamples, "seed": seed}
+    others = [name for name in names if name not in ("base", against)]
+    examined = [examine(measured, name, against, guard, **options) for name in others]
+    findings = [finding for finding in examined if finding]
+    said = sentences(measured, findings, steps, **options)
+    looks = {n: [_read(folder / f"seed_{s}" / n / RESULT).get("curve", []) for s in seeds]
+             for n in names}  # fmt: skip
+    drawn = [
+        _figures(summary, measured, looks, options, colours(names, dark=dark), known)
+        for dark in (False, True)
+    ]
+    for name, png in drawn[0].items():
+        (folder / f"{name}.png").write_bytes(png)
+    write_json(folder / "guard.json", guard_json(findings))
+    text = page(
+        variants=names,
+        sentences=said,
+        data=browser_data({name: runs[0] for name, runs in own.items()}, against),
+        eyebrow=f"MHT benchmark, {folder.name}",
+        headline=_headline(measured, names, options),
+        reading=_reading(summary),
+        extra=[],
+        rows=_rows(summary, names, known),
+        guard=guard_part(findings, names),
+        comparisons=_comparisons(summary.get("comparisons", [])),
+        figures=figure_parts(drawn[0], drawn[1], TITLES, CAPTIONS),
+        choice=f"The responses are those of seed {seeds[0]}; a script shows them.",
+    )
+    made = folder / "report.html"
+    made.write_text(text, encoding="utf-8", newline="\n")
+    return made
+
+
+def _figures(
+    summary: Mapping[str, Any],
+    measured: Mapping[str, Measured],
+    looks: bands.Looks,
+    options: Mapping[str, int],
+    paint: Mapping[str, str],
+    known: Mapping[str, Mapping[str, Any]],
+) -> dict[str, bytes]:
+    title = f"Means over {len(summary['seeds'])} seeds on {summary['prompts']} unseen prompts"
+    drawn = {"metrics": plots.metric_bars(known, list(summary["metrics"]), title, paint)}
+    reward = trained_metric(measured)
+    if reward and "kl_nats" in measured:
+        both = [n for n in measured[reward].of if n in measured["kl_nats"].of]
+        points = {
+            n: (level(measured["kl_nats"], n, **options)._asdict(),
+                level(measured[reward], n, **options)._asdict())
+            for n in both
+        }  # fmt: skip
+        drawn["frontier"] = front.figure(points, bands.ways(looks), describe(reward).label, paint)
+    training = bands.figure(looks, paint)
+    return drawn | ({"training": training} if training else {})
+
+
+def _baseline(
+    wanted: str | None, names: Sequence[str], comparisons: Sequence[Mapping[str, Any]], at: Path
+) -> str:
+    if wanted is not None and wanted not in names:
+        raise DataError(f"{at}: has no variant {wanted!r}; there are {', '.join(names)}")
+    if wanted is not None:
+        return wanted
+    if FIRST_BASELINE in names or not comparisons:
+        return FIRST_BASELINE if FIRST_BASELINE in names else names[0]
+    return str(comparisons[0]["b"])
+
+
+def _headline(
+    measured: Mapping[str, Measured], names: Sequence[str], options: Mapping[str, int]
+) -> str:
+    reward = trained_metric(measured)
+    if reward is None:
+        return f"{len(names)} variants"
+    means = {n: level(measured[reward], n, **options).mean for n in measured[reward].of}
+    order = sorted(means, key=lambda n: -means[n])
+    label = describe(reward).label
+    return f"{label}: " + ", ".join(f"{name} {number(means[name])}" for name in order)
+
+
+def _reading(summary: Mapping[str, Any]) -> str:
+    return (
+        f"Means over {len(summary['seeds'])} training seeds and {summary['prompts']} unseen "
+        "prompts with 95% intervals over both; every variant answered the same prompts. p-values of the "
+        "comparisons are adjusted for their number (Holm)."
+    )
+
+
+def _rows(
+    summary: Mapping[str, Any], names: Sequence[str], known: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    costs = {
+        "optimizer_steps": "Optimiser steps",
+        "sampled_tokens": "Sampled tokens",
+        "seconds": "Seconds of training",
+    }
+    rows = []
+    for key, label in costs.items():
+        cells = [{"mean": f"{summary['budget'][n][key]['mean']:,.4g}", "low": "", "high": ""}
+                 for n in names if key in summary["budget"][n]]  # fmt: skip
+        if len(cells) == len(names):
+            rows.append({"label": label, "arrow": "", "meaning": "", "cells": cells, "extra": []})
+    for metric in summary["metrics"]:
+        entry = describe(metric)
+        own = [known[n].get(metric) for n in names]
+        cells = [_cell(one) for one in own]
+        rows.append({"label": entry.label, "arrow": entry.arrow, "meaning": entry.meaning,
+                     "cells": cells, "extra": []})  # fmt: skip
+    return rows
+
+
+def _cell(value: Mapping[str, float] | None) -> dict[str, str]:
+    if value is None:
+        return {"mean": "-", "low": "", "high": ""}
+    return {key: number(value[key]) for key in ("mean", "low", "high")}
+
+
+def _comparisons(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    if not lines:
+        return []
+    table = [["metric", "compared", "difference", "p (Holm)", "Cohen's d", "winner"]]
+    for line in lines:
+        effect = line.get("cohens_d")
+        interval = f"[{number(line['low'])}, {number(line['high'])}]"
+        clear = line["p_adjusted"] < OFF.p
+        table.append(
+            [
+                describe(line["metric"]).label,
+                f"{line['a']} - {line['b']}",
+                f"{signed(line['difference'])} {interval}",
+                p_text(line["p_adjusted"]),
+                "-" if effect is None else f"{effect:.2f}",
+                line["winner"] or ("differs" if clear else "unclear"),
+            ]
+        )
+    return table
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; `mht seeds` writes it") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: should hold a mapping")
+    return found
