@@ -28,7 +28,7 @@ LAYERS = [
     {"preflight"},
     {"launch", "seeds"},
     {"stage"},
-    {"generate_cli"},
+    {"generate_cli", "report_cli"},
     {"cli", "__main__"},
     {"stages"},
 ]

@@ -67,12 +67,12 @@ def _who_wins(
         lead = difference(rewards, best, second, **options)
         told = "above" if lead.p < OFF.p else "not clearly above"
         text = f", {told} {second} with {number(values[second].mean)} ({gained(lead)})"
-    gains = listed([f"{f.variant} gains {gained(f.gain)}" for f in findings])
+    gains = listed([f"{f.variant} {gained(f.gain)}" for f in findings])
     label = describe(name).label
-    label = "the trained reward" if label == "Reward" else f"{label}, the trained reward"
+    label = "the trained reward" if label == "Reward" else f"{label}, the trained reward,"
     return (
         f"On {label} {best} is highest with {interval(values[best])}{text}; "
-        f"on {findings[0].baseline}, {gains}."
+        f"against {findings[0].baseline}: {gains}."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mht.evaluation.conclusion import OFF, guard_json, sentences
 from mht.evaluation.guard import Bounds, check_judges, examine, trained_metric
 from mht.evaluation.measured import Measured, level, measure
 from mht.evaluation.metrics import describe
-from mht.evaluation.palette import colours
+from mht.evaluation.palette import KNOWN, colours
 from mht.evaluation.render import figure_parts, guard_part, page
 from mht.evaluation.summary import read_samples, write_json
 from mht.evaluation.wording import number, p_text, signed
@@ -63,7 +63,7 @@ def seeds_page(
     folder = Path(folder)
     summary = _read(folder / SUMMARY)
     try:
-        names, seeds = list(summary["budget"]), list(summary["seeds"])
+        names, seeds = in_order(summary["budget"]), list(summary["seeds"])
         metrics: Mapping[str, Any] = summary["metrics"]
         steps = {name: summary["budget"][name]["optimizer_steps"]["mean"] for name in names}
     except (KeyError, TypeError) as error:
@@ -104,6 +104,15 @@ def seeds_page(
     made = folder / "report.html"
     made.write_text(text, encoding="utf-8", newline="\n")
     return made
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The known variants as the benchmark has them, then the others.
+
+    >>> in_order(["hybrid", "memory", "base"])
+    ['base', 'hybrid', 'memory']
+    """
+    return sorted(names, key=lambda name: (KNOWN.get(name, len(KNOWN)), name))
 
 
 def _figures(
@@ -156,8 +165,8 @@ def _headline(
 def _reading(summary: Mapping[str, Any]) -> str:
     return (
         f"Means over {len(summary['seeds'])} training seeds and {summary['prompts']} unseen "
-        "prompts with 95% intervals over both; every variant answered the same prompts. p-values of the "
-        "comparisons are adjusted for their number (Holm)."
+        "prompts with 95% intervals over both; every variant answered the same prompts. p-values "
+        "of the comparisons are adjusted for their number (Holm)."
     )
 
 
@@ -171,7 +180,7 @@ def _rows(
     }
     rows = []
     for key, label in costs.items():
-        cells = [{"mean": f"{summary['budget'][n][key]['mean']:,.4g}", "low": "", "high": ""}
+        cells = [{"mean": _cost(summary["budget"][n][key]["mean"]), "low": "", "high": ""}
                  for n in names if key in summary["budget"][n]]  # fmt: skip
         if len(cells) == len(names):
             rows.append({"label": label, "arrow": "", "meaning": "", "cells": cells, "extra": []})
@@ -182,6 +191,10 @@ def _rows(
         rows.append({"label": entry.label, "arrow": entry.arrow, "meaning": entry.meaning,
                      "cells": cells, "extra": []})  # fmt: skip
     return rows
+
+
+def _cost(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == round(value) else number(value)
 
 
 def _cell(value: Mapping[str, float] | None) -> dict[str, str]:
