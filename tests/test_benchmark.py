@@ -105,7 +105,7 @@ def test_only_significant_verdicts_are_bold(written: Path, comparison: Compariso
     table = (written / "reports/benchmark/table.md").read_text()
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")]
     assert rows[2] == ["| optimiser steps", "0", "320", "320", "320", "", " |"]
-    for metric, row in zip(METRICS, rows[3:], strict=True):
+    for metric, row in zip(METRICS, rows[3 : 3 + len(METRICS)], strict=True):
         bold = comparison.verdict(metric) != benchmark.UNCLEAR
         assert row[-1].startswith("**") == bold
         assert len(row) == len(STEPS) + 3
@@ -149,7 +149,7 @@ def test_report_stands_alone(written: Path) -> None:
     page = (written / "reports/benchmark/report.html").read_text()
     assert not re.search(r"""(src|href|srcset)=["'](?!data:)""", page)
     assert "url(" not in page and "<script src" not in page and "@import" not in page
-    assert set(re.findall(r"https?://[^/\"<]+", page)) == {"http://127.0.0.1:5000"}, "MLflow"
+    assert "http" not in page
     assert "<b>|</b>" not in page and "&lt;b&gt;" in page
     assert page.count("data:image/png;base64,") == 6
     assert "hybrid 0." in page

@@ -114,7 +114,7 @@ srcset="data:image/png;base64,{{ f.dark }}">
 {% if runs %}
 <h2>The runs behind it</h2>
 <p>Every stage left a run with its settings, curves and artifacts in MLflow: <code>make ui</code>,
-then <a href="http://127.0.0.1:5000/">127.0.0.1:5000</a>, and type a filter into the search box of
+open <code>127.0.0.1:5000</code>, and type a filter into the search box of
 the experiment. <code>mht lineage</code> prints which run made what lies in the workspace.</p>
 <div class="scroll"><table>
 <thead><tr><th>made</th><th>search filter</th></tr></thead>
