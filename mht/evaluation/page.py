@@ -71,7 +71,8 @@ srcset="data:image/png;base64,{{ f.dark }}">
 {% endfor %}
 
 <h2>The same prompts, all variants</h2>
-<p>Every prompt can be found here, in the order of the test set; none is picked.</p>
+<p>Every prompt can be found here, in the order of the test set; none is picked.
+{{ samples_note }}</p>
 <noscript><p>{{ choice }}</p></noscript>
 <div class="tools" id="tools" hidden>
 <label class="wide">text <input type="search" id="text" placeholder="prompt or response"></label>
@@ -141,7 +142,7 @@ PAGE = (
 </head>
 <body>"""
     + BODY
-    + """<script type="application/json" id="data">{{ data }}</script>
+    + """<script type="application/json" id="data">{{ data|safe }}</script>
 <script>"""
     + SCRIPT
     + """</script>

@@ -18,6 +18,7 @@ PARTS: dict[str, Any] = {
     "comparisons": [],
     "figures": [],
     "samples": [],
+    "samples_note": "",
     "others": [],
     "runs": [],
 }
@@ -33,7 +34,6 @@ def page(*, variants: Sequence[str], sentences: Sequence[str], data: str, **part
         parts: what `mht.evaluation.page` names; those in `PARTS` may be left out.
     """
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
 
     template = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -43,7 +43,7 @@ def page(*, variants: Sequence[str], sentences: Sequence[str], data: str, **part
         **{**PARTS, **parts},
         variants=[{"name": name, "slot": numbers[name]} for name in variants],
         sentences=list(zip(ASKED, sentences, strict=False)),
-        data=Markup(data),
+        data=data,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mht.errors import DataError
 from mht.evaluation import bands, front, plots
@@ -16,8 +16,9 @@ from mht.evaluation.measured import Measured, level, measure
 from mht.evaluation.metrics import describe
 from mht.evaluation.palette import KNOWN, colours
 from mht.evaluation.render import figure_parts, guard_part, page
+from mht.evaluation.report import guard_table
 from mht.evaluation.summary import read_samples, write_json
-from mht.evaluation.wording import number, p_text, signed
+from mht.evaluation.wording import markdown, number, p_text, signed
 
 SUMMARY, RESULT, SAMPLES = "summary.json", "result.json", "samples.jsonl"
 FIRST_BASELINE = "sft_only"
@@ -43,7 +44,7 @@ def seeds_page(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Path:
-    """Write ``report.html``, ``guard.json`` and the figures into a folder of `mht seeds`.
+    """Write ``report.html``, ``report.md``, ``guard.json`` and the figures into a folder of `mht seeds`.
 
     Args:
         folder: with ``summary.json`` and ``seed_<n>/<variant>/``.
@@ -60,50 +61,82 @@ def seeds_page(
         DataError: a file is missing or broken, or there is no such variant.
         ConfigError: a judge that was not measured.
     """
-    folder = Path(folder)
+    results = _results(Path(folder))
+    check_judges(guard, results.measured)
+    against = _baseline(baseline, results)
+    options = {"resamples": resamples, "seed": seed}
+    others = [name for name in results.names if name not in ("base", against)]
+    examined = [examine(results.measured, name, against, guard, **options) for name in others]
+    findings = [finding for finding in examined if finding]
+    said = sentences(results.measured, findings, results.steps, **options)
+    light, dark = (_figures(results, options, dark=dark) for dark in (False, True))
+    for name, png in light.items():
+        (results.folder / f"{name}.png").write_bytes(png)
+    write_json(results.folder / "guard.json", guard_json(findings))
+    lines = [*(f"- {markdown(text)}" for text in said), "", *guard_table(findings)]
+    _write(results.folder / "report.md", "\n".join(lines))
+    return _write(
+        results.folder / "report.html",
+        page(
+            variants=results.names,
+            sentences=said,
+            data=browser_data({name: runs[0] for name, runs in results.runs.items()}, against),
+            eyebrow=f"MHT benchmark, {results.folder.name}",
+            headline=_headline(results.measured, results.names, options),
+            reading=_reading(results.summary),
+            extra=[],
+            rows=_rows(results),
+            guard=guard_part(findings, results.names),
+            comparisons=_comparisons(results.summary.get("comparisons", [])),
+            figures=figure_parts(light, dark, TITLES, CAPTIONS),
+            samples_note=f"The responses are those of seed {results.summary['seeds'][0]}.",
+            choice="A script shows them.",
+        ),
+    )
+
+
+class _Results(NamedTuple):
+    """What `mht seeds` left in a folder.
+
+    Attributes:
+        folder: where.
+        summary: of summary.json.
+        names: the variants in the order of the page.
+        steps: optimiser steps of each.
+        runs: the samples of each, a run for each seed.
+        looks: its learning curves, one for each seed.
+        known: its figures as the summary has them.
+        measured: every metric.
+    """
+
+    folder: Path
+    summary: Mapping[str, Any]
+    names: list[str]
+    steps: dict[str, float]
+    runs: dict[str, list[Evaluated]]
+    looks: dict[str, list[list[dict[str, float]]]]
+    known: dict[str, dict[str, Any]]
+    measured: dict[str, Measured]
+
+
+def _results(folder: Path) -> _Results:
     summary = _read(folder / SUMMARY)
     try:
-        names, seeds = in_order(summary["budget"]), list(summary["seeds"])
-        metrics: Mapping[str, Any] = summary["metrics"]
+        names, metrics = in_order(summary["budget"]), summary["metrics"]
         steps = {name: summary["budget"][name]["optimizer_steps"]["mean"] for name in names}
+        places = {n: [folder / f"seed_{s}" / n for s in summary["seeds"]] for n in names}
     except (KeyError, TypeError) as error:
         raise DataError(f"{folder / SUMMARY}: lacks {error}; run `mht seeds` again") from None
-    own = {n: [read_samples(folder / f"seed_{s}" / n / SAMPLES) for s in seeds] for n in names}
+    runs = {n: [read_samples(place / SAMPLES) for place in own] for n, own in places.items()}
+    looks = {n: [_read(place / RESULT).get("curve", []) for place in own]
+             for n, own in places.items()}  # fmt: skip
     known = {n: {m: of[n] for m, of in metrics.items() if n in of} for n in names}
-    measured = measure(own, known)
-    check_judges(guard, measured)
-    against = _baseline(baseline, names, summary.get("comparisons", []), folder)
-    options = {"resamples": resamples, "seed": seed}
-    others = [name for name in names if name not in ("base", against)]
-    examined = [examine(measured, name, against, guard, **options) for name in others]
-    findings = [finding for finding in examined if finding]
-    said = sentences(measured, findings, steps, **options)
-    looks = {n: [_read(folder / f"seed_{s}" / n / RESULT).get("curve", []) for s in seeds]
-             for n in names}  # fmt: skip
-    drawn = [
-        _figures(summary, measured, looks, options, colours(names, dark=dark), known)
-        for dark in (False, True)
-    ]
-    for name, png in drawn[0].items():
-        (folder / f"{name}.png").write_bytes(png)
-    write_json(folder / "guard.json", guard_json(findings))
-    text = page(
-        variants=names,
-        sentences=said,
-        data=browser_data({name: runs[0] for name, runs in own.items()}, against),
-        eyebrow=f"MHT benchmark, {folder.name}",
-        headline=_headline(measured, names, options),
-        reading=_reading(summary),
-        extra=[],
-        rows=_rows(summary, names, known),
-        guard=guard_part(findings, names),
-        comparisons=_comparisons(summary.get("comparisons", [])),
-        figures=figure_parts(drawn[0], drawn[1], TITLES, CAPTIONS),
-        choice=f"The responses are those of seed {seeds[0]}; a script shows them.",
-    )
-    made = folder / "report.html"
-    made.write_text(text, encoding="utf-8", newline="\n")
-    return made
+    return _Results(folder, summary, names, steps, runs, looks, known, measure(runs, known))
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -115,16 +148,11 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (KNOWN.get(name, len(KNOWN)), name))
 
 
-def _figures(
-    summary: Mapping[str, Any],
-    measured: Mapping[str, Measured],
-    looks: bands.Looks,
-    options: Mapping[str, int],
-    paint: Mapping[str, str],
-    known: Mapping[str, Mapping[str, Any]],
-) -> dict[str, bytes]:
+def _figures(results: _Results, options: Mapping[str, int], *, dark: bool) -> dict[str, bytes]:
+    summary, measured = results.summary, results.measured
+    paint = colours(results.names, dark=dark)
     title = f"Means over {len(summary['seeds'])} seeds on {summary['prompts']} unseen prompts"
-    drawn = {"metrics": plots.metric_bars(known, list(summary["metrics"]), title, paint)}
+    drawn = {"metrics": plots.metric_bars(results.known, list(summary["metrics"]), title, paint)}
     reward = trained_metric(measured)
     if reward and "kl_nats" in measured:
         both = [n for n in measured[reward].of if n in measured["kl_nats"].of]
@@ -133,21 +161,22 @@ def _figures(
                 level(measured[reward], n, **options)._asdict())
             for n in both
         }  # fmt: skip
-        drawn["frontier"] = front.figure(points, bands.ways(looks), describe(reward).label, paint)
-    training = bands.figure(looks, paint)
+        drawn["frontier"] = front.figure(
+            points, bands.ways(results.looks), describe(reward).label, paint
+        )
+    training = bands.figure(results.looks, paint)
     return drawn | ({"training": training} if training else {})
 
 
-def _baseline(
-    wanted: str | None, names: Sequence[str], comparisons: Sequence[Mapping[str, Any]], at: Path
-) -> str:
+def _baseline(wanted: str | None, results: _Results) -> str:
+    names, comparisons = results.names, results.summary.get("comparisons")
     if wanted is not None and wanted not in names:
-        raise DataError(f"{at}: has no variant {wanted!r}; there are {', '.join(names)}")
+        raise DataError(f"{results.folder}: no variant {wanted!r}; there are {', '.join(names)}")
     if wanted is not None:
         return wanted
-    if FIRST_BASELINE in names or not comparisons:
-        return FIRST_BASELINE if FIRST_BASELINE in names else names[0]
-    return str(comparisons[0]["b"])
+    if FIRST_BASELINE not in names and comparisons:
+        return str(comparisons[0]["b"])
+    return FIRST_BASELINE if FIRST_BASELINE in names else names[0]
 
 
 def _headline(
@@ -170,9 +199,8 @@ def _reading(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _rows(
-    summary: Mapping[str, Any], names: Sequence[str], known: Mapping[str, Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def _rows(results: _Results) -> list[dict[str, Any]]:
+    summary, names, known = results.summary, results.names, results.known
     costs = {
         "optimizer_steps": "Optimiser steps",
         "sampled_tokens": "Sampled tokens",
