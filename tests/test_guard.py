@@ -179,6 +179,7 @@ def test_the_guard_off_shows_and_judges_nothing():
     finding = found(bounds=OFF, response_length=(5.0, 13.0))
     assert finding.verdict == "sound" and not finding.judges
     rows = {row["label"]: row for row in guard_rows([finding])}
+    assert rows["Verdict"]["cells"][0]["text"] == "gain, not judged"
     assert rows["Length"]["cells"][0]["state"] == "" and rows["Length"]["bound"] == "-"
     values = measured()
     said = sentences(values, [finding], {"hybrid": 9, "sft_only": 9}, **FEW)

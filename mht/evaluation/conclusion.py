@@ -200,6 +200,9 @@ def _numbers(found: Difference | Interval) -> dict[str, float]:
 
 
 def _verdict_cell(finding: Finding) -> dict[str, Any]:
+    judged = finding.judges or any(check.broken is not None for check in finding.checks)
+    if finding.rises and not judged:
+        return _cell("gain, not judged", None)
     good = {"sound": True, "gaming": False}.get(finding.verdict)
     return _cell(MEANS[finding.verdict], good)
 

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from mht.evaluation.browser import browser_data, scores_of
@@ -95,7 +96,7 @@ def guard_table(findings: Sequence[Finding]) -> list[str]:
     """The guard's table as Markdown lines; what is broken is bold."""
     if not findings:
         return []
-    rows = [["guard", "bound", *(f.variant for f in findings)]]
+    rows = [["guard", "bound", *(escape(f.variant) for f in findings)]]
     rows.append(["---", "---:", *("---:" for _ in findings)])
     for row in guard_rows(findings):
         cells = [_guard_cell(cell) for cell in row["cells"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,8 @@ from mht.evaluation.metrics import describe
 from mht.evaluation.palette import KNOWN, colours
 from mht.evaluation.render import figure_parts, guard_part, page
 from mht.evaluation.report import guard_table
-from mht.evaluation.summary import read_samples, write_json
-from mht.evaluation.wording import markdown, number, p_text, signed
+from mht.evaluation.summary import Evaluated, read_samples, write_json
+from mht.evaluation.wording import number, p_text, signed
 
 SUMMARY, RESULT, SAMPLES = "summary.json", "result.json", "samples.jsonl"
 FIRST_BASELINE = "sft_only"
@@ -44,7 +45,7 @@ def seeds_page(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Path:
-    """Write ``report.html``, ``report.md``, ``guard.json`` and the figures into a folder of `mht seeds`.
+    """Write the report of a folder of `mht seeds`: page, Markdown, ``guard.json``, figures.
 
     Args:
         folder: with ``summary.json`` and ``seed_<n>/<variant>/``.
@@ -73,7 +74,7 @@ def seeds_page(
     for name, png in light.items():
         (results.folder / f"{name}.png").write_bytes(png)
     write_json(results.folder / "guard.json", guard_json(findings))
-    lines = [*(f"- {markdown(text)}" for text in said), "", *guard_table(findings)]
+    lines = [*(f"- {escape(text, quote=False)}" for text in said), "", *guard_table(findings)]
     _write(results.folder / "report.md", "\n".join(lines))
     return _write(
         results.folder / "report.html",
