@@ -84,6 +84,7 @@ def test_the_page_has_tables_figures_samples_and_the_guard(folder: Path) -> None
     (finding,) = json.loads((folder / "guard.json").read_text())
     assert (finding["variant"], finding["baseline"]) == ("with <memory>", "sft_only")
     assert finding["verdict"] == "sound" and finding["gain"]["difference"] > 0.2
+    assert "On the trained reward with &lt;memory&gt; is" in (folder / "report.md").read_text()
     assert {p.name for p in folder.glob("*.png")} == {"metrics.png", "frontier.png", "training.png"}
 
 
