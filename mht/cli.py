@@ -11,6 +11,7 @@ import typer
 from mht.errors import ConfigError, UserError
 from mht.generate_cli import generate
 from mht.project import repo_root
+from mht.report_cli import report
 from mht.tune_cli import tune
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ commands = typer.Typer(
 )
 commands.command()(generate)
 commands.command()(tune)
+commands.command()(report)
 
 
 def app() -> None:

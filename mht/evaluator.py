@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mht.data.examples import Example
@@ -47,6 +47,30 @@ def model_columns(
     return columns
 
 
+def start_columns(
+    start: PreTrainedModel, answered: Iterable[tuple[Rollout, list[Sample]]], temperature: float
+) -> Columns:
+    """``kl_to_sft_nats``: as ``kl_nats``, to the SFT model that the cycles began with."""
+    found: list[float] = []
+    for rollout, _ in track(list(answered), "SFT model"):
+        under_start = response_logprobs(start, rollout, temperature)
+        kl = kl_estimate(rollout.logprobs, under_start) * rollout.response_mask
+        found += kl.sum(1).tolist()
+    return {"kl_to_sft_nats": found}
+
+
+def judge_columns(
+    judges: Mapping[str, Reward], samples: Sequence[Sample], batch_size: int
+) -> Columns:
+    """``judge/<name>`` of every judge, state untouched."""
+    columns: Columns = {f"judge/{name}": [] for name in judges}
+    for start in range(0, len(samples), batch_size):
+        batch = samples[start : start + batch_size]
+        for name, judge in judges.items():
+            columns[f"judge/{name}"] += judge.evaluate(batch, update=False).score
+    return columns
+
+
 def reward_columns(
     judge: Reward, reward: Reward | None, samples: Sequence[Sample], batch_size: int
 ) -> Columns:
@@ -73,6 +97,8 @@ def evaluate_policy(
     seed: int,
     bertscore_model: str | None,
     bertscore_layer: int,
+    start: PreTrainedModel | None = None,
+    judges: Mapping[str, Reward] | None = None,
 ) -> tuple[list[Sample], Columns]:
     """Everything that is measured of a policy, one value per sample.
 
@@ -87,6 +113,8 @@ def evaluate_policy(
         seed: of the responses.
         bertscore_model: encoder for BERTScore, or None.
         bertscore_layer: its layer.
+        start: the SFT model that the policy's cycles began with, for the KL to it.
+        judges: rewards that nobody was trained on, by name.
     """
     answered = generate(responder, examples, batch_size=batch_size, seed=seed)
     samples = [sample for _, batch in answered for sample in batch]
@@ -96,6 +124,9 @@ def evaluate_policy(
         policy, examples, responder.pad_id, batch_size=batch_size
     )
     columns |= reward_columns(judge, reward, samples, batch_size)
+    columns |= judge_columns(judges or {}, samples, batch_size)
+    if start is not None:
+        columns |= start_columns(start, answered, temperature)
     columns |= text_metrics(
         samples, bertscore_model=bertscore_model, bertscore_layer=bertscore_layer
     )

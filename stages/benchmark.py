@@ -6,6 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from mht.evaluation.benchmark import Comparison, compare, flat, write_outputs
+from mht.evaluation.conclusion import OFF
+from mht.evaluation.guard import Bounds
 from mht.evaluation.report import headline, table_rows
 from mht.stage import run_stage
 
@@ -28,6 +30,7 @@ def main(config: Config, run: Run) -> None:
         metrics=wanted.metrics,
         samples=wanted.samples,
         baseline=wanted.baseline,
+        guard=Bounds(**wanted.guard.model_dump()) if wanted.guard else OFF,
         resamples=wanted.resamples,
         seed=config.base.seed,
     )

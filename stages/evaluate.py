@@ -31,7 +31,10 @@ def main(config: Config, run: Run) -> None:
     where = {"dtype": resolve_dtype(config.model.dtype, device), "device": device}
     policy = load_causal_lm(f"models/{name}", **where)
     base = policy if name == "base" else load_causal_lm("models/base", **where)
-    for model in (policy, base):
+    start = None
+    if settings.kl_to and name == "hybrid":  # of the variants it alone went on from there by PPO
+        start = load_causal_lm(f"models/{settings.kl_to}", **where)
+    for model in filter(None, (policy, base, start)):
         model.requires_grad_(False)
     examples = read_examples("data/prepared/test.parquet")[: settings.prompts]
     samples, columns = evaluate_policy(
@@ -45,6 +48,8 @@ def main(config: Config, run: Run) -> None:
         seed=seed,
         bertscore_model=settings.bertscore_model,
         bertscore_layer=settings.bertscore_layer,
+        start=start,
+        judges=settings.judges,
     )
     ids = [example.id for example in examples]
     summary = summarise(columns, samples, resamples=settings.resamples, seed=seed)

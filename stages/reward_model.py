@@ -1,23 +1,50 @@
-"""Train the reward model on what people judged; measure it on what it has not seen."""
+"""Train the reward model on what people judged; measure it on what it has not seen.
+
+With ``reward_model.judge_share`` a second one, on other texts, that is no reward but a judge.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from mht.data.judgements import read_judgements
+from mht.data.judgements import Judgements, read_judgements, set_apart
 from mht.data.records import write_csv, write_json
 from mht.models.loading import resolve_device
-from mht.models.reward_model import learn
+from mht.models.reward_model import Learnt, learn
 from mht.stage import run_stage
 
 if TYPE_CHECKING:
     from mht.config import Config
     from mht.tracking import Run
 
+Figures = dict[str, float]
+
+MODEL, JUDGE = "models/reward_model", "models/reward_model/judge"
+
 
 def main(config: Config, run: Run) -> None:
     """Write models/reward_model with its held-out accuracy and calibration."""
     judgements = read_judgements("data/prepared/labels.parquet")
+    share = config.reward_model.judge_share
+    own, apart = set_apart(judgements, share) if share else (judgements, None)
+    learnt = _learn(own, MODEL, config, run.log)
+    figures = learnt.figures
+    if apart is not None:
+        judge = _learn(apart, JUDGE, config, lambda stats, step: run.log(_judge(stats), step))
+        figures = {**figures, **_judge(judge.figures)}
+    write_json("metrics/reward_model.json", figures)
+    write_csv("plots/reward_model_calibration.csv", learnt.bins)
+    run.summary({f"reward_model/{name}": value for name, value in figures.items()})
+    run.model(MODEL)
+    held = figures.get("held_out_pairs") or figures["held_out_texts"]
+    print(f"accuracy {figures['accuracy']:.3f} on {held:.0f} held out")
+
+
+def _learn(
+    judgements: Judgements, folder: str, config: Config, log: Callable[[Figures, int], None]
+) -> Learnt:
+    """Learn from the judgements and save the model."""
     learnt = learn(
         judgements.kind,
         judgements.rows,
@@ -25,17 +52,15 @@ def main(config: Config, run: Run) -> None:
         config.reward_model,
         seed=config.base.seed,
         device=resolve_device(config.base.device),
-        log=run.log,
+        log=log,
     )
-    figures = learnt.figures
-    learnt.model.save_pretrained("models/reward_model")
-    learnt.tokenizer.save_pretrained("models/reward_model")
-    write_json("metrics/reward_model.json", figures)
-    write_csv("plots/reward_model_calibration.csv", learnt.bins)
-    run.summary({f"reward_model/{name}": value for name, value in figures.items()})
-    run.model("models/reward_model")
-    held = figures.get("held_out_pairs") or figures["held_out_texts"]
-    print(f"accuracy {figures['accuracy']:.3f} on {held:.0f} held out")
+    learnt.model.save_pretrained(folder)
+    learnt.tokenizer.save_pretrained(folder)
+    return learnt
+
+
+def _judge(figures: Mapping[str, float]) -> Figures:
+    return {f"judge/{name}": value for name, value in figures.items()}
 
 
 if __name__ == "__main__":

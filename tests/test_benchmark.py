@@ -15,6 +15,7 @@ import pytest
 from mht.errors import ConfigError, DataError
 from mht.evaluation import benchmark, plots, report
 from mht.evaluation.benchmark import Comparison, compare, evenly_spaced, flat, write_outputs
+from mht.evaluation.canvas import running_mean
 from mht.evaluation.metrics import text_metrics
 from mht.evaluation.summary import summarise, write_json, write_samples
 from mht.types import Sample
@@ -104,7 +105,7 @@ def test_only_significant_verdicts_are_bold(written: Path, comparison: Compariso
     table = (written / "reports/benchmark/table.md").read_text()
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")]
     assert rows[2] == ["| optimiser steps", "0", "320", "320", "320", "", " |"]
-    for metric, row in zip(METRICS, rows[3:], strict=True):
+    for metric, row in zip(METRICS, rows[3 : 3 + len(METRICS)], strict=True):
         bold = comparison.verdict(metric) != benchmark.UNCLEAR
         assert row[-1].startswith("**") == bold
         assert len(row) == len(STEPS) + 3
@@ -121,10 +122,34 @@ def test_samples_show_the_same_prompts_evenly(written: Path, comparison: Compari
     assert "<b>" not in text
 
 
+def test_the_report_says_who_wins_and_who_games(written: Path, comparison: Comparison) -> None:
+    page = (written / "reports/benchmark/report.html").read_text()
+    table = (written / "reports/benchmark/table.md").read_text()
+    assert len(comparison.sentences) == 3
+    assert comparison.sentences[0] in table
+    assert "On P(positive), the trained reward, " in comparison.sentences[0]
+    guard = json.loads((written / "reports/benchmark/guard.json").read_text())
+    assert [(f["variant"], f["baseline"]) for f in guard] == [
+        ("ppo_only", "sft_only"), ("hybrid", "sft_only")
+    ]  # fmt: skip
+    assert "| Perplexity on human text | - |" in table, "the guard is off: shown, not judged"
+    assert "Guard against gaming" in page and "Who wins?" in page
+
+
+def test_a_guard_that_is_on_calls_it_gaming(root: Path) -> None:
+    bounds = benchmark.Bounds(["vader"], 0.05, 0.15, 0.1, 0.05, 0.02, 1.0)
+    found = compare(STEPS, metrics=["vader"], guard=bounds, resamples=200, root=root)
+    assert {f.variant: f.verdict for f in found.findings}["hybrid"] == "gaming"
+    assert "hybrid wins by gaming: VADER does not rise (" in found.sentences[2]
+    with pytest.raises(ConfigError, match=r"benchmark\.guard\.judges\[0\]: no such metric 'x'"):
+        compare(STEPS, metrics=["vader"], guard=bounds._replace(judges=["x"]), root=root)
+
+
 def test_report_stands_alone(written: Path) -> None:
     page = (written / "reports/benchmark/report.html").read_text()
     assert not re.search(r"""(src|href|srcset)=["'](?!data:)""", page)
-    assert "url(" not in page and "<script" not in page and "http" not in page
+    assert "url(" not in page and "<script src" not in page and "@import" not in page
+    assert "http" not in page
     assert "<b>|</b>" not in page and "&lt;b&gt;" in page
     assert page.count("data:image/png;base64,") == 6
     assert "hybrid 0." in page
@@ -247,7 +272,9 @@ def test_stage_writes_prints_and_tracks(
     config = SimpleNamespace(
         base=SimpleNamespace(seed=0),
         optimizer_steps={"base": 0, "sft_only": 320, "ppo_only": 100, "hybrid": 320},
-        benchmark=SimpleNamespace(metrics=METRICS, samples=2, baseline="sft_only", resamples=50),
+        benchmark=SimpleNamespace(
+            metrics=METRICS, samples=2, baseline="sft_only", resamples=50, guard=None
+        ),
     )
     seen: dict[str, object] = {}
     run = SimpleNamespace(
@@ -261,5 +288,5 @@ def test_stage_writes_prints_and_tracks(
 
 
 def test_a_curve_of_few_points_ends_where_it_ended():
-    assert plots._running_mean([0.5, 0.9]) == [0.5, 0.9]
-    assert plots._running_mean([0.0, 1, 2, 3, 4, 5])[-1] == pytest.approx(3)
+    assert running_mean([0.5, 0.9]) == [0.5, 0.9]
+    assert running_mean([0.0, 1, 2, 3, 4, 5])[-1] == pytest.approx(3)

@@ -131,6 +131,24 @@ def test_evaluate_policy(policy, responder, tiny_tokenizer):
     assert columns["p_positive"] == pytest.approx(shares)
 
 
+def test_the_sft_model_and_judges_are_measured_too(
+    policy, responder, tiny_tokenizer, tiny_model_dir
+):
+    start, rows = model_of(tiny_model_dir(layers=2)), examples(tiny_tokenizer)
+    options = {"judge": TokenShare(), "reward": None, "batch_size": 4, "seed": 0,
+               "bertscore_model": None, "bertscore_layer": 1}  # fmt: skip
+    _, plain = evaluate_policy(policy, policy, responder, rows, **options)
+    _, columns = evaluate_policy(
+        policy, policy, responder, rows, **options, start=start, judges={"second": TokenShare()}
+    )
+    assert columns.keys() - plain.keys() == {"kl_to_sft_nats", "judge/second"}
+    assert {name: columns[name] for name in plain} == plain, "nothing else changes"
+    assert columns["judge/second"] == columns["p_positive"]
+    answered = generate(responder, rows, batch_size=4, seed=0)
+    to_start = model_columns(start, answered, 1.0)["kl_nats"]
+    assert columns["kl_to_sft_nats"] == pytest.approx(to_start) and sum(to_start) > 1
+
+
 # -- the look during training -----------------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ LAYERS = [
     {"launch", "seeds"},
     {"tuning"},
     {"stage"},
-    {"generate_cli", "tune_cli"},
+    {"generate_cli", "report_cli", "tune_cli"},
     {"cli", "__main__"},
     {"stages"},
 ]

@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel
 from mht.component import build
 from mht.config import DataConfig, RewardModelConfig
 from mht.data.fetch import fetch_rows
-from mht.data.judgements import Judgements, read_judgements, write_judgements
+from mht.data.judgements import Judgements, read_judgements, set_apart, write_judgements
 from mht.data.labels import judged
 from mht.errors import ConfigError, DataError, ModelError
 from mht.models.assets import fetch_encoder
@@ -401,3 +401,41 @@ def test_the_stage_writes_its_outputs(encoder, tmp_path, monkeypatch, judgements
         bins = list(csv.DictReader(file))
     assert sum(float(row["share"]) for row in bins) == pytest.approx(1, abs=1e-5)
     assert Path("models/reward_model/model.safetensors").is_file()
+
+
+def test_a_share_set_apart_shares_no_text(tmp_path):
+    table = [{"text": f"film {i}", "rating": float(i % 3)} for i in range(400)]
+    rest, apart = set_apart(Judgements("ratings", table), 0.25)
+    texts = [{row["text"] for row in side.rows} for side in (rest, apart)]
+    assert not texts[0] & texts[1] and sum(map(len, texts)) == 400
+    assert 70 < len(apart.rows) < 130, "about a quarter"
+    assert set_apart(Judgements("ratings", table[::-1]), 0.25)[1].rows == apart.rows[::-1]
+    assert not set_apart(rest, 0.0)[1].rows
+    pairs = [
+        {"prompt": f"q {i % 20}", "chosen": str(i), "rejected": "b", "turns": turns}
+        for i, turns in enumerate(["[]", '[{"role": "user", "content": "opening"}]'] * 100)
+    ]
+    sides = set_apart(Judgements("preferences", pairs), 0.5)
+    openings = [{r["prompt"] if r["turns"] == "[]" else "opening" for r in s.rows} for s in sides]
+    assert openings[0] and openings[1] and not openings[0] & openings[1]
+
+
+def test_the_stage_trains_a_judge_on_what_is_set_apart(encoder, tmp_path, monkeypatch):
+    write_judgements(tmp_path / "data/prepared/labels.parquet", LABELS)
+    (tmp_path / "data/raw").mkdir()
+    (tmp_path / "data/raw/encoder").symlink_to(encoder)
+    monkeypatch.chdir(tmp_path)
+    logged: list[str] = []
+    run = SimpleNamespace(
+        log=lambda stats, step: logged.extend(stats), summary=lambda _: None, model=lambda _: None
+    )
+    settings = RewardModelConfig(**SETTINGS, epochs=1, judge_share=0.5)
+    base = SimpleNamespace(seed=0, device="cpu")
+    main(SimpleNamespace(reward_model=settings, base=base), run)
+    figures = json.loads(Path("metrics/reward_model.json").read_text())
+    assert {"held_out_texts", "judge/held_out_texts"} <= figures.keys()
+    assert any(name.startswith("judge/") for name in logged)
+    both = [
+        Path(f"models/reward_model{at}/model.safetensors").read_bytes() for at in ("", "/judge")
+    ]
+    assert both[0] != both[1]

@@ -31,6 +31,7 @@ PLURAL = {
     "text": "texts",
     "value": "values",
     "section": "sections",
+    "[reward](rewards.md#every-type)": "[rewards](rewards.md#every-type)",
 }
 FAMILIES: dict[type, str] = {
     Reward: "[reward](rewards.md#every-type)",

@@ -17,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 from mht.component import Section, build
 from mht.config.bounds import NonNegative, Positive, Weight
 from mht.config.data import DataConfig, RewardModelConfig, SplitConfig
-from mht.config.evaluation import BenchmarkConfig, DecodingConfig, EvaluateConfig
+from mht.config.evaluation import BenchmarkConfig, DecodingConfig, EvaluateConfig, GuardConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.policy import LoRAConfig, ReferenceConfig, ScratchConfig, ValueHeadConfig
 from mht.config.training import (
@@ -39,6 +39,7 @@ __all__ = [
     "DataConfig",
     "DecodingConfig",
     "EvaluateConfig",
+    "GuardConfig",
     "HybridConfig",
     "KLControl",
     "LoRAConfig",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mht.component import Section
-from mht.config.bounds import NonNegative, Positive, Rate, Share, Weight
+from mht.config.bounds import Decay, NonNegative, Positive, Rate, Share, Weight
 from mht.sources import Source
 
 
@@ -80,6 +80,9 @@ class RewardModelConfig(Section):
             has the same option, which has to be the same.
         margin: by how much the better answer's score should lead.
         centering: weight of a penalty that keeps the scores of pairs around 0.
+        judge_share: share of the texts or pairs that are kept from this model and train a second
+            one of the same kind, models/reward_model/judge, to judge what it was not rewarded for
+            (``evaluate.judges``); 0 trains none.
     """
 
     encoder: str = "all-MiniLM-L6-v2"
@@ -93,3 +96,4 @@ class RewardModelConfig(Section):
     text: Literal["response", "full", "pair", "chat"] = "pair"
     margin: Weight = 0.0
     centering: Weight = 0.0
+    judge_share: Decay = 0.0

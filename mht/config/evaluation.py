@@ -40,6 +40,10 @@ class EvaluateConfig(Section):
         bertscore_model: encoder for BERTScore and its layer; null skips it.
         bertscore_layer: whose hidden states are compared.
         resamples: of the bootstrap.
+        kl_to: "sft" also measures how far the hybrid went from the SFT model that its cycles began
+            with, ``kl_to_sft_nats``; null leaves it at the KL to the base model.
+        judges: rewards that nobody is trained on, by name; each becomes the metric
+            ``judge/<name>`` of every variant, which ``benchmark.guard.judges`` may ask.
     """
 
     prompts: Positive = 256
@@ -49,6 +53,34 @@ class EvaluateConfig(Section):
     bertscore_model: str | None = "data/raw/encoder"
     bertscore_layer: Positive = 5
     resamples: Positive = 1000
+    kl_to: Literal["sft"] | None = None
+    judges: dict[str, Reward] = Field(default_factory=dict)
+
+
+class GuardConfig(Section):
+    """What the benchmark calls a sound gain; beyond these bounds it calls it gaming.
+
+    A bound of null reports its figure without judging it. Nothing here changes training or fails
+    a run.
+
+    Attributes:
+        judges: metrics that nobody was trained on; each has to rise with the reward.
+        p: what p-values of the reward's and the judges' rises have to be below.
+        max_length_change: of the mean response length, either way, as a share of the baseline's.
+        max_distinct_drop: of distinct-2, as a share of the baseline's.
+        max_repetition_rise: of the share of repeated 4-grams within a response, 0.05 being from 1%
+            to 6%, say.
+        max_perplexity_rise: on human text, as a share of the baseline's.
+        max_kl_nats: nats per response to the model that training began with.
+    """
+
+    judges: list[str] = Field(default_factory=lambda: ["vader"])
+    p: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    max_length_change: Weight | None = 0.15
+    max_distinct_drop: Share | None = 0.10
+    max_repetition_rise: Share | None = 0.05
+    max_perplexity_rise: Weight | None = 0.02
+    max_kl_nats: Weight | None = 4.0
 
 
 class BenchmarkConfig(Section):
@@ -61,6 +93,7 @@ class BenchmarkConfig(Section):
         resamples: of the paired bootstrap for differences.
         seeds: training seeds that `mht seeds` runs, from ``base.seed`` on; the pipeline's own
             benchmark is of one.
+        guard: against gaming: bounds that a gain in the reward has to keep to; null judges nothing.
     """
 
     metrics: list[str]
@@ -68,3 +101,4 @@ class BenchmarkConfig(Section):
     baseline: Literal["base", "sft_only", "ppo_only"] = "sft_only"
     resamples: Positive = 2000
     seeds: Positive = 3
+    guard: GuardConfig | None = GuardConfig()

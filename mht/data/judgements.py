@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mht.data.examples import read_table, write_table
 from mht.data.kinds import Kind
+from mht.data.split import unit_hash
 
 COLUMNS: dict[Kind, tuple[str, ...]] = {
     "ratings": ("text", "rating"),
@@ -49,3 +53,29 @@ def read_judgements(path: str | Path) -> Judgements:
     table = read_table(path)
     kind = next(kind for kind, names in COLUMNS.items() if set(names) == set(table.column_names))
     return Judgements(kind, table.to_pylist())
+
+
+def set_apart(judgements: Judgements, share: float) -> tuple[Judgements, Judgements]:
+    """The judgements without a share of them, and that share, for a judge that shares no text.
+
+    By a hash of the text, or of the question that a pair of answers begins with, so that the same
+    text is always on the same side.
+
+    Args:
+        judgements: of one kind.
+        share: about how much of them is set apart, in [0, 1).
+    """
+    sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for row in judgements.rows:
+        # not the content key itself: by that the rows came into this split already
+        digest = hashlib.sha256(f"set apart {_opening(row)}".encode()).hexdigest()
+        sides[unit_hash(digest) < share].append(row)
+    rest, apart = (Judgements(judgements.kind, rows) for rows in sides)
+    return rest, apart
+
+
+def _opening(row: Mapping[str, Any]) -> str:
+    if "text" in row:
+        return str(row["text"])
+    turns = json.loads(row["turns"])
+    return str(turns[0]["content"] if turns else row["prompt"])

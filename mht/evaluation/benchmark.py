@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mht.component import did_you_mean
 from mht.errors import ConfigError, DataError
+from mht.evaluation.conclusion import OFF, guard_json, sentences
+from mht.evaluation.guard import Bounds, Finding, check_judges, examine
+from mht.evaluation.measured import measure
 from mht.evaluation.metrics import describe
 from mht.evaluation.statistics import Difference, holm, paired_difference
 from mht.evaluation.summary import Evaluated, read_samples, significant, units, write_json
@@ -54,6 +57,8 @@ class Comparison:
         differences: metric to hybrid minus baseline, for all metrics that both have.
         adjusted: p-values of the chosen metrics, adjusted for their number.
         rows: positions of the samples to show.
+        findings: the guard's word on each variant that was trained on the reward.
+        sentences: what the numbers say.
     """
 
     variants: list[Variant]
@@ -62,6 +67,8 @@ class Comparison:
     differences: dict[str, Difference]
     adjusted: dict[str, float]
     rows: list[int]
+    findings: list[Finding] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
 
     @property
     def prompts(self) -> int:
@@ -100,6 +107,7 @@ def compare(
     metrics: Sequence[str],
     samples: int = 8,
     baseline: str = "sft_only",
+    guard: Bounds = OFF,
     resamples: int = 2000,
     seed: int = 0,
     root: str | Path = ".",
@@ -111,6 +119,7 @@ def compare(
         metrics: those to show, in order; ``benchmark.metrics``.
         samples: how many prompts to show side by side, evenly spaced.
         baseline: the variant that the hybrid is compared with.
+        guard: what a sound gain keeps to; ``benchmark.guard``.
         resamples: of the intervals and tests of differences.
         seed: of the same.
         root: where ``reports/`` and ``metrics/`` are.
@@ -127,7 +136,18 @@ def compare(
     shown = [m for m in metrics if m in differences]
     adjusted = dict(zip(shown, holm([differences[m].p for m in shown]), strict=True))
     rows = evenly_spaced(len(variants[0].evaluated.ids), samples)
-    return Comparison(variants, list(metrics), baseline, differences, adjusted, rows)
+    measured = measure(
+        {v.name: [v.evaluated] for v in variants}, {v.name: v.summary for v in variants}
+    )
+    check_judges(guard, measured)
+    options = {"resamples": resamples, "seed": seed}
+    trained = [v.name for v in variants if v.name not in ("base", baseline)]
+    examined = [examine(measured, name, baseline, guard, **options) for name in trained]
+    findings = [finding for finding in examined if finding]
+    said = sentences(measured, findings, steps, **options)
+    return Comparison(
+        variants, list(metrics), baseline, differences, adjusted, rows, findings, said
+    )
 
 
 def read_variant(name: str, steps: int, root: str | Path = ".") -> Variant:
@@ -184,6 +204,7 @@ def write_outputs(
     _write(root / "plots/benchmark.csv", report.csv_rows(comparison))
     _write(folder / "table.md", report.markdown_table(comparison))
     _write(folder / "samples.md", report.markdown_samples(comparison))
+    write_json(folder / "guard.json", guard_json(comparison.findings))
     curves = plots.read_curves(root)
     figures = plots.figures(comparison, curves)
     for name, png in figures.items():

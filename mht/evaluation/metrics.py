@@ -22,6 +22,7 @@ Direction = Literal["higher", "lower", "neither"]
 Score = Callable[[Sequence[Sample]], list[float]]
 
 GROUP = 16  # responses whose n-grams are counted together by distinct-n
+REPEATED = 4  # words in the n-grams whose repetition within a response is counted
 NAN = float("nan")
 
 
@@ -97,6 +98,9 @@ def describe(name: str) -> Metric:
         return METRICS[name]
     if name == "reward":
         return Metric("Reward", None, None, "higher", "mean of the whole reward")
+    if name.startswith("judge/"):
+        own = name.removeprefix("judge/")
+        return Metric(f"Judge {own}", None, None, "higher", f"the judge {own!r} of evaluate.judges")
     node = name.removeprefix("reward/")
     meaning = f"mean of the node {node!r} of the reward tree" if node != name else "mean"
     return Metric(name, None, None, "higher" if node != name else "neither", meaning)
@@ -218,9 +222,30 @@ def distinct(responses: Sequence[str], n: int, *, group: int = GROUP) -> list[fl
 def _distinct(responses: Sequence[str], n: int) -> float:
     grams: list[tuple[str, ...]] = []
     for response in responses:
-        words = re.findall(r"\w+", response.lower())
-        grams += zip(*(words[i:] for i in range(n)), strict=False)
+        grams += _ngrams(response, n)
     return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return list(zip(*(words[i:] for i in range(n)), strict=False))
+
+
+def repetition(responses: Sequence[str], n: int = REPEATED) -> list[float]:
+    """Share of the n-grams within each response that occurred earlier in it.
+
+    seq-rep-n of Welleck et al. 2019 (arXiv:1908.04319), over words where the paper has tokens:
+    ``1 - different n-grams / all n-grams``. A response without any n-gram repeats nothing.
+
+    Args:
+        responses: texts; words are lowercased runs of letters and digits.
+        n: length of the n-grams.
+
+    >>> repetition(["so good so good so good", "so good"], 2)
+    [0.6, 0.0]
+    """
+    counted = [_ngrams(response, n) for response in responses]
+    return [1 - len(set(grams)) / len(grams) if grams else 0.0 for grams in counted]
 
 
 def _with_target(label: str, meaning: str, score: Score | None) -> Metric:
@@ -253,12 +278,26 @@ METRICS: dict[str, Metric] = {
     "distinct_3": Metric(
         "Distinct-3", 0, 1, "higher", f"different word triples / all triples, in {GROUP} responses"
     ),
+    "repetition": Metric(
+        "Repetition",
+        0,
+        1,
+        "lower",
+        f"share of a response's runs of {REPEATED} words that it said before",
+    ),
     "kl_nats": Metric(
         "KL (nats)",
         None,
         None,
         "lower",
         "how far a response's log-probability moved from the base model's, summed over its tokens",
+    ),
+    "kl_to_sft_nats": Metric(
+        "KL to SFT (nats)",
+        None,
+        None,
+        "lower",
+        "the same from the SFT model that the hybrid's cycles began with",
     ),
     "perplexity_human": Metric(
         "Perplexity, human text", 1, None, "lower", "of the variant on the test texts' own endings"

@@ -124,7 +124,7 @@ def seeds_interval(
         ValueError: no seeds or units, or numbers that are not finite.
     """
     data, over = _values(values), AVERAGES[average]
-    drawn = over(_resampled(data, statistic, resamples, seed), axis=0)
+    drawn = over(resampled(data, statistic, resamples, seed), axis=0)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(over(per_seed(data, statistic))), float(low), float(high))
 
@@ -157,7 +157,7 @@ def seeds_difference(
     left, right = _values(a), _values(b)
     if left.shape != right.shape:
         raise ValueError(f"pairs must match: a has shape {left.shape}, b {right.shape}")
-    drawn = [_resampled(x, statistic, resamples, seed).mean(axis=0) for x in (left, right)]
+    drawn = [resampled(x, statistic, resamples, seed).mean(axis=0) for x in (left, right)]
     low, high = np.quantile(drawn[0] - drawn[1], [(1 - level) / 2, (1 + level) / 2])
     ours, theirs = per_seed(left, statistic), per_seed(right, statistic)
     return SeedDifference(
@@ -249,8 +249,11 @@ def _values(values: ArrayLike) -> Floats:
     return data
 
 
-def _resampled(data: Floats, statistic: str, resamples: int, seed: int) -> Floats:
-    """(S, resamples): in each column S drawn seeds with their statistics over drawn units."""
+def resampled(data: Floats, statistic: str, resamples: int, seed: int) -> Floats:
+    """(S, resamples): in each column S drawn seeds with their statistics over drawn units.
+
+    The same seed and shape draw the same seeds and units, so two variants stay paired.
+    """
     _, seeds, units = data.shape
     random = np.random.default_rng(seed)
     counts = random.multinomial(units, np.full(units, 1 / units), size=resamples)

@@ -1,112 +1,109 @@
-"""The HTML page of the benchmark: a jinja2 template with its style sheet, light and dark."""
+"""The HTML page of a report: a jinja2 template that needs no other file and no network."""
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>MHT benchmark</title>
-<style>
-:root { --paper:#fff; --ink:#1f2430; --soft:#5c6575; --rule:#e3e6eb; --card:#f7f8fa;
-  --base:#6d7583; --sft_only:#0068a3; --ppo_only:#a86f00; --hybrid:#007a59; --good:#007a59;
-  --bad:#b23b2e; --warn:#fff4d9; }
-@media (prefers-color-scheme: dark) { :root { --paper:#171a21; --ink:#e8eaf0; --soft:#a0a8b7;
-  --rule:#2c313c; --card:#1e222b; --base:#a4acba; --sft_only:#56b4e9; --ppo_only:#f0b440;
-  --hybrid:#2cc295; --good:#2cc295; --bad:#ff8b7b; --warn:#3a3118; } }
-* { box-sizing:border-box }
-body { margin:0; background:var(--paper); color:var(--ink);
-  font:16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif }
-main { max-width:1120px; margin:0 auto; padding:48px 24px 96px }
-.eyebrow { color:var(--soft); font-size:.8rem; letter-spacing:.08em; text-transform:uppercase }
-h1 { font-size:clamp(1.5rem, 3.4vw, 2.2rem); line-height:1.2; margin:.2em 0 .5em;
-  letter-spacing:-.015em; text-wrap:balance }
-h2 { font-size:1.25rem; margin:3em 0 .6em; letter-spacing:-.01em }
-p { max-width:74ch; color:var(--soft); margin:.4em 0 1.2em }
-.scroll { overflow-x:auto }
-table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums }
-th, td { padding:.6em .8em; text-align:right; vertical-align:top;
-  border-bottom:1px solid var(--rule) }
-th { font-weight:600; white-space:nowrap }
-thead th { border-bottom:2px solid var(--ink) }
-th:first-child, td:first-child { text-align:left; padding-left:0 }
-tbody th { font-weight:600 }
-tbody th small, td small { display:block; font-weight:400; color:var(--soft); font-size:.78rem;
-  white-space:nowrap }
-tbody th small { white-space:normal; max-width:30ch; line-height:1.35 }
-.base { color:var(--base) } .sft_only { color:var(--sft_only) }
-.ppo_only { color:var(--ppo_only) } .hybrid { color:var(--hybrid) }
-.better { color:var(--good); font-weight:700 } .worse { color:var(--bad); font-weight:700 }
-.differs { font-weight:700 } .unclear { color:var(--soft) }
-.samples { table-layout:fixed; min-width:900px; font-size:.92rem }
-.samples td, .samples th { text-align:left; line-height:1.45 }
-.samples tbody th { white-space:normal }
-.meter { display:flex; align-items:center; gap:.5em; margin-top:.45em; color:var(--soft);
-  font-size:.78rem }
-.meter i { flex:1; height:4px; border-radius:2px; background:var(--rule); overflow:hidden }
-.meter b { display:block; height:100%; background:currentColor }
-figure { margin:0 0 2em; padding:16px; border:1px solid var(--rule); border-radius:10px }
-figure img { display:block; max-width:100%; height:auto; margin:0 auto }
-figcaption { color:var(--soft); font-size:.85rem; margin-top:.8em }
-.warning { background:var(--warn); color:var(--ink); padding:.8em 1em; border-radius:8px }
-details { margin-top:2em } summary { cursor:pointer; font-weight:600 }
-</style>
-</head>
-<body>
+from mht.evaluation.page_script import SCRIPT
+from mht.evaluation.page_style import STYLE
+
+BODY = """
 <main>
-<div class="eyebrow">MHT benchmark</div>
+<div class="eyebrow">{{ eyebrow }}</div>
 <h1>{{ headline }}</h1>
-<p>{{ reading }}</p>
+{% if sentences %}
+<ul class="said">
+{% for title, text in sentences %}<li><b>{{ title }}</b>{{ text }}</li>{% endfor %}
+</ul>
+{% endif %}
 {% if warning %}
 <p class="warning">{{ warning }}</p>
 {% endif %}
 
 {% macro cell(c) %}<td>{{ c.mean }}{% if c.low %}<small>{{ c.low }} to {{ c.high }}</small>\
 {% endif %}</td>{% endmacro %}
+{% macro names(list) %}{% for v in list %}<th class="v{{ v.slot }}">{{ v.name }}</th>\
+{% endfor %}{% endmacro %}
+<h2>Every variant on the same prompts</h2>
+<p>{{ reading }}</p>
 <div class="scroll"><table>
-<thead><tr><th></th>
-{% for v in variants %}<th class="{{ v.name }}">{{ v.name }}</th>{% endfor %}
-<th>hybrid &minus; {{ baseline }}</th><th>verdict</th></tr></thead>
+<thead><tr><th></th>{{ names(variants) }}{% for h in extra %}<th>{{ h }}</th>\
+{% endfor %}</tr></thead>
 <tbody>
-<tr><th>Optimiser steps</th>{% for v in variants %}<td>{{ v.steps }}</td>{% endfor %}
-<td></td><td></td></tr>
 {% for row in rows %}
 <tr><th>{{ row.label }} {{ row.arrow }}<small>{{ row.meaning }}</small></th>
 {% for c in row.cells %}{{ cell(c) }}{% endfor %}
-<td>{{ row.difference.value }}<small>{{ row.difference.interval }}</small></td>
-<td class="{{ row.verdict if row.significant else 'unclear' }}">{{ row.verdict }}\
-<small>{{ row.difference.p }}</small></td></tr>
-{% endfor %}
-</tbody></table></div>
-
-<h2>The same prompts, all variants</h2>
-<p>{{ choice }}</p>
-<div class="scroll"><table class="samples">
-<thead><tr><th>prompt</th>
-{% for v in variants %}<th class="{{ v.name }}">{{ v.name }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for row in samples %}
-<tr><th>{{ row.prompt }}</th>
-{% for c in row.cells %}<td>{{ c.response }}{% if c.score is not none %}
-<div class="meter"><i class="{{ c.variant }}"><b style="width:{{ '%.0f' % (100 * c.score) }}%">\
-</b></i>{{ '%.2f' % c.score }}</div>{% endif %}</td>
+{% for x in row.extra %}<td class="{{ x.state }}">{{ x.text }}<small>{{ x.small }}</small></td>\
 {% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 
+{% if guard %}
+<h2>Guard against gaming</h2>
+<p>Each variant against {{ guard.baseline }}. A gain in the trained reward is sound when judges that
+nobody was trained on rise too and no figure leaves its bound (<code>benchmark.guard</code>);
+otherwise the report calls it gaming. Changes in percent are relative to {{ guard.baseline }}.</p>
+<div class="scroll"><table>
+<thead><tr><th></th><th>bound</th>{{ names(guard.variants) }}</tr></thead>
+<tbody>
+{% for row in guard.rows %}
+<tr><th>{{ row.label }}</th><td>{{ row.bound }}</td>
+{% for c in row.cells %}<td class="{{ c.state }}">{{ c.text }}{% if c.note %}\
+<small class="note">{{ c.note }}</small>{% endif %}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
+
+{% if comparisons %}
+<h2>Who wins on what</h2>
+<div class="scroll"><table>
+<thead><tr>{% for h in comparisons[0] %}<th>{{ h }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for line in comparisons[1:] %}
+<tr>{% for text in line %}<td>{{ text }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
+
 {% for f in figures %}
 <h2>{{ f.title }}</h2>
 <figure><picture>
-<source media="(prefers-color-scheme: dark)" srcset="data:image/png;base64,{{ f.dark }}">
+<source media="screen and (prefers-color-scheme: dark)" \
+srcset="data:image/png;base64,{{ f.dark }}">
 <img alt="{{ f.title }}" width="{{ f.width }}" src="data:image/png;base64,{{ f.light }}"></picture>
 <figcaption>{{ f.caption }}</figcaption></figure>
 {% endfor %}
 
+<h2>The same prompts, all variants</h2>
+<p>Every prompt can be found here, in the order of the test set; none is picked.
+{{ samples_note }}</p>
+<noscript><p>{{ choice }}</p></noscript>
+<div class="tools" id="tools" hidden>
+<label class="wide">text <input type="search" id="text" placeholder="prompt or response"></label>
+<label>score <select id="metric"></select></label>
+<label>variant A <select id="a"></select></label>
+<label>variant B <select id="b"></select></label>
+<label>show <select id="side"><option value="">all</option><option value="above">A above B</option>
+<option value="below">A below B</option></select></label>
+<label>|A &minus; B| at least <input type="number" id="least" min="0" step="any"></label>
+<label>sort by <select id="order"><option value="">test set</option>
+<option value="gap">A &minus; B</option><option value="score">score of A</option></select></label>
+<label>order <select id="way"><option value="down">highest first</option>
+<option value="up">lowest first</option></select></label>
+<fieldset id="variants"></fieldset>
+</div>
+<p class="count" id="count" aria-live="polite"></p>
+<div id="samples">
+{% for row in samples %}
+<article class="sample"><h3>{{ row.prompt }}</h3><div class="answers">
+{% for c in row.cells %}<div><b class="v{{ c.slot }}">{{ c.variant }}</b>\
+<p>{{ c.response }}</p>{% if c.score is not none %}
+<div class="meter">{{ c.label }} {{ '%.2f' % c.score }}</div>{% endif %}</div>
+{% endfor %}</div></article>
+{% endfor %}
+</div>
+<button class="more" id="more" hidden>Show more</button>
+
 {% if others %}
 <details><summary>All other metrics ({{ others | length }})</summary>
 <div class="scroll"><table>
-<thead><tr><th></th>
-{% for v in variants %}<th class="{{ v.name }}">{{ v.name }}</th>{% endfor %}</tr></thead>
+<thead><tr><th></th>{{ names(variants) }}</tr></thead>
 <tbody>
 {% for row in others %}
 <tr><th>{{ row.label }} {{ row.arrow }}<small>{{ row.meaning }}</small></th>
@@ -114,7 +111,42 @@ details { margin-top:2em } summary { cursor:pointer; font-weight:600 }
 {% endfor %}
 </tbody></table></div></details>
 {% endif %}
+
+{% if runs %}
+<h2>The runs behind it</h2>
+<p>Every stage left a run with its settings, curves and artifacts in MLflow: <code>make ui</code>,
+open <code>127.0.0.1:5000</code>, and type a filter into the search box of
+the experiment. <code>mht lineage</code> prints which run made what lies in the workspace.</p>
+<div class="scroll"><table>
+<thead><tr><th>made</th><th>search filter</th></tr></thead>
+<tbody>
+{% for what, stage in runs %}
+<tr><td>{{ what }}</td><td><code>tags.`mht.stage` = '{{ stage }}'</code></td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
 </main>
+"""
+
+PAGE = (
+    """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{{ eyebrow }}</title>
+<style>"""
+    + STYLE
+    + """</style>
+</head>
+<body>"""
+    + BODY
+    + """<script type="application/json" id="data">{{ data|safe }}</script>
+<script>"""
+    + SCRIPT
+    + """</script>
 </body>
 </html>
 """
+)

@@ -7,29 +7,21 @@ apart for colour-blind readers; every mark is labelled where it stands.
 from __future__ import annotations
 
 import csv
-import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mht.evaluation import front
+from mht.evaluation.canvas import SMOOTH, arms, heading, opened, png, running_mean
 from mht.evaluation.metrics import describe
+from mht.evaluation.palette import DARK, LIGHT
+from mht.evaluation.wording import number
 
 if TYPE_CHECKING:
     from mht.evaluation.benchmark import Comparison
 
 Curves = dict[str, dict[str, tuple[list[float], list[float]]]]  # variant -> column -> steps, values
-
-LIGHT = {
-    "paper": "#ffffff", "ink": "#1f2430", "faint": "#8b93a1", "rule": "#e3e6eb",
-    "base": "#8b93a1", "sft": "#0072b2", "sft_only": "#0072b2", "ppo_only": "#e69f00",
-    "hybrid": "#009e73",
-}  # fmt: skip
-DARK = {
-    "paper": "#171a21", "ink": "#e8eaf0", "faint": "#8d95a5", "rule": "#2c313c",
-    "base": "#a4acba", "sft": "#56b4e9", "sft_only": "#56b4e9", "ppo_only": "#f0b440",
-    "hybrid": "#2cc295",
-}  # fmt: skip
 
 CURVE_FOLDERS = {
     "hybrid": "plots/hybrid",
@@ -46,15 +38,19 @@ PANELS = {  # column -> title; those that some file has are drawn
     "validation/sft_loss": "Validation SFT loss",
     "validation/score": "Reward, validation",
 }
-SMOOTH = 5  # points in the running mean
 
 
 def figures(comparison: Comparison, curves: Curves, *, dark: bool = False) -> dict[str, bytes]:
     """Name to PNG: ``metrics``, ``frontier`` where it can be drawn, ``training`` with curves."""
     colours = DARK if dark else LIGHT
-    drawn = {"metrics": metric_bars(comparison, colours)}
-    if all({"p_positive", "kl_nats"} <= v.summary.keys() for v in comparison.variants):
-        drawn["frontier"] = frontier(comparison, colours)
+    summaries = {v.name: v.summary for v in comparison.variants}
+    title = f"What each variant scores on {comparison.prompts} unseen prompts"
+    drawn = {"metrics": metric_bars(summaries, comparison.metrics, title, colours)}
+    reward = front.reward_of(list(summaries.values()))
+    if reward:
+        points = {v.name: (v.summary["kl_nats"], v.summary[reward]) for v in comparison.variants}
+        label = describe(reward).label
+        drawn["frontier"] = front.figure(points, front.paths(curves), label, colours)
     if any(column in PANELS for columns in curves.values() for column in columns):
         drawn["training"] = training(curves, colours)
     return drawn
@@ -70,51 +66,32 @@ def read_curves(root: str | Path = ".") -> Curves:
     return curves
 
 
-def metric_bars(comparison: Comparison, colours: Mapping[str, str]) -> bytes:
-    """A panel per chosen metric: a bar per variant, its 95% interval and its mean."""
-    count = len(comparison.metrics)
+def metric_bars(
+    summaries: Mapping[str, Any], metrics: Sequence[str], title: str, colours: Mapping[str, str]
+) -> bytes:
+    """A panel per chosen metric: a bar per variant, its 95% interval and its mean.
+
+    Args:
+        summaries: variant to metric to mean, low and high.
+        metrics: to draw.
+        title: of the figure.
+        colours: of variants, paper and ink.
+    """
+    count = len(metrics)
     width = min(3, count)
     rows = math.ceil(count / width)
+    height = max(1.0, 0.25 * len(summaries)) * 1.85
 
     def draw(figure: Any) -> None:
         axes = figure.subplots(rows, width, squeeze=False).flat
         for i, axis in enumerate(axes):
             if i < count:
-                _bars(axis, comparison, comparison.metrics[i], colours, names=i % width == 0)
+                _bars(axis, summaries, metrics[i], colours, names=i % width == 0)
             else:
                 axis.set_visible(False)
-        title = f"What each variant scores on {comparison.prompts} unseen prompts"
-        _heading(figure, title, "bar and number: mean; line: 95% interval", colours)
+        heading(figure, title, "bar and number: mean; line: 95% interval", colours)
 
-    return _png(draw, (3.5 * width + 0.6, 1.85 * rows + 0.6), colours)
-
-
-def frontier(comparison: Comparison, colours: Mapping[str, str]) -> bytes:
-    """P(positive) against KL, a point per variant: what a nat of drift bought."""
-
-    def draw(figure: Any) -> None:
-        axis = figure.subplots()
-        for v in comparison.variants:
-            x, y = v.summary["kl_nats"], v.summary["p_positive"]
-            axis.errorbar(
-                x["mean"], y["mean"], xerr=_arms(x), yerr=_arms(y), fmt="o", markersize=8,
-                color=colours[v.name], elinewidth=1.4,
-            )  # fmt: skip
-        axis.margins(x=0.2, y=0.14)
-        points = [(v.summary["kl_nats"], v.summary["p_positive"]) for v in comparison.variants]
-        means = [(x["mean"], y["mean"]) for x, y in points]
-        for v, at, corner in zip(comparison.variants, means, _corners(axis, means), strict=True):
-            axis.annotate(
-                v.name, at, (9 * corner[0], 9 * corner[1]), textcoords="offset points",
-                ha="left" if corner[0] > 0 else "right", va="center",
-                color=colours[v.name], fontweight="bold",
-            )  # fmt: skip
-        axis.set_xlabel("KL to the base model (nats per response)")
-        axis.set_ylabel("P(positive)")
-        _open(axis, colours)
-        _heading(figure, "What a nat of drift bought", "up and to the left is better", colours)
-
-    return _png(draw, (6.6, 4.2), colours)
+    return png(draw, (3.5 * width + 0.6, height * rows + 0.6), colours)
 
 
 def training(curves: Curves, colours: Mapping[str, str]) -> bytes:
@@ -130,32 +107,35 @@ def training(curves: Curves, colours: Mapping[str, str]) -> bytes:
         for axis, column in zip(axes, shown, strict=False):
             _curve_panel(axis, column, curves, colours)
         note = f"faint: as logged; strong: mean of the last {SMOOTH}"
-        _heading(figure, "How training went", note, colours)
+        heading(figure, "How training went", note, colours)
 
-    return _png(draw, (3.9 * width + 0.3, 2.4 * rows + 0.6), colours)
+    return png(draw, (3.9 * width + 0.3, 2.4 * rows + 0.6), colours)
 
 
 def _bars(
-    axis: Any, comparison: Comparison, metric: str, colours: Mapping[str, str], *, names: bool
+    axis: Any,
+    summaries: Mapping[str, Any],
+    metric: str,
+    colours: Mapping[str, str],
+    *,
+    names: bool,
 ) -> None:
-    from mht.evaluation.report import number
-
-    shown = [v for v in comparison.variants if metric in v.summary]
-    highest = max(v.summary[metric]["high"] for v in shown)
-    lowest = min(v.summary[metric]["low"] for v in shown)
+    shown = [own[metric] for own in summaries.values() if metric in own]
+    highest = max(value["high"] for value in shown)
+    lowest = min(value["low"] for value in shown)
     edge, gap = max(highest, 0.0), max(highest, 0.0) - min(lowest, 0.0) or 1.0
-    for row, v in enumerate(comparison.variants):
-        if metric not in v.summary:
+    for row, (name, own) in enumerate(summaries.items()):
+        if metric not in own:
             continue
-        value = v.summary[metric]
-        axis.barh(row, value["mean"], height=0.66, color=colours[v.name], alpha=0.9)
-        axis.errorbar(value["mean"], row, xerr=_arms(value), color=colours["ink"], elinewidth=1.2)
+        value = own[metric]
+        axis.barh(row, value["mean"], height=0.66, color=colours[name], alpha=0.9)
+        axis.errorbar(value["mean"], row, xerr=arms(value), color=colours["ink"], elinewidth=1.2)
         where = max(value["high"], 0.0) + 0.03 * gap
         axis.text(where, row, number(value["mean"]), va="center", color=colours["ink"], fontsize=9)
     axis.set_xlim(min(lowest, 0.0) - 0.02 * gap, edge + 0.22 * gap)
-    axis.set_ylim(len(comparison.variants) - 0.4, -0.6)
-    axis.set_yticks(range(len(comparison.variants)))
-    axis.set_yticklabels([v.name if names else "" for v in comparison.variants])
+    axis.set_ylim(len(summaries) - 0.4, -0.6)
+    axis.set_yticks(range(len(summaries)))
+    axis.set_yticklabels([name if names else "" for name in summaries])
     better = {"higher": "higher is better", "lower": "lower is better", "neither": ""}
     axis.set_title(describe(metric).label, loc="left", fontsize=10.5)
     axis.set_title(better[describe(metric).direction], loc="right", fontsize=8,
@@ -173,7 +153,7 @@ def _curve_panel(axis: Any, column: str, curves: Curves, colours: Mapping[str, s
         if column not in columns:
             continue
         steps, values = columns[column]
-        mean = _running_mean(values)
+        mean = running_mean(values)
         axis.plot(steps, values, color=colours[variant], alpha=0.3, linewidth=1)
         axis.plot(steps, mean, color=colours[variant], linewidth=2)
         ends[variant] = mean[-1]
@@ -187,7 +167,7 @@ def _curve_panel(axis: Any, column: str, curves: Curves, colours: Mapping[str, s
     axis.margins(x=0.02)
     axis.set_title(PANELS[column], loc="left", fontsize=10.5)
     axis.set_xlabel("step", fontsize=8.5)
-    _open(axis, colours)
+    opened(axis, colours)
 
 
 def _apart(heights: list[float], gap: float) -> list[float]:
@@ -198,39 +178,6 @@ def _apart(heights: list[float], gap: float) -> list[float]:
     return moved
 
 
-def _corners(axis: Any, points: list[tuple[float, float]]) -> list[tuple[int, int]]:
-    """For each point the first corner where its label meets no other point or label."""
-    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
-    places = [((x - left) / (right - left), (y - low) / (high - low)) for x, y in points]
-    taken = list(places)
-    chosen = []
-    for x, y in places:
-        boxes = {(h, v): (x + 0.09 * h, y + 0.045 * v) for v in (1, -1) for h in (1, -1)}
-        others = [place for place in taken if place != (x, y)]
-        free = [corner for corner, box in boxes.items() if not any(_meet(box, o) for o in others)]
-        chosen.append(free[0] if free else (1, 1))
-        taken.append(boxes[chosen[-1]])
-    return chosen
-
-
-def _meet(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    """Whether labels at two places, in shares of the axes, would touch."""
-    return abs(a[0] - b[0]) < 0.15 and abs(a[1] - b[1]) < 0.06
-
-
-def _heading(figure: Any, title: str, note: str, colours: Mapping[str, str]) -> None:
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    figure.text(0.99, 0.985, note, ha="right", va="top", fontsize=8.5, color=colours["faint"])
-
-
-def _running_mean(values: list[float]) -> list[float]:
-    """Means over the last points; a curve of so few points is shown as it is."""
-    if len(values) <= SMOOTH:
-        return values
-    windows = (values[max(0, i - SMOOTH + 1) : i + 1] for i in range(len(values)))
-    return [sum(window) / len(window) for window in windows]
-
-
 def _columns(rows: list[dict[str, str]]) -> dict[str, tuple[list[float], list[float]]]:
     found = {}
     for name in rows[0] if rows else ():
@@ -238,38 +185,3 @@ def _columns(rows: list[dict[str, str]]) -> dict[str, tuple[list[float], list[fl
         if name != "step" and points:
             found[name] = ([step for step, _ in points], [value for _, value in points])
     return found
-
-
-def _arms(value: Mapping[str, float]) -> list[list[float]]:
-    """Below and above the mean; never negative, whatever rounding did."""
-    return [
-        [max(0.0, value["mean"] - value["low"])],
-        [max(0.0, value["high"] - value["mean"])],
-    ]
-
-
-def _open(axis: Any, colours: Mapping[str, str]) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(color=colours["rule"], linewidth=0.8)
-    axis.set_axisbelow(True)
-
-
-def _png(
-    draw: Callable[[Any], None], size: tuple[float, float], colours: Mapping[str, str]
-) -> bytes:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    style = {
-        "font.family": "DejaVu Sans", "font.size": 9, "text.color": colours["ink"],
-        "axes.labelcolor": colours["ink"], "axes.edgecolor": colours["faint"],
-        "axes.facecolor": colours["paper"], "axes.titlecolor": colours["ink"],
-        "xtick.color": colours["ink"], "ytick.color": colours["ink"],
-    }  # fmt: skip
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **style}):
-        figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor=colours["paper"])
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.07)
-        draw(figure)
-        file = io.BytesIO()
-        figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()

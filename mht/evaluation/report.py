@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import html as escaping
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
+from mht.evaluation.browser import browser_data, scores_of
+from mht.evaluation.conclusion import guard_rows
 from mht.evaluation.metrics import GROUP, describe
-from mht.evaluation.page import PAGE
+from mht.evaluation.palette import slots
+from mht.evaluation.render import figure_parts, guard_part, page
+from mht.evaluation.wording import markdown, number, p_text, pipes
 
 if TYPE_CHECKING:
     from mht.evaluation.benchmark import Comparison, Variant
+    from mht.evaluation.guard import Finding
 
 LONGEST = 240  # characters of a response that tables show
 ABSENT = "-"
@@ -25,30 +29,19 @@ TITLES = {
 }
 CAPTIONS = {
     "metrics": "Bars are means over the prompts, lines their 95% bootstrap intervals.",
-    "frontier": "A good variant earns reward without leaving the base model behind.",
+    "frontier": "A good variant earns reward without leaving the model it began with behind. Left: "
+    "means on the test prompts with 95% intervals. Right: running means of the logs of the PPO "
+    "steps, against the KL to the reference of each.",
     "training": "From the logs of the training stages, not from the test prompts.",
 }
-
-
-ROUNDING = 1e-5  # of a float32 sum over a response
-
-
-def number(value: float) -> str:
-    """A number as people read it: about three digits that matter; what is only rounding is 0.
-
-    >>> [number(x) for x in (0.8614, 17.62, 3.456, 1234.5, 0.00012, 0.0, -9.5e-07)]
-    ['0.861', '17.6', '3.46', '1234', '0.00012', '0.000', '0.000']
-    """
-    value = 0.0 if abs(value) < ROUNDING else value
-    size = abs(value)
-    if 0 < size < 0.001:
-        return f"{value:.2g}"
-    return f"{value:.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
-
-
-def p_text(p: float) -> str:
-    """``p = 0.012``, or ``p < 0.001``."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+RUNS = [  # what was made, and the stage that made it
+    ("the SFT model", "sft"),
+    ("hybrid", "ppo"),
+    ("sft_only", "baseline@sft_only"),
+    ("ppo_only", "baseline@ppo_only"),
+    ("hybrid's figures", "evaluate"),
+    ("this report", "benchmark"),
+]
 
 
 def table_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -89,9 +82,32 @@ def markdown_table(comparison: Comparison) -> str:
     described = {m: describe(m) for m in comparison.metrics}
     notes = [f"- **{d.label}** (`{m}`): {d.meaning}" for m, d in described.items()]
     return "\n".join(
-        ["# Benchmark", "", reading(comparison), "", *_pipes(lines), "", *warnings(comparison),
-         *notes, ""]
+        ["# Benchmark", "", *said(comparison), reading(comparison), "", *pipes(lines), "",
+         *warnings(comparison), *guard_table(comparison.findings), *notes, ""]
     )  # fmt: skip
+
+
+def said(comparison: Comparison) -> list[str]:
+    """The conclusion as a Markdown list."""
+    return [*(f"- {text}" for text in comparison.sentences), ""] if comparison.sentences else []
+
+
+def guard_table(findings: Sequence[Finding]) -> list[str]:
+    """The guard's table as Markdown lines; what is broken is bold."""
+    if not findings:
+        return []
+    rows = [["guard", "bound", *(escape(f.variant) for f in findings)]]
+    rows.append(["---", "---:", *("---:" for _ in findings)])
+    for row in guard_rows(findings):
+        cells = [_guard_cell(cell) for cell in row["cells"]]
+        rows.append([row["label"], row["bound"], *cells])
+    against = f"Each variant against {findings[0].baseline}; bold is beyond its bound."
+    return [against, "", *pipes(rows), ""]
+
+
+def _guard_cell(cell: Mapping[str, str]) -> str:
+    text = f"**{cell['text']}**" if cell["state"] == "bad" else cell["text"]
+    return f"{text} ({cell['note']})" if cell["note"] else text
 
 
 def markdown_samples(comparison: Comparison) -> str:
@@ -100,10 +116,10 @@ def markdown_samples(comparison: Comparison) -> str:
     lines = [["prompt", *names], ["---"] * (len(names) + 1)]
     for i in comparison.rows:
         prompt = _line(comparison.variants[0].evaluated.samples[i].prompt)
-        cells = [_markdown(_response(v, i)) + _score(v, i) for v in comparison.variants]
-        lines.append([f"**{_markdown(prompt)}**", *cells])
+        cells = [markdown(_response(v, i)) + _score(v, i) for v in comparison.variants]
+        lines.append([f"**{markdown(prompt)}**", *cells])
     return "\n".join(
-        ["# The same prompts, all variants", "", choice(comparison), "", *_pipes(lines), ""]
+        ["# The same prompts, all variants", "", choice(comparison), "", *pipes(lines), ""]
     )
 
 
@@ -126,32 +142,23 @@ def html(comparison: Comparison, light: Mapping[str, bytes], dark: Mapping[str, 
         light: figure name to PNG, for light paper.
         dark: the same for dark paper.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    page = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(PAGE)
-    figures = [
-        {
-            "title": TITLES[name],
-            "caption": CAPTIONS[name],
-            "width": int.from_bytes(png[16:20], "big") * 2 // 3,  # 150 dots per inch, 100 shown
-            "light": _base64(png),
-            "dark": _base64(dark[name]),
-        }
-        for name, png in light.items()
-    ]
-    return page.render(
+    names = [v.name for v in comparison.variants]
+    return page(
+        variants=names,
+        sentences=comparison.sentences,
+        data=browser_data({v.name: v.evaluated for v in comparison.variants}, comparison.baseline),
+        eyebrow="MHT benchmark",
         headline=headline(comparison),
         reading=reading(comparison),
-        choice=choice(comparison),
         warning=comparison.uneven(),
-        variants=comparison.variants,
-        baseline=comparison.baseline,
-        rows=table_rows(comparison),
+        extra=[f"hybrid - {comparison.baseline}", "verdict"],
+        rows=_page_rows(comparison),
+        guard=guard_part(comparison.findings, names),
+        figures=figure_parts(light, dark, TITLES, CAPTIONS),
+        choice=choice(comparison),
         samples=[_sample(comparison, i) for i in comparison.rows],
-        figures=figures,
         others=_others(comparison),
+        runs=RUNS,
     )
 
 
@@ -181,8 +188,8 @@ def reading(comparison: Comparison) -> str:
 def choice(comparison: Comparison) -> str:
     """Which prompts are shown, and what the small number is."""
     shown = f"{len(comparison.rows)} of {comparison.prompts} prompts, evenly spaced, not picked."
-    scored = "p_positive" in comparison.variants[0].evaluated.per_sample
-    return shown + (" The number is the judge's P(positive)." if scored else "")
+    score = _score_shown(comparison)
+    return shown + (f" The number is {describe(score).label}." if score else "")
 
 
 def warnings(comparison: Comparison) -> list[str]:
@@ -221,48 +228,54 @@ def _others(comparison: Comparison) -> list[dict[str, Any]]:
     ]
 
 
+def _page_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    blank = {"text": "", "small": "", "state": ""}
+    steps = [{"mean": v.steps, "low": "", "high": ""} for v in comparison.variants]
+    first = {"label": "Optimiser steps", "arrow": "", "meaning": "", "cells": steps}
+    rows = [{**first, "extra": [blank, blank]}]
+    for row in table_rows(comparison):
+        found = row["difference"]
+        difference = {"text": found["value"], "small": found["interval"], "state": ""}
+        state = row["verdict"] if row["significant"] else "unclear"
+        verdict = {"text": row["verdict"], "small": found["p"], "state": state}
+        rows.append({**row, "extra": [difference, verdict]})
+    return rows
+
+
 def _sample(comparison: Comparison, i: int) -> dict[str, Any]:
-    prompt = comparison.variants[0].evaluated.samples[i].prompt
+    score = _score_shown(comparison)
+    numbers = slots([v.name for v in comparison.variants])
     return {
-        "prompt": _line(prompt),
+        "prompt": _line(comparison.variants[0].evaluated.samples[i].prompt),
         "cells": [
-            {"variant": v.name, "response": _response(v, i), "score": _probability(v, i)}
+            {
+                "variant": v.name,
+                "slot": numbers[v.name],
+                "response": _response(v, i),
+                "label": describe(score).label if score else "",
+                "score": v.evaluated.per_sample[score][i] if score else None,
+            }
             for v in comparison.variants
         ],
     }
+
+
+def _score_shown(comparison: Comparison) -> str | None:
+    """The number beside each sample: the judge's where there is one."""
+    known = scores_of({v.name: v.evaluated for v in comparison.variants})
+    return "p_positive" if "p_positive" in known else next(iter(known), None)
 
 
 def _response(variant: Variant, i: int) -> str:
     return _line(variant.evaluated.samples[i].response) or "(empty)"
 
 
-def _probability(variant: Variant, i: int) -> float | None:
-    values = variant.evaluated.per_sample.get("p_positive")
-    return None if values is None or math.isnan(values[i]) else values[i]
-
-
 def _score(variant: Variant, i: int) -> str:
-    p = _probability(variant, i)
-    return "" if p is None else f" `{p:.2f}`"
+    values = variant.evaluated.per_sample.get("p_positive")
+    return "" if values is None or math.isnan(values[i]) else f" `{values[i]:.2f}`"
 
 
 def _line(text: str) -> str:
     """One line of at most `LONGEST` characters."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1].rstrip() + "…"
-
-
-def _markdown(text: str) -> str:
-    """Text that Markdown shows as it is, inside a table."""
-    safe = escaping.escape(text, quote=False)
-    for mark in "\\`*_[]|~#":
-        safe = safe.replace(mark, "\\" + mark)
-    return safe
-
-
-def _pipes(rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def _base64(png: bytes) -> str:
-    return base64.b64encode(png).decode("ascii")
