@@ -49,13 +49,11 @@ def main() -> None:
 
 def line(chain: Chain, lanes: int) -> str:
     """The costs of one chain."""
-    import torch
-
-    generator, random = torch.Generator().manual_seed(0), np.random.default_rng(1)
+    random = np.random.default_rng(1)
 
     def step() -> None:
         left = random.integers(0, chain.states, lanes)
-        reached = chain.sample(left, generator)
+        reached = chain.sample(left, random)
         chain.update(left, reached, random.random(lanes), random.random(lanes))
 
     found = chain.stationary()

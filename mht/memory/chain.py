@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
-    from torch import Generator
 
 EMPTY = -1  # in a slot that leads nowhere; its weight is 0
 SMALLEST_SCALE = 1e-100  # of the lazy decay; below it the stored weights take it up
@@ -153,7 +152,7 @@ class Chain:
         return csr_array(filled, shape=(self.states, self.states))
 
     def sample(
-        self, states: Sequence[int] | NDArray[Any], generator: Generator
+        self, states: Sequence[int] | NDArray[Any], generator: np.random.Generator
     ) -> NDArray[np.int64]:
         """Draw where to go from each state.
 
@@ -164,11 +163,7 @@ class Chain:
         Returns:
             (B,) next states.
         """
-        import torch
-
-        explore, anywhere, where = torch.rand(
-            (3, len(states)), generator=generator, dtype=torch.float64
-        ).numpy()
+        explore, anywhere, where = generator.random((3, len(states)))
         rows = np.asarray(states, dtype=np.int64)
         sums = self._weight[rows].cumsum(axis=1)
         total = sums[:, -1]
@@ -229,14 +224,8 @@ class Chain:
     # -- state ------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes: two tensors and a number."""
-        import torch
-
-        return {
-            "to": torch.from_numpy(self._to.copy()),
-            "weight": torch.from_numpy(self._weight.copy()),
-            "scale": self._scale,
-        }
+        """All that changes: two arrays and a number."""
+        return {"to": self._to.copy(), "weight": self._weight.copy(), "scale": self._scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave, to the last bit.
@@ -244,7 +233,7 @@ class Chain:
         Raises:
             ValueError: it is of a chain with other states or another out-degree.
         """
-        to, weight = state["to"].numpy().copy(), state["weight"].numpy().copy()
+        to, weight = state["to"].copy(), state["weight"].copy()
         if to.shape != self._to.shape or weight.shape != to.shape:
             raise ValueError(f"a chain of {self._to.shape} slots was given {to.shape}")
         self._to, self._weight, self._scale = to, weight, float(state["scale"])
