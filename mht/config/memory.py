@@ -1,0 +1,157 @@
+"""The memory of experience: what the trainer remembers, and how much of each batch it chooses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from mht.component import Section, refuse
+from mht.config.bounds import Positive, Share, Weight
+
+AtLeastOne = Annotated[float, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class DifficultyConfig(Section):
+    """What makes a row of the training data easy or hard: its place among the rows remembered.
+
+    Attributes:
+        easy: the share of rows, from the easiest on, that are called easy.
+        hard: the share, from the hardest on, that are called hard; the others are medium. Rows that
+            are alike share a place, so with ties the shares may come out smaller or larger.
+        score_weight: of the place by score, against 1 for that by loss; 0 looks at losses alone.
+        newest: the weight of the newest score or loss in the row's running mean; 1 forgets all
+            before it.
+    """
+
+    easy: Share = 0.33
+    hard: Share = 0.33
+    score_weight: Weight = 1.0
+    newest: Fraction = 0.5
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DifficultyConfig:
+        if self.easy + self.hard > 1:
+            what = f"{self.hard} with easy {self.easy} is more than all rows"
+            refuse([("hard", f"{what}: set both so that they add up to 1 at most")])
+        return self
+
+
+class AdaptiveConfig(Section):
+    """Practice by difficulty, spaced out in time.
+
+    Attributes:
+        exponent: a row is drawn with weight ``(1 / place) ** exponent``, place 1 the hardest
+            (rank-based prioritisation, Schaul et al. 2015, arXiv:1511.05952); 0 is uniform.
+        staleness: the share of the weight that goes by the steps since a row was practised
+            (prioritised level replay, Jiang et al. 2020, arXiv:2010.03934).
+        floor: the share of the weight that all rows have alike, the easy ones too.
+        boxes: of the Leitner system: a row found easy goes up a box, a hard one down to the first,
+            and it comes back ``interval * 2 ** box`` practice steps later; 1 spaces nothing out.
+        interval: practice steps (SFT and PPO steps) until a row of the first box is due again.
+    """
+
+    exponent: Weight = 0.7
+    staleness: Share = 0.1
+    floor: Share = 0.1
+    boxes: Annotated[int, Field(ge=1, le=30)] = 5
+    interval: Positive = 1
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> AdaptiveConfig:
+        if self.staleness + self.floor > 1:
+            what = f"{self.floor} with staleness {self.staleness} is more than the whole weight"
+            refuse([("floor", f"{what}: set both so that they add up to 1 at most")])
+        return self
+
+
+class MarkovConfig(Section):
+    """A Markov chain over states of practice.
+
+    Attributes:
+        alpha: learning rate of the transitions.
+        gamma: weight of the next reward.
+        decay: what is left of every transition after a step.
+        clusters: groups of prompts, each with its three classes of difficulty.
+    """
+
+    alpha: Fraction = 0.1
+    gamma: Share = 0.9
+    decay: Fraction = 0.99
+    clusters: Positive = 8
+
+
+class OwnResponsesConfig(Section):
+    """The policy's own best responses as SFT targets (rejection-sampling fine-tuning).
+
+    Attributes:
+        share: of the rehearsed rows of an SFT batch.
+        min_quantile: a response's score is at least this quantile of the remembered ones.
+    """
+
+    share: Share = 0.0
+    min_quantile: Share = 0.9
+
+
+class ReplayConfig(Section):
+    """Past responses in the PPO update.
+
+    Attributes:
+        share: of the responses of an update that come from memory.
+        staleness: the PPO steps after which a response is too old.
+        max_weight: importance weights are cut off here.
+    """
+
+    share: Share = 0.0
+    staleness: Positive = 4
+    max_weight: AtLeastOne = 2.0
+
+
+class MemoryConfig(Section):
+    """What the trainer remembers of its attempts, and what it practises for it.
+
+    Attributes:
+        type: "none" remembers nothing, and all keys below do nothing. "adaptive" practises rows of
+            the training data by difficulty and in growing intervals, "markov" by a chain over
+            states of practice.
+        capacity: responses kept; when it is full those of easy rows go first, of these the most
+            practised row's, of these the oldest.
+        prompts: share of a PPO step's prompts that the memory chooses; the rest are the next of the
+            data, in their order.
+        rehearsal: share of an SFT batch that the memory chooses.
+        start: a memory.parquet of an earlier run to begin with; null begins with nothing.
+        difficulty: which rows are easy and which hard.
+        adaptive: of type adaptive.
+        markov: of type markov.
+        own_responses: as SFT targets.
+        replay: in the PPO update.
+    """
+
+    type: Literal["none", "adaptive", "markov"] = "none"
+    capacity: Positive = 20_000
+    prompts: Share = 0.5
+    rehearsal: Share = 0.5
+    start: str | None = None
+    difficulty: DifficultyConfig = DifficultyConfig()
+    adaptive: AdaptiveConfig = AdaptiveConfig()
+    markov: MarkovConfig = MarkovConfig()
+    own_responses: OwnResponsesConfig = OwnResponsesConfig()
+    replay: ReplayConfig = ReplayConfig()
+
+    @model_validator(mode="after")
+    def _is_used(self) -> MemoryConfig:
+        if self.is_on and not (self.prompts or self.rehearsal or self.replay.share):
+            what = f"{self.type} remembers and nothing is practised"
+            refuse([("type", f"{what}: set prompts, rehearsal or replay.share above 0, or none")])
+        return self
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is remembered."""
+        return self.type != "none"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The type's own keys."""
+        return {} if self.type == "none" else dict(getattr(self, self.type))

@@ -1,0 +1,263 @@
+"""What every memory has: the responses kept, a record of each row's practice, and its classes.
+
+A memory deals in numbers of rows of the training data; what a row says it is told once, as `Rows`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mht.memory.difficulty import CLASSES, EASY, HARD, MEDIUM, classes, difficulties
+from mht.memory.store import Attempt, Store
+
+__all__ = ["EASY", "HARD", "MEDIUM", "Attempt", "Memory", "Rows", "make_memory"]
+
+Ints = NDArray[np.int64]
+RECORDS = {
+    "row_score": np.nan, "row_loss": np.nan, "sft_loss": np.nan, "practised": 0, "last": -1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The training data as a memory knows it; row i everywhere is the i-th.
+
+    Attributes:
+        prompts: texts.
+        targets: reference texts.
+        prompt_ids: token lists.
+    """
+
+    prompts: Sequence[str]
+    targets: Sequence[str]
+    prompt_ids: Sequence[list[int]]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of all of it, in its order."""
+        digest = sha256()
+        for row in zip(self.prompts, self.targets, self.prompt_ids, strict=True):
+            digest.update(repr(row).encode())
+        return digest.hexdigest()
+
+
+class Memory(ABC):
+    """Attempts, how each row's practice went, and which rows to practise next.
+
+    A practice step is a call of `remember` or `saw`; ``clock`` counts them.
+
+    Args:
+        rows: the training data.
+        capacity: responses kept; see `Store` for what goes first.
+        easy: the share of rows called easy (`difficulty.classes`).
+        hard: the share called hard.
+        score_weight: of the place by score, against 1 for that by loss (`difficulties`).
+        newest: weight of the newest score or loss in a row's running mean.
+
+    Attributes:
+        store: the responses.
+        records: by name, an array (rows,): running means ``row_score``, ``row_loss`` and
+            ``sft_loss`` (NaN where there is none), ``practised`` (how often, SFT and PPO) and
+            ``last`` (the clock when it last was; -1 is never).
+        clock: practice steps so far.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        capacity: int = 20_000,
+        easy: float = 0.33,
+        hard: float = 0.33,
+        score_weight: float = 1.0,
+        newest: float = 0.5,
+    ):
+        self.rows, self.easy, self.hard = rows, easy, hard
+        self.score_weight, self.newest = score_weight, newest
+        self.store = Store(capacity, len(rows))
+        self.records: dict[str, Any] = {
+            name: np.full(len(rows), empty) for name, empty in RECORDS.items()
+        }
+        self.clock = 0
+        self._rank()
+
+    # -- what happened ----------------------------------------------------------------------
+
+    def remember(self, attempts: Sequence[Attempt]) -> None:
+        """Take in the attempts of one PPO step."""
+        if not attempts:
+            return
+        rows = np.array([attempt.row for attempt in attempts])
+        self._average("row_score", rows, [attempt.score for attempt in attempts])
+        self._average("row_loss", rows, [attempt.loss for attempt in attempts])
+        self._practise(rows)
+        self.store.add(attempts, self.classes, self.records["practised"])
+
+    def saw(self, rows: Sequence[int], losses: Sequence[float], step: int) -> None:
+        """Take in the rows of one SFT step.
+
+        Args:
+            rows: of the training data.
+            losses: of each, nats per token of its target, before the step.
+            step: SFT and PPO steps made before.
+        """
+        if not len(rows):
+            return
+        self._average("sft_loss", np.array(rows), losses)
+        self._practise(np.array(rows))
+
+    def _average(self, name: str, rows: Ints, values: Sequence[float]) -> None:
+        """Move the rows' running means towards the mean of their values."""
+        record = self.records[name]
+        count = np.bincount(rows, minlength=len(record))
+        total = np.bincount(rows, np.asarray(values, np.float64), minlength=len(record))
+        own = np.flatnonzero(count)
+        mean, before = total[own] / count[own], record[own]
+        moved = before + self.newest * (mean - before)
+        record[own] = np.where(np.isnan(before), mean, moved)
+
+    def _practise(self, rows: Ints) -> None:
+        self.clock += 1
+        np.add.at(self.records["practised"], rows, 1)
+        self.records["last"][rows] = self.clock
+        self._rank()
+        self.practised(np.unique(rows))
+
+    def _rank(self) -> None:
+        """Every row's place and class, anew."""
+        records = self.records
+        self.difficulty = difficulties(
+            records["row_score"], records["row_loss"], records["sft_loss"], self.score_weight
+        )
+        self.classes = classes(self.difficulty, self.easy, self.hard)
+
+    def practised(self, rows: Ints) -> None:  # noqa: B027 (not every kind needs it)
+        """The rows (n,), each once, were practised; their places and classes are up to date."""
+
+    # -- what to do -------------------------------------------------------------------------
+
+    @abstractmethod
+    def choose(self, n: int, generator: np.random.Generator) -> list[int]:
+        """At most n rows to practise, each once; fewer where fewer are worth it."""
+
+    def best(self, n: int, generator: np.random.Generator, min_quantile: float) -> list[Attempt]:
+        """At most n attempts that went well, no two of one row, drawn without preference.
+
+        Args:
+            n: how many.
+            generator: draws.
+            min_quantile: a score is at least this quantile of all that are kept.
+        """
+        slots = self.store.used
+        scores, rows = self.store.columns["score"][slots], self.store.columns["row"][slots]
+        if not len(slots):
+            return []
+        order = np.lexsort((np.arange(len(slots)), scores, rows))  # the newest of the best is last
+        last = np.r_[rows[order][1:] != rows[order][:-1], True]
+        top = order[last]
+        top = top[scores[top] >= np.quantile(scores, min_quantile)]
+        return self.attempts(slots[_some(top, n, generator)])
+
+    def recent(self, n: int, generator: np.random.Generator, *, since_step: int) -> list[Attempt]:
+        """At most n attempts of this run, from a step on, drawn without preference."""
+        slots = self.store.used
+        young = slots[self.store.columns["step"][slots] >= max(since_step, 0)]
+        return self.attempts(_some(young, n, generator))
+
+    def attempts(self, slots: Ints) -> list[Attempt]:
+        """The attempts in some slots of the store."""
+        return [self._attempt(slot) for slot in slots.tolist()]
+
+    def _attempt(self, slot: int) -> Attempt:
+        store = self.store
+        values = {name: column[slot].item() for name, column in store.columns.items()}
+        row, length = values["row"], values["length"]
+        return Attempt(
+            row=row,
+            prompt=self.rows.prompts[row],
+            response=store.texts[slot],
+            target=self.rows.targets[row],
+            prompt_ids=list(self.rows.prompt_ids[row]),
+            response_ids=store.ids[slot, :length].tolist(),
+            logprobs=store.logprobs[slot, :length].tolist(),
+            **{name: values[name] for name in ("ended", "score", "loss", "step")},
+        )
+
+    # -- what it is like ----------------------------------------------------------------------
+
+    @property
+    def known(self) -> Ints:
+        """The rows of which it knows anything."""
+        return np.flatnonzero(self.records["practised"])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what it keeps; the training data is not counted."""
+        arrays = [*self.records.values(), self.difficulty, self.classes]
+        return self.store.nbytes + sum(a.nbytes for a in arrays)
+
+    def statistics(self) -> dict[str, float]:
+        """Figures for curves: of the rows known, and of the responses kept."""
+        known = self.known
+        count = max(len(known), 1)
+        found = {"responses": float(len(self.store)), "rows": float(len(known))}
+        found["bytes"] = float(self.nbytes)
+        of_each = np.bincount(self.classes[known], minlength=len(CLASSES)) / count
+        found |= {f"{name}_share": float(of_each[i]) for i, name in enumerate(CLASSES)}
+        found["times_practised"] = float(self.records["practised"][known].sum() / count)
+        ages = self.clock - self.records["last"][known]
+        return found | {"age_steps": float(ages.sum() / count)}
+
+    # -- what lasts ---------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes, for a checkpoint: tensors, numbers and lists of text."""
+        import torch
+
+        state = {**self.store.state_dict(), **self.records, "clock": self.clock}
+        return {
+            k: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v
+            for k, v in state.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        arrays = {k: v.numpy() if hasattr(v, "numpy") else v for k, v in state.items()}
+        for name in self.records:
+            self.records[name] = arrays[name].copy()
+        self.clock = arrays["clock"]
+        self.store.load_state_dict(arrays)
+        self._rank()
+
+
+def _some(slots: Ints, n: int, generator: np.random.Generator) -> Ints:
+    """At most n of the slots, in random order."""
+    return slots[np.argsort(generator.random(len(slots)), kind="stable")[:n]]
+
+
+def make_memory(kind: str, rows: Rows, **options: Any) -> Memory:
+    """A memory by its type.
+
+    Args:
+        kind: "adaptive" or "markov".
+        rows: the training data.
+        options: of `Memory`, and the kind's own.
+    """
+    if kind == "markov":
+        from mht.memory.markov import MarkovMemory
+
+        return MarkovMemory(rows, **options)
+    from mht.memory.adaptive import AdaptiveMemory
+
+    return AdaptiveMemory(rows, **options)

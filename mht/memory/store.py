@@ -1,0 +1,185 @@
+"""The responses that are kept: a table of fixed height, column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from sys import getsizeof
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mht.memory.difficulty import HARD
+
+Ints = NDArray[np.int64]
+SCALARS = {
+    "row": np.int64, "order": np.int64, "step": np.int64, "length": np.int64, "ended": np.bool_,
+    "score": np.float64, "loss": np.float64,
+}  # fmt: skip
+LAST = np.int64(1) << 62  # above every other part of `_value`
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One response of the policy to a row of the training data, and how it went.
+
+    Attributes:
+        row: number of the row.
+        prompt: its text.
+        response: the text, special tokens left out.
+        target: the reference text.
+        prompt_ids: without padding.
+        response_ids: as sampled, EOS included where the policy gave it.
+        logprobs: nats of each response token when it was sampled.
+        ended: by EOS, not by the length limit.
+        score: the reward's.
+        loss: mean absolute advantage of its tokens, before whitening: how wrong the critic was (the
+            TD error of prioritised replay, Schaul et al. 2015, arXiv:1511.05952).
+        step: the PPO step that sampled it, from 0 on; -1 is in an earlier run.
+    """
+
+    row: int
+    prompt: str
+    response: str
+    target: str
+    prompt_ids: list[int]
+    response_ids: list[int]
+    logprobs: list[float]
+    ended: bool
+    score: float
+    loss: float
+    step: int
+
+
+class Store:
+    """At most ``capacity`` responses; the rows' texts are kept elsewhere.
+
+    What goes when it is full: responses of easy rows before those of medium and hard ones, among
+    these the most practised row's, among these the oldest. The newest response to a hard row stays
+    for as long as anything else can go.
+
+    Args:
+        capacity: how many.
+        rows: how many rows the training data has.
+
+    Attributes:
+        columns: by name (capacity,): those of `SCALARS`, of which ``order`` counts all responses
+            ever and is -1 in an empty slot.
+        ids: (capacity, W) int32 response ids, ``length`` of each row are real; W grows as needed.
+        logprobs: (capacity, W) float32.
+        texts: capacity responses.
+    """
+
+    def __init__(self, capacity: int, rows: int):
+        self.capacity = capacity
+        self.columns: dict[str, Any] = {
+            name: np.zeros(capacity, dtype) for name, dtype in SCALARS.items()
+        }
+        self.columns["order"][:] = -1
+        self.ids = np.zeros((capacity, 0), np.int32)
+        self.logprobs = np.zeros((capacity, 0), np.float32)
+        self.texts = [""] * capacity
+        self._newest = np.full(rows, -1, np.int64)
+        self._given = self._size = 0
+        self._text_bytes = capacity * getsizeof("")
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds, the texts included."""
+        arrays = [*self.columns.values(), self.ids, self.logprobs, self._newest]
+        return sum(a.nbytes for a in arrays) + self._text_bytes
+
+    @property
+    def used(self) -> Ints:
+        """The slots with a response, oldest first."""
+        slots = np.flatnonzero(self.columns["order"] >= 0)
+        return slots[np.argsort(self.columns["order"][slots])]
+
+    def add(self, attempts: Sequence[Attempt], classes: NDArray[np.int8], practised: Ints) -> None:
+        """Keep the attempts, and let others go where there is no room.
+
+        Args:
+            attempts: the newest last.
+            classes: (rows,) of difficulty.
+            practised: (rows,) how often each row was.
+        """
+        attempts = attempts[-self.capacity :]
+        if not attempts:
+            return
+        slots = self._free(len(attempts), classes, practised)
+        order = self._given + np.arange(len(attempts))
+        lengths = np.array([len(attempt.response_ids) for attempt in attempts])
+        for name, column in self.columns.items():
+            known = {"order": order, "length": lengths}.get(name)
+            column[slots] = [getattr(a, name) for a in attempts] if known is None else known
+        self._widen(int(lengths.max()))
+        self.ids[slots], self.logprobs[slots] = 0, 0.0
+        for slot, attempt, length in zip(slots.tolist(), attempts, lengths, strict=True):
+            self.ids[slot, :length] = attempt.response_ids
+            self.logprobs[slot, :length] = attempt.logprobs
+            self._set_text(slot, attempt.response)
+            self._newest[attempt.row] = slot
+        self._given += len(attempts)
+        self._size += len(attempts)
+
+    def _free(self, count: int, classes: NDArray[np.int8], practised: Ints) -> Ints:
+        """``count`` slots: empty ones first, then those worth least."""
+        if self._size + count <= self.capacity:
+            return np.flatnonzero(self.columns["order"] < 0)[:count]
+        values = self._values(classes, practised)
+        slots = np.argpartition(values, count - 1)[:count]
+        slots = slots[np.argsort(values[slots])]
+        rows = self.columns["row"][slots]
+        gone = (self._newest[rows] == slots) & (self.columns["order"][slots] >= 0)
+        self._newest[rows[gone]] = -1
+        self._size -= int((self.columns["order"][slots] >= 0).sum())
+        self.columns["order"][slots] = -1
+        return slots
+
+    def _values(self, classes: NDArray[np.int8], practised: Ints) -> Ints:
+        """(capacity,) what each slot is worth, as one number: finding the least is fast."""
+        row, order = self.columns["row"], self.columns["order"]
+        often = np.minimum(practised[row], (1 << 20) - 1)
+        value = (classes[row].astype(np.int64) << 60) | (((1 << 20) - 1 - often) << 40) | order
+        last = (classes[row] == HARD) & (self._newest[row] == np.arange(self.capacity))
+        return np.where(order < 0, -1, value + np.where(last, LAST, 0))
+
+    def _widen(self, width: int) -> None:
+        more = width - self.ids.shape[1]
+        if more > 0:
+            self.ids = np.pad(self.ids, ((0, 0), (0, more)))
+            self.logprobs = np.pad(self.logprobs, ((0, 0), (0, more)))
+
+    def _set_text(self, slot: int, text: str) -> None:
+        self._text_bytes += getsizeof(text) - getsizeof(self.texts[slot])
+        self.texts[slot] = text
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it: arrays by name, ``texts`` and ``given``."""
+        used = self.used
+        width = int(self.columns["length"][used].max(initial=0))
+        arrays = {name: column[used] for name, column in self.columns.items()}
+        arrays |= {"slot": used, "ids": self.ids[used, :width]}
+        arrays["logprobs"] = self.logprobs[used, :width]
+        return {**arrays, "texts": [self.texts[i] for i in used], "given": self._given}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        slots = np.asarray(state["slot"])
+        for name, column in self.columns.items():
+            column[:] = -1 if name == "order" else 0
+            column[slots] = state[name]
+        shape = (self.capacity, state["ids"].shape[1])
+        self.ids, self.logprobs = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+        self.ids[slots], self.logprobs[slots] = state["ids"], state["logprobs"]
+        for slot in range(self.capacity):
+            self._set_text(slot, "")
+        for slot, text in zip(slots.tolist(), state["texts"], strict=True):
+            self._set_text(slot, text)
+        self._newest[:] = -1
+        self._newest[self.columns["row"][slots]] = slots  # the newest comes last
+        self._given, self._size = int(state["given"]), len(slots)
