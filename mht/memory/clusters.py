@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 def cluster(
     embeddings: NDArray[Any], clusters: int, *, seed: int, iterations: int = 20
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Group rows by k-means with k-means++ starts (Arthur & Vassilvitskii 2007).
 
     The same data and seed give the same groups on one machine. Another machine may round otherwise,
@@ -24,7 +24,7 @@ def cluster(
         iterations: of Lloyd's algorithm.
 
     Returns:
-        (N,) group of each row, 0 to C - 1; (C, D) the groups' means.
+        (N,) group of each row, 0 to C - 1; (C,) the row nearest to each group's mean.
 
     Raises:
         ValueError: no rows, or no clusters.
@@ -42,5 +42,10 @@ def cluster(
         warnings.filterwarnings("ignore", message="One of the clusters is empty")  # dropped below
         _, labels = kmeans2(points, count, iter=iterations, minit="++", rng=random)
     _, groups = np.unique(labels, return_inverse=True)
-    means = [points[groups == group].mean(axis=0) for group in range(groups.max() + 1)]
-    return groups.astype(np.int64), np.stack(means)
+    members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
+    return groups.astype(np.int64), np.array([rows[_central(points[rows])] for rows in members])
+
+
+def _central(points: NDArray[np.float64]) -> int:
+    """Which of the points is nearest to their mean."""
+    return int(np.square(points - points.mean(axis=0)).sum(axis=1).argmin())
