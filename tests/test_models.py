@@ -123,9 +123,9 @@ def test_sft_microbatches_add_up_to_the_batch(tiny_model_dir, tiny_tokenizer, si
         expected = torch.autograd.grad(whole, list(model.parameters()))
         got = [torch.zeros_like(g) for g in expected]
         parts = list(microbatches(batch, size))
-        assert sum(share for _, share in parts) == pytest.approx(1)
-        assert all(len(part["labels"]) <= size for part, _ in parts)
-        for part, share in parts:
+        assert sum(share for _, share, _ in parts) == pytest.approx(1)
+        assert all(len(part["labels"]) <= size for part, _, _ in parts)
+        for part, share, _ in parts:
             slopes = torch.autograd.grad(share * batch_loss(model, part), list(model.parameters()))
             got = [a + b for a, b in zip(got, slopes, strict=True)]
         torch.testing.assert_close(got, list(expected), atol=1e-6, rtol=1e-4)

@@ -38,7 +38,8 @@ class Toy:
         self.ppo = SimpleNamespace(
             generator=torch.Generator(), state_dict=dict, load_state_dict=lambda state: None
         )
-        self.sft_data = self.ppo_data = self.reward = None
+        self.practice = SimpleNamespace(memory=None, positions=[None, None])
+        self.reward = None
         self.step = 0
         self.rates = []
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from mht.component import Section, refuse
 from mht.config.bounds import NonNegative, Positive, Rate, Share, Weight
+from mht.config.memory import MemoryConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.policy import Name, ReferenceConfig, ValueHeadConfig
 from mht.rewards import Reward
@@ -177,6 +178,7 @@ class HybridConfig(Section):
             in float32, on average in 16 bits; null is 1e-3 in float32, 0.1 in bfloat16, 0.015 in
             float16.
         max_grad_norm: gradients are clipped to this norm.
+        memory: remembers the attempts and chooses what to practise.
         eval_every: cycles between two evaluations on validation prompts; 0 is never.
         eval_prompts: how many of them.
         save_every: cycles between two saved checkpoints; 0 keeps only the final model.
@@ -220,6 +222,7 @@ class HybridConfig(Section):
     missing_eos_penalty: Weight = 0.0
     ratio_tolerance: Rate | None = None
     max_grad_norm: Rate = 1.0
+    memory: MemoryConfig = MemoryConfig()
     eval_every: NonNegative = 1
     eval_prompts: Positive = 64
     save_every: NonNegative = 0

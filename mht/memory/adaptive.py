@@ -116,5 +116,6 @@ def draw(chances: Floats, n: int, generator: np.random.Generator) -> Ints:
     keys = -np.log1p(-generator.random(len(chances)))  # exponential, from one number each
     with np.errstate(divide="ignore", invalid="ignore"):
         keys = np.where(chances > 0, keys / chances, np.inf)
-    order = np.argsort(keys, kind="stable")[:n]
-    return order[np.isfinite(keys[order])]
+    found = np.argpartition(keys, n - 1)[:n] if 0 < n < len(keys) else np.arange(len(keys))[:n]
+    found = found[np.argsort(keys[found], kind="stable")]
+    return found[np.isfinite(keys[found])]

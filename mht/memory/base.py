@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mht.memory.difficulty import CLASSES, EASY, HARD, MEDIUM, classes, difficulties
+from mht.memory.difficulty import CLASSES, EASY, HARD, MEDIUM, classes, difficulties, places
 from mht.memory.store import Attempt, Store
 
 __all__ = ["EASY", "HARD", "MEDIUM", "Attempt", "Memory", "Rows", "make_memory"]
 
 Ints = NDArray[np.int64]
+MEANS = {"row_score": -1.0, "row_loss": 1.0, "sft_loss": 1.0}  # and which way is hard
 RECORDS = {
     "row_score": np.nan, "row_loss": np.nan, "sft_loss": np.nan, "practised": 0, "last": -1,
 }  # fmt: skip
@@ -90,7 +91,8 @@ class Memory(ABC):
             name: np.full(len(rows), empty) for name, empty in RECORDS.items()
         }
         self.clock = 0
-        self._rank()
+        self._places: dict[str, Any] = {}
+        self._rank(*MEANS)
 
     # -- what happened ----------------------------------------------------------------------
 
@@ -101,7 +103,7 @@ class Memory(ABC):
         rows = np.array([attempt.row for attempt in attempts])
         self._average("row_score", rows, [attempt.score for attempt in attempts])
         self._average("row_loss", rows, [attempt.loss for attempt in attempts])
-        self._practise(rows)
+        self._practise(rows, "row_score", "row_loss")
         self.store.add(attempts, self.classes, self.records["practised"])
 
     def saw(self, rows: Sequence[int], losses: Sequence[float], step: int) -> None:
@@ -115,7 +117,7 @@ class Memory(ABC):
         if not len(rows):
             return
         self._average("sft_loss", np.array(rows), losses)
-        self._practise(np.array(rows))
+        self._practise(np.array(rows), "sft_loss")
 
     def _average(self, name: str, rows: Ints, values: Sequence[float]) -> None:
         """Move the rows' running means towards the mean of their values."""
@@ -127,19 +129,18 @@ class Memory(ABC):
         moved = before + self.newest * (mean - before)
         record[own] = np.where(np.isnan(before), mean, moved)
 
-    def _practise(self, rows: Ints) -> None:
+    def _practise(self, rows: Ints, *changed: str) -> None:
         self.clock += 1
         np.add.at(self.records["practised"], rows, 1)
         self.records["last"][rows] = self.clock
-        self._rank()
+        self._rank(*changed)
         self.practised(np.unique(rows))
 
-    def _rank(self) -> None:
-        """Every row's place and class, anew."""
-        records = self.records
-        self.difficulty = difficulties(
-            records["row_score"], records["row_loss"], records["sft_loss"], self.score_weight
-        )
+    def _rank(self, *changed: str) -> None:
+        """Every row's difficulty and class, after a change of some of the means."""
+        self._places |= {name: places(MEANS[name] * self.records[name]) for name in changed}
+        by_score, by_loss, by_sft_loss = (self._places[name] for name in MEANS)
+        self.difficulty = difficulties(by_score, by_loss, by_sft_loss, self.score_weight)
         self.classes = classes(self.difficulty, self.easy, self.hard)
 
     def practised(self, rows: Ints) -> None:  # noqa: B027 (not every kind needs it)
@@ -159,15 +160,16 @@ class Memory(ABC):
             generator: draws.
             min_quantile: a score is at least this quantile of all that are kept.
         """
-        slots = self.store.used
-        scores, rows = self.store.columns["score"][slots], self.store.columns["row"][slots]
-        if not len(slots):
+        if not len(self.store):
             return []
-        order = np.lexsort((np.arange(len(slots)), scores, rows))  # the newest of the best is last
-        last = np.r_[rows[order][1:] != rows[order][:-1], True]
-        top = order[last]
-        top = top[scores[top] >= np.quantile(scores, min_quantile)]
-        return self.attempts(slots[_some(top, n, generator)])
+        columns = self.store.columns
+        slots = np.flatnonzero(columns["order"] >= 0)
+        scores = columns["score"][slots]
+        top = slots[scores >= np.quantile(scores, min_quantile)]
+        rows = columns["row"][top]
+        order = np.lexsort((columns["order"][top], columns["score"][top], rows))
+        last = np.r_[rows[order][1:] != rows[order][:-1], True]  # the best, of equals the newest
+        return self.attempts(_some(top[order][last], n, generator))
 
     def recent(self, n: int, generator: np.random.Generator, *, since_step: int) -> list[Attempt]:
         """At most n attempts of this run, from a step on, drawn without preference."""
@@ -238,7 +240,7 @@ class Memory(ABC):
             self.records[name] = arrays[name].copy()
         self.clock = arrays["clock"]
         self.store.load_state_dict(arrays)
-        self._rank()
+        self._rank(*MEANS)
 
 
 def _some(slots: Ints, n: int, generator: np.random.Generator) -> Ints:

@@ -29,7 +29,7 @@ def places(values: Floats) -> Floats:
     count = int(known.sum())
     if not count:
         return found
-    order = np.argsort(values[known], kind="stable")
+    order = np.argsort(values[known])
     ordered = values[known][order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     ends = np.r_[starts[1:], count]
@@ -40,23 +40,31 @@ def places(values: Floats) -> Floats:
     return found
 
 
-def difficulties(scores: Floats, losses: Floats, sft_losses: Floats, score_weight: float) -> Floats:
+def difficulties(
+    by_score: Floats, by_loss: Floats, by_sft_loss: Floats, score_weight: float
+) -> Floats:
     """How hard each row is, in (0, 1): its place by the mean of its places.
 
     A low score is hard and so is a high loss. The two losses are not comparable, so each is ranked
     among its own kind; a row that has both has the mean of both places.
 
     Args:
-        scores: (n,) mean scores, NaN where there is none.
-        losses: (n,) of the rows' attempts, NaN where there is none.
-        sft_losses: (n,) nats per token of the rows' targets, NaN where there is none.
+        by_score: (n,) places, the lowest score highest; NaN where there is none.
+        by_loss: (n,) places by the loss of the rows' attempts, NaN where there is none.
+        by_sft_loss: (n,) places by the loss of the rows' targets, NaN where there is none.
         score_weight: of the place by score, against 1 for that by loss.
 
     Returns:
         (n,) places, NaN for rows of which nothing is known.
+
+    >>> nothing = np.full(2, np.nan)
+    >>> difficulties(np.array([0.25, 0.75]), np.array([0.25, 0.75]), nothing, 1.0).tolist()
+    [0.25, 0.75]
+    >>> difficulties(np.array([0.25, 0.75]), np.array([0.75, 0.25]), nothing, 1.0).tolist()
+    [0.5, 0.5]
     """
-    by_loss = _mean([places(losses), places(sft_losses)], [1.0, 1.0])
-    return places(_mean([places(-scores), by_loss], [score_weight, 1.0]))
+    loss = _mean([by_loss, by_sft_loss], [1.0, 1.0])
+    return places(_mean([by_score, loss], [score_weight, 1.0]))
 
 
 def _mean(columns: list[Floats], weights: list[float]) -> Floats:
@@ -65,12 +73,13 @@ def _mean(columns: list[Floats], weights: list[float]) -> Floats:
     Where all that is known has weight 0 it is 0.5.
     """
     known = [~np.isnan(column) for column in columns]
-    total = np.sum([w * k for w, k in zip(weights, known, strict=True)], axis=0)
-    summed = np.sum(
-        [w * np.where(k, c, 0.0) for w, k, c in zip(weights, known, columns, strict=True)], axis=0
-    )
+    total, summed = np.zeros(len(columns[0])), np.zeros(len(columns[0]))
+    for weight, mask, column in zip(weights, known, columns, strict=True):
+        total += weight * mask
+        summed += np.where(mask, weight * column, 0.0)
     mean = np.divide(summed, total, out=np.full(len(total), 0.5), where=total > 0)
-    return np.where(np.any(known, axis=0), np.round(mean, 12), np.nan)
+    # sums of the same places in another order may differ in the last bit, which is no difference
+    return np.where(np.logical_or.reduce(known), np.round(mean, 12), np.nan)
 
 
 def classes(difficulty: Floats, easy: float, hard: float) -> NDArray[np.int8]:

@@ -32,6 +32,13 @@ class Experience:
     advantages: Tensor
     returns: Tensor
 
+    @property
+    def surprises(self) -> Tensor:
+        """(B,) mean absolute advantages of the responses' tokens, before whitening."""
+        mask = self.rollout.response_mask
+        sizes = (self.returns - self.old_values).abs().masked_fill(~mask, 0.0)
+        return sizes.sum(1) / mask.sum(1).clamp(min=1)
+
     def rows(self, index: Tensor) -> Experience:
         """Some of the rows, columns that are all padding trimmed off."""
         rollout = trimmed(self.rollout.rows(index))

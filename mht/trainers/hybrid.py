@@ -23,12 +23,12 @@ from mht.models.references import References
 from mht.progress import track
 from mht.rewards import Reward, make_reward
 from mht.rollout import Responder
-from mht.trainers.cursor import Cursor
 from mht.trainers.devices import make_devices
 from mht.trainers.figures import headline, text_stats
 from mht.trainers.masters import Masters
 from mht.trainers.optim import Updater, make_optimizer, make_scheduler
 from mht.trainers.ppo import PPO, Stats
+from mht.trainers.practice import Practice
 from mht.trainers.schedule import Phase, Plan, schedule
 from mht.trainers.sft import SFT
 from mht.types import Rollout, Sample, Scored
@@ -144,13 +144,9 @@ class HybridTrainer:
             else None
         )
         self.ppo = PPO(self.policy, self.updater, self.config, minibatches, references)
-        self.sft_data = self.ppo_data = None
-        if train_data:
-            sft_size = self.config.sft_batch_size
-            self.sft_data = Cursor(train_data, seed + 1000, batch_size=sft_size, length=_length)
-            self.ppo_data = Cursor(train_data, seed + 2000)
-            if references is not None:
-                references.check([example.item for example in train_data])
+        self.practice = Practice(train_data, self.config, seed)
+        if train_data and references is not None:
+            references.check([example.item for example in train_data])
         self.step = 0
         self._sampled: Rollout | None = None
 
@@ -211,22 +207,25 @@ class HybridTrainer:
 
     def _next_sft_step(self) -> Stats:
         began = time.perf_counter()
-        examples = self._data(self.sft_data).take(self.config.sft_batch_size)
-        batch = collate_sft(examples, self.responder.pad_id)
-        loss = self.sft_step(batch)
+        rows = self.practice.sft_rows()
+        batch = collate_sft(self.practice.examples(rows), self.responder.pad_id)
+        each: list[float] | None = [] if self.practice.memory else None
+        loss = self.sft.step(batch, each)
+        figures = self.practice.rehearsed(rows, each or [], self.step)
         seconds = time.perf_counter() - began
         tokens = float(batch["attention_mask"].sum())
         return {
             "sft/loss": loss,
             "sft/optim/lr": self.sft.lr,
-            **{f"sft/{name}": value for name, value in self.updater.figures().items()},
+            **{f"sft/{name}": v for name, v in (self.updater.figures() | figures).items()},
             "sft/time/step_s": seconds,
             "sft/time/tokens_per_s": tokens / seconds,
         }
 
     def _next_ppo_step(self) -> Stats:
-        examples = self._data(self.ppo_data).take(self.config.batch_size)
         began = time.perf_counter()
+        rows = self.practice.ppo_rows()
+        examples = self.practice.examples(rows)
         prompts = collate_prompts(examples, self.responder.pad_id)
         rollout = self.devices.draw(self.responder, *prompts, self.generator)
         sampled = time.perf_counter()
@@ -235,6 +234,8 @@ class HybridTrainer:
         rewarded = time.perf_counter()
         stats = self.ppo.step(rollout, scored.score, [example.item for example in examples])
         stats |= text_stats(samples, scored)
+        surprises = self.ppo.surprises
+        stats |= self.practice.tried(rows, rollout, samples, scored.score, surprises, self.step)
         stats |= {
             "time/sample_s": sampled - began,
             "time/reward_s": rewarded - sampled,
@@ -242,12 +243,6 @@ class HybridTrainer:
             "time/tokens_per_s": float(rollout.lengths.sum()) / (time.perf_counter() - began),
         }
         return {f"ppo/{name}": value for name, value in stats.items()}
-
-    @staticmethod
-    def _data(cursor: Cursor[Example] | None) -> Cursor[Example]:
-        if cursor is None:
-            raise UserError("HybridTrainer.train needs train_data")
-        return cursor
 
     def _scored(self, samples: list[Sample]) -> Scored:
         if self.reward is None:
@@ -333,10 +328,6 @@ class HybridTrainer:
         """
         weights = self.devices.weights(self.policy) or self.masters.weights(self.policy)
         self.devices.on_main(lambda: self.policy.save(folder, self.tokenizer, weights))
-
-
-def _length(example: Example) -> int:
-    return len(example.prompt_ids) + len(example.target_ids)
 
 
 def _with_batch_size(config: HybridConfig, batch_size: int | None) -> HybridConfig:

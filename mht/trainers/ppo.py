@@ -52,6 +52,10 @@ class PPO:
         config: the algorithm's settings.
         generator: decides the minibatches.
         references: further ones, with penalties of their own.
+
+    Attributes:
+        surprises: (B,) mean absolute advantage, before whitening, of each response of the last
+            step: how wrong the critic was.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class PPO:
         self.generator, self.references = generator, references
         self.check_ratio = RatioCheck(policy.model.dtype, config.ratio_tolerance, self.devices)
         self.running_std = RunningStd()
+        self.surprises = torch.zeros(0)
         control = config.kl_control
         self.kl_control: AdaptiveKL | FixedKL = (
             AdaptiveKL(config.kl_coef, control.target, control.horizon)
@@ -100,6 +105,7 @@ class PPO:
             )
         began = time.perf_counter()
         experience, stats = self.assess(rollout, torch.tensor(scores, dtype=torch.float32), items)
+        self.surprises = experience.surprises
         stats["time/assess_s"] = time.perf_counter() - began
         began = time.perf_counter()
         stats |= self._update(experience)

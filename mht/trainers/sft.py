@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -43,29 +44,54 @@ class SFT:
             return self.updater.lr
         return self.updater.lr / self.updater.peak_lr * self.config.sft_lr
 
-    def step(self, batch: Batch) -> float:
+    def step(self, batch: Batch, each: list[float] | None = None) -> float:
         """Learn from one batch; the loss before the step, nats per labelled token.
 
         With several processes each is given the whole batch and learns from its rows.
+
+        Args:
+            batch: as `batch_loss` takes it.
+            each: gets the loss of each row, NaN where it has no label; None asks for none.
         """
         losses: list[float] = []
+        own: dict[int, float] = {}
         self.updater.step(
-            self._losses(batch, losses), self.lr / self.updater.lr if self.updater.lr else 1.0
+            self._losses(batch, losses, None if each is None else own),
+            self.lr / self.updater.lr if self.updater.lr else 1.0,
         )
+        if each is not None:
+            each += self._of_all(own, len(batch["labels"]))
         return self.devices.sums({"loss": sum(losses)})["loss"]
 
-    def _losses(self, batch: Batch, losses: list[float]) -> Iterator[Tensor]:
-        """The batch's loss, microbatch by microbatch; the figures go to ``losses``."""
-        for part, share in microbatches(batch, self.config.microbatch_size, self.devices):
-            loss = batch_loss(self.model, part) * share
+    def _losses(
+        self, batch: Batch, losses: list[float], each: dict[int, float] | None
+    ) -> Iterator[Tensor]:
+        """The batch's loss, microbatch by microbatch.
+
+        The figures go to ``losses``, and each row's loss to ``each`` if that is wanted.
+        """
+        size = self.config.microbatch_size
+        for part, share, rows in microbatches(batch, size, self.devices):
+            logprobs, learnt = label_logprobs(self.model, part)
+            loss = -logprobs.mean() * share
             losses.append(loss.item())
+            if each is not None:
+                each |= zip(rows.tolist(), row_losses(logprobs, learnt).tolist(), strict=True)
             yield loss
+
+    def _of_all(self, own: Mapping[int, float], count: int) -> list[float]:
+        """Every process's row losses, in the batch's order."""
+        mine = range(count)[self.devices.rows(count)]
+        known = {str(i): own.get(i, math.nan) if i in mine else 0.0 for i in range(count)}
+        return list(self.devices.sums(known).values())
 
 
 def microbatches(
     batch: Batch, size: int | None, devices: Devices | None = None
-) -> Iterator[tuple[Batch, float]]:
+) -> Iterator[tuple[Batch, float, Tensor]]:
     """A batch in parts of at most ``size`` rows, each with its share of the labelled tokens.
+
+    Each comes with the numbers of its rows (int64), too.
 
     The sum of the parts' losses, each times its share, is the batch's loss; with several processes
     the sum over all of them. Rows of like length go together, so there is less padding to compute.
@@ -76,7 +102,7 @@ def microbatches(
         devices.rows(len(mask)) if devices else slice(None)
     ]
     if len(own) == len(mask) and (size is None or size >= len(mask)):
-        yield batch, 1.0
+        yield batch, 1.0, own
         return
     learnt = ((batch["labels"][:, 1:] != IGNORED) & mask[:, :-1]).sum(1)
     for index in by_length(mask[own].sum(1), size or len(own)):
@@ -88,11 +114,16 @@ def microbatches(
             )
         if share:
             columns = mask[rows].any(0)
-            yield {key: value[rows][:, columns] for key, value in batch.items()}, share
+            yield {key: value[rows][:, columns] for key, value in batch.items()}, share, rows
 
 
 def batch_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """The loss of one batch; logits are computed for the labelled tokens only.
+    """The loss of one batch: mean nats per labelled token, a scalar; see `label_logprobs`."""
+    return -label_logprobs(model, batch)[0].mean()
+
+
+def label_logprobs(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The logprobs of a batch's labels; logits are computed for the labelled tokens only.
 
     Args:
         model: a causal LM.
@@ -100,7 +131,7 @@ def batch_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
             (-100 = not trained on); padding may be on either side.
 
     Returns:
-        Scalar, mean nats per labelled token.
+        (N,) nats, row by row, and the mask (B, T - 1) of the N tokens learnt, True = learnt.
 
     Raises:
         ValueError: no label is to be learnt.
@@ -116,4 +147,12 @@ def batch_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
     logprobs, _, _ = token_scores(
         model, learnt[:, first:], labels[:, 1:][learnt], ids[:, :-1], mask[:, :-1].bool()
     )
-    return -logprobs.mean()
+    return logprobs, learnt
+
+
+@torch.no_grad()
+def row_losses(logprobs: Tensor, learnt: Tensor) -> Tensor:
+    """(B,) mean nats per label of each row, NaN where it has none; of `label_logprobs`."""
+    count = learnt.sum(1)
+    total = logprobs.new_zeros(len(learnt)).index_add(0, learnt.nonzero()[:, 0], -logprobs)
+    return total / count

@@ -71,8 +71,9 @@ def capture(trainer: HybridTrainer) -> State:
     state.put("loss_scale", updater.scaler.state_dict() if updater.scaler else {})
     state.plain["ppo"] = trainer.ppo.state_dict()
     state.put("random", _random_state(trainer))
-    cursors = (trainer.sft_data, trainer.ppo_data)
-    state.plain["cursors"] = [None if c is None else c.position for c in cursors]
+    state.plain["cursors"] = trainer.practice.positions
+    if trainer.practice.memory is not None:
+        state.put("memory", trainer.practice.state_dict())
     reward = trainer.reward
     state.plain["reward"] = reward.state_dict() if isinstance(reward, Reward) else None
     state.plain["step"] = trainer.step
@@ -103,11 +104,9 @@ def restore(trainer: HybridTrainer, state: State) -> None:
         updater.scaler.load_state_dict(state.get("loss_scale"))
     trainer.ppo.load_state_dict(state.plain["ppo"])
     _set_random_state(trainer, state.get("random"))
-    for cursor, position in zip(
-        (trainer.sft_data, trainer.ppo_data), state.plain["cursors"], strict=True
-    ):
-        if cursor is not None:
-            cursor.position = position
+    trainer.practice.positions = state.plain["cursors"]
+    if trainer.practice.memory is not None:
+        trainer.practice.load_state_dict(state.get("memory"))
     if isinstance(trainer.reward, Reward):
         trainer.reward.load_state_dict(state.plain["reward"])
     trainer.step = state.plain["step"]

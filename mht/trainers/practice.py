@@ -1,0 +1,191 @@
+"""Which rows of the training data come next: in the data's order, or what the memory chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mht.config import HybridConfig
+from mht.data.examples import Example
+from mht.errors import ConfigError, UserError
+from mht.memory import Attempt, Memory, Rows, make_memory
+from mht.trainers.cursor import Cursor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mht.types import Rollout, Sample
+
+FILE = "memory.parquet"
+
+
+class Practice:
+    """The training data, by row number, with the memory of how each row went.
+
+    With several processes each has one of its own, is told the same and draws the same.
+
+    Args:
+        examples: the training data; None where there is none to walk through.
+        config: the batches' sizes and the memory's settings.
+        seed: of data order and the memory's draws.
+
+    Attributes:
+        cursors: walks through the rows, by phase.
+        memory: None where it is switched off.
+        generator: draws what the memory chooses.
+
+    Raises:
+        ConfigError: a memory without training data.
+    """
+
+    def __init__(self, examples: Sequence[Example] | None, config: HybridConfig, seed: int):
+        self.config = config
+        self._examples = examples or ()
+        self.cursors: dict[str, Cursor[int]] = {}
+        if examples:
+            rows = range(len(examples))
+            self.cursors["sft"] = Cursor(
+                rows, seed + 1000, batch_size=config.sft_batch_size, length=self._length
+            )
+            self.cursors["ppo"] = Cursor(rows, seed + 2000)
+        self.memory = self._make_memory() if config.memory.is_on else None
+        self.generator = np.random.default_rng(seed + 3000)
+
+    def _length(self, row: int) -> int:
+        example = self._examples[row]
+        return len(example.prompt_ids) + len(example.target_ids)
+
+    def _make_memory(self) -> Memory:
+        settings, examples = self.config.memory, self._examples
+        if not examples:
+            what = f"{settings.type} remembers rows of the training data, and there is none"
+            raise ConfigError([f"memory.type: {what}: give train_data, or set none"])
+        rows = Rows(
+            [e.prompt for e in examples],
+            [e.target for e in examples],
+            [e.prompt_ids for e in examples],
+        )
+        options = dict(settings.difficulty) | settings.options
+        return make_memory(settings.type, rows, capacity=settings.capacity, **options)
+
+    # -- before a step ------------------------------------------------------------------------
+
+    def sft_rows(self) -> list[int]:
+        """The rows of the next SFT batch."""
+        return self._next("sft", self.config.sft_batch_size, self.config.memory.rehearsal)
+
+    def ppo_rows(self) -> list[int]:
+        """The rows whose prompts come next."""
+        return self._next("ppo", self.config.batch_size, self.config.memory.prompts)
+
+    def _next(self, phase: str, size: int, share: float) -> list[int]:
+        """What the memory chooses for its share, then the next of the data."""
+        if phase not in self.cursors:
+            raise UserError("HybridTrainer.train needs train_data")
+        wanted = round(share * size) if self.memory else 0
+        chosen = self.memory.choose(wanted, self.generator) if self.memory and wanted else []
+        return [*chosen, *self.cursors[phase].take(size - len(chosen))]
+
+    def examples(self, rows: Sequence[int]) -> list[Example]:
+        """The rows' examples."""
+        return [self._examples[row] for row in rows]
+
+    # -- after it -----------------------------------------------------------------------------
+
+    def tried(
+        self,
+        rows: Sequence[int],
+        rollout: Rollout,
+        samples: Sequence[Sample],
+        scores: Sequence[float],
+        surprises: Tensor,
+        step: int,
+    ) -> dict[str, float]:
+        """Remember the attempts of a PPO step.
+
+        Args:
+            rows: B rows of the training data.
+            rollout: their responses.
+            samples: the same as texts.
+            scores: the reward's.
+            surprises: (B,) mean absolute advantages, before whitening.
+            step: SFT and PPO steps made before.
+
+        Returns:
+            The memory's figures; none where it is switched off.
+        """
+        if self.memory is None:
+            return {}
+        attempts = _attempts(rows, self.examples(rows), rollout, samples)
+        losses = surprises.tolist()
+        self.memory.remember(
+            [
+                Attempt(**attempt, score=float(score), loss=loss, step=step)
+                for attempt, score, loss in zip(attempts, scores, losses, strict=True)
+            ]
+        )
+        return self._figures()
+
+    def rehearsed(
+        self, rows: Sequence[int], losses: Sequence[float], step: int
+    ) -> dict[str, float]:
+        """Remember the rows of an SFT step with their losses, nats per token; as `tried`."""
+        if self.memory is None:
+            return {}
+        self.memory.saw(rows, losses, step)
+        return self._figures()
+
+    def _figures(self) -> dict[str, float]:
+        assert self.memory is not None
+        return {f"memory/{name}": value for name, value in self.memory.statistics().items()}
+
+    # -- what lasts ---------------------------------------------------------------------------
+
+    @property
+    def positions(self) -> list[int | None]:
+        """Where the walks are, SFT's and PPO's."""
+        return [c.position if (c := self.cursors.get(p)) else None for p in ("sft", "ppo")]
+
+    @positions.setter
+    def positions(self, positions: Sequence[int | None]) -> None:
+        for cursor, position in zip(self.cursors.values(), positions, strict=False):
+            cursor.position = position or 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory's state and that of its draws; nothing where it is switched off."""
+        if self.memory is None:
+            return {}
+        return {**self.memory.state_dict(), "draws": self.generator.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        if self.memory is not None:
+            self.generator.bit_generator.state = state["draws"]
+            self.memory.load_state_dict(state)
+
+
+def _attempts(
+    rows: Sequence[int],
+    examples: Sequence[Example],
+    rollout: Rollout,
+    samples: Sequence[Sample],
+) -> list[dict[str, Any]]:
+    """What is known of each attempt before it is scored."""
+    assert rollout.logprobs is not None  # the trainer has sampled it
+    lengths, ended = rollout.lengths.tolist(), rollout.ended.tolist()
+    ids, logprobs = rollout.response_ids.tolist(), rollout.logprobs.tolist()
+    return [
+        {
+            "row": row,
+            "prompt": example.prompt,
+            "response": samples[i].response,
+            "target": example.target,
+            "prompt_ids": example.prompt_ids,
+            "response_ids": ids[i][: lengths[i]],
+            "logprobs": logprobs[i][: lengths[i]],
+            "ended": ended[i],
+        }
+        for i, (row, example) in enumerate(zip(rows, examples, strict=True))
+    ]
