@@ -1,13 +1,16 @@
 """Markov memory: states, lanes, signals, the rows it chooses, and an exact return."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
 
 from mht.errors import ConfigError
-from mht.memory import make_memory, markov
+from mht.memory import make_memory, markov, transitions
 from mht.memory.base import Attempt, Rows
 from mht.memory.markov import MarkovMemory
+from mht.memory.transitions import write_transitions
 
 
 def rows_of(prompts):
@@ -200,3 +203,35 @@ def test_clusters_need_embeddings():
 
 def test_the_type_is_known():
     assert isinstance(make_memory("markov", rows_of([1, 2]), states="rows"), MarkovMemory)
+
+
+def test_the_chain_can_be_looked_at(tmp_path):
+    memory = by_prompt(prompts=[7, 8, 9, 7])
+    practise(memory, 8)
+    write_transitions(memory, tmp_path / "tables", tmp_path)
+    assert (tmp_path / "memory_transitions.png").read_bytes().startswith(b"\x89PNG")
+    states, moves = (
+        list(csv.DictReader((tmp_path / "tables" / f"memory_{name}.csv").open(encoding="utf-8")))
+        for name in ("states", "transitions")
+    )
+    assert [row["name"] for row in states] == ["p7", "p8", "p9"]
+    assert sum(int(row["known_rows"]) for row in states) == len(memory.known)
+    assert sum(float(row["stationary"]) for row in states) == pytest.approx(1, abs=1e-4)
+    assert len(moves) == memory.chain.transitions
+    for move in moves:
+        row = memory.chain.transition_probabilities(int(move["from"]))
+        assert float(move["probability"]) == pytest.approx(row[int(move["to"])], abs=1e-5)
+
+
+def test_of_many_states_those_with_the_most_mass_are_drawn(tmp_path, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(
+        transitions, "draw", lambda *args: shown.update(names=args[2], of=args[3]) or b""
+    )
+    monkeypatch.setattr(transitions, "SHOWN", 2)
+    memory = by_prompt(signal="score")
+    memory.remember(attempts([0, 1], [1.0, 1.0]))
+    memory.remember(attempts([3, 1], [1.0, 1.0]))
+    memory.remember(attempts([1, 3], [1.0, 1.0]))
+    write_transitions(memory, tmp_path, tmp_path)
+    assert shown == {"names": ["p1", "p3"], "of": 4}

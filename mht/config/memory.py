@@ -167,6 +167,11 @@ class MemoryConfig(Section):
         return self.type != "none"
 
     @property
+    def groups_prompts(self) -> bool:
+        """Whether it needs the prompts' embeddings."""
+        return self.type == "markov" and self.markov.states == "clusters"
+
+    @property
     def options(self) -> dict[str, Any]:
         """The type's own keys."""
         return {} if self.type == "none" else dict(getattr(self, self.type))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mht.config import HybridConfig
 from mht.data.examples import Example
@@ -30,6 +31,7 @@ class Practice:
         examples: the training data; None where there is none to walk through.
         config: the batches' sizes and the memory's settings.
         seed: of data order and the memory's draws.
+        embeddings: (examples, D) of their prompts, for a memory that groups them.
 
     Attributes:
         cursors: walks through the rows, by phase.
@@ -40,7 +42,13 @@ class Practice:
         ConfigError: a memory without training data.
     """
 
-    def __init__(self, examples: Sequence[Example] | None, config: HybridConfig, seed: int):
+    def __init__(
+        self,
+        examples: Sequence[Example] | None,
+        config: HybridConfig,
+        seed: int,
+        embeddings: NDArray[np.float32] | None = None,
+    ):
         self.config = config
         self._examples = examples or ()
         self.cursors: dict[str, Cursor[int]] = {}
@@ -50,14 +58,14 @@ class Practice:
                 rows, seed + 1000, batch_size=config.sft_batch_size, length=self._length
             )
             self.cursors["ppo"] = Cursor(rows, seed + 2000)
-        self.memory = self._make_memory() if config.memory.is_on else None
+        self.memory = self._make_memory(embeddings) if config.memory.is_on else None
         self.generator = np.random.default_rng(seed + 3000)
 
     def _length(self, row: int) -> int:
         example = self._examples[row]
         return len(example.prompt_ids) + len(example.target_ids)
 
-    def _make_memory(self) -> Memory:
+    def _make_memory(self, embeddings: NDArray[np.float32] | None) -> Memory:
         settings, examples = self.config.memory, self._examples
         if not examples:
             what = f"{settings.type} remembers rows of the training data, and there is none"
@@ -68,6 +76,7 @@ class Practice:
             [e.prompt_ids for e in examples],
         )
         options = dict(settings.difficulty) | settings.options
+        options |= {"embeddings": embeddings} if settings.groups_prompts else {}
         return make_memory(settings.type, rows, capacity=settings.capacity, **options)
 
     # -- before a step ------------------------------------------------------------------------
