@@ -5,12 +5,17 @@ import csv
 import numpy as np
 import pytest
 import torch
+from training_fixtures import STATEFUL, TokenShare, examples, hybrid_config
 
 from mht.errors import ConfigError
 from mht.memory import make_memory, markov, transitions
 from mht.memory.base import Attempt, Rows
 from mht.memory.markov import MarkovMemory
 from mht.memory.transitions import write_transitions
+from mht.models.embeddings import mean_embeddings
+from mht.models.loading import load_causal_lm
+from mht.trainers.checkpoint import Checkpoints
+from mht.trainers.hybrid import HybridTrainer
 
 
 def rows_of(prompts):
@@ -26,6 +31,16 @@ def attempts(rows, scores, step=0):
         Attempt(row, "", "r", "t", [row], [5, 6], [-1.0, -2.0], True, float(score), 0.1, step)
         for row, score in zip(rows, scores, strict=True)
     ]
+
+
+def assert_equal(ours, theirs):
+    """Two states are the same to the last bit."""
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value.nan_to_num(-9), theirs[key].nan_to_num(-9)), key
+        else:
+            assert value == theirs[key], key
 
 
 def by_prompt(prompts=range(4), **options):
@@ -180,12 +195,7 @@ def test_a_saved_memory_goes_on_exactly(make):
     again.load_state_dict(memory.state_dict())
     assert practise(again, 6, seed=1) == practise(memory, 6, seed=1)
     ours, theirs = memory.state_dict(), again.state_dict()
-    assert ours.keys() == theirs.keys()
-    for key, value in ours.items():
-        if isinstance(value, torch.Tensor):
-            assert torch.equal(torch.nan_to_num(value, -9), torch.nan_to_num(theirs[key], -9)), key
-        else:
-            assert value == theirs[key], key
+    assert_equal(ours, theirs)
     assert memory.statistics() == again.statistics()
 
 
@@ -235,3 +245,57 @@ def test_of_many_states_those_with_the_most_mass_are_drawn(tmp_path, monkeypatch
     memory.remember(attempts([1, 3], [1.0, 1.0]))
     write_transitions(memory, tmp_path, tmp_path)
     assert shown == {"names": ["p1", "p3"], "of": 4}
+
+
+def run(folder, model, tokenizer, settings, kill_at=None):
+    """Train to the end, or to some step; what the tracker heard, all weights, the memory."""
+    config = hybrid_config(
+        reward=TokenShare(), memory={"type": "markov", "markov": settings}, **STATEFUL
+    )
+    trainer = HybridTrainer(
+        model, tokenizer, examples(tokenizer, 11), config=config, seed=3, device="cpu"
+    )
+    heard = {}
+
+    def log(stats, step):
+        heard[step] = {k: v for k, v in stats.items() if "/time/" not in k}
+        if step == kill_at:
+            raise KeyboardInterrupt
+
+    checkpoints = Checkpoints(folder, every_s=0)
+    try:
+        trainer.train(log=log, checkpoints=checkpoints)
+    except KeyboardInterrupt:
+        return None
+    finally:
+        checkpoints._lock.lock.release()
+    weights = {k: v.clone() for k, v in trainer.policy.model.state_dict().items()}
+    return heard, weights, trainer.practice.memory.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("settings", "kill_at"),
+    [({"clusters": 2}, 3), ({"states": "rows", "signal": "progress"}, 6)],
+    ids=["clusters", "rows"],
+)
+def test_a_killed_run_ends_the_same(tmp_path, tiny_model_dir, tiny_tokenizer, settings, kill_at):
+    parts = tiny_model_dir(), tiny_tokenizer, settings
+    whole, weights, memory = run(tmp_path / "whole", *parts)
+    assert run(tmp_path / "broken", *parts, kill_at=kill_at) is None
+    heard, same_weights, same_memory = run(tmp_path / "broken", *parts)
+    assert heard and heard == {step: whole[step] for step in heard}
+    assert weights.keys() == same_weights.keys()
+    assert all(value.equal(same_weights[name]) for name, value in weights.items())
+    assert_equal(memory, same_memory)
+    assert memory["chain_scale"] < 1
+    assert {"ppo/memory/entropy_nats", "ppo/memory/stationary_hard"} <= whole[8].keys()
+
+
+def test_prompts_of_like_words_lie_together(tiny_model_dir, tiny_tokenizer):
+    model = load_causal_lm(tiny_model_dir())
+    rows = [tiny_tokenizer(text)["input_ids"] for text in ("the film is", "is the film", "an")]
+    found = mean_embeddings(model, [*rows, []])
+    table = model.get_input_embeddings().weight
+    assert found[0].tolist() == pytest.approx(table[rows[0]].mean(0).tolist(), abs=1e-6)
+    assert np.abs(found[0] - found[2]).max() > 0
+    assert found[3].tolist() == [0] * table.shape[1]
