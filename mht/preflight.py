@@ -56,6 +56,8 @@ def problems(config: Config) -> Iterator[str]:
     yield from _dtype(config)
     for path, section in _trained(config).items():
         yield from _package(f"{path}.optimizer.type", section.optimizer.type)
+        if isinstance(section, HybridConfig):
+            yield from _memory(f"{path}.memory.start", section, path.rpartition(".")[2])
 
 
 def _trained(config: Config) -> dict[str, SFTConfig | HybridConfig]:
@@ -137,6 +139,18 @@ def _children(reward: Reward) -> Iterator[tuple[str, Reward]]:
             yield from ((f"{name}.{k}", v) for k, v in value.items() if isinstance(v, Reward))
         elif isinstance(value, list):
             yield from ((f"{name}[{i}]", v) for i, v in enumerate(value) if isinstance(v, Reward))
+
+
+def _memory(path: str, section: HybridConfig, name: str) -> Iterator[str]:
+    """The memory to begin with is there, and stays there when the stage runs."""
+    start = section.memory.start
+    if not section.memory.is_on or start is None:
+        return
+    own = Path("models", "hybrid" if name == "ppo" else name)
+    if own.resolve() in Path(start).resolve().parents:
+        yield f"{path}: DVC empties {own} before the stage runs: copy {start} to another folder"
+    elif not Path(start).is_file():
+        yield f"{path}: no such file {start}: give a memory.parquet of an earlier run, or null"
 
 
 def _package(path: str, kind: str) -> Iterator[str]:

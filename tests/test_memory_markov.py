@@ -199,6 +199,15 @@ def test_a_saved_memory_goes_on_exactly(make):
     assert memory.statistics() == again.statistics()
 
 
+def test_a_memory_of_an_earlier_run_has_its_chain(tmp_path):
+    memory, again = by_cluster(), by_cluster(seed=5)
+    practise(memory, 6)
+    memory.save(tmp_path / "memory.parquet", {"task": 1})
+    again.load(tmp_path / "memory.parquet", {"task": 1})
+    assert again.own_state() == memory.own_state()
+    assert practise(again, 3, seed=1) == practise(memory, 3, seed=1)
+
+
 def test_too_many_prompts_for_a_state_each_are_refused(monkeypatch):
     monkeypatch.setattr(markov, "MOST_PROMPTS", 3)
     with pytest.raises(ConfigError, match=r"memory\.markov\.states: .*4 different prompts"):
@@ -287,7 +296,7 @@ def test_a_killed_run_ends_the_same(tmp_path, tiny_model_dir, tiny_tokenizer, se
     assert weights.keys() == same_weights.keys()
     assert all(value.equal(same_weights[name]) for name, value in weights.items())
     assert_equal(memory, same_memory)
-    assert memory["chain_scale"] < 1
+    assert memory["own"]["chain"]["scale"] < 1
     assert {"ppo/memory/entropy_nats", "ppo/memory/stationary_hard"} <= whole[8].keys()
 
 

@@ -246,6 +246,23 @@ class HybridConfig(Section):
         used |= {"sft_batch_size": self.sft_batch_size} if sft or not ppo else {}
         yield from _microbatch(self.microbatch_size, used)
         yield from _rate(self)
+        if self.memory.is_on and sft + ppo:
+            yield from self._memory_misfits(has_sft=sft > 0, has_ppo=ppo > 0)
+
+    def _memory_misfits(self, *, has_sft: bool, has_ppo: bool) -> Iterator[tuple[str, str]]:
+        """Shares that choose nothing, of a memory that is on."""
+        memory = self.memory
+        used = [memory.rehearsal] * has_sft + [memory.prompts, memory.replay.share] * has_ppo
+        if not any(used):
+            only = "SFT steps: set rehearsal" if has_sft else "PPO steps: set prompts"
+            yield "memory.type", f"chooses nothing in {only} above 0, or type to none"
+        sizes = {"rehearsal": "sft_batch_size"} if has_sft else {}
+        sizes |= {"prompts": "batch_size"} if has_ppo else {}
+        for key, name in sizes.items():
+            share, size = getattr(memory, key), getattr(self, name)
+            if share and not round(share * size):
+                what = f"{share} of {name} {size} is not one row: set 0, or {1 / size:.3g} or more"
+                yield f"memory.{key}", what
 
     @property
     def split_sizes(self) -> dict[str, int]:

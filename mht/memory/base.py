@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mht.memory import table
 from mht.memory.difficulty import CLASSES, EASY, HARD, MEDIUM, classes, difficulties, places
 from mht.memory.store import Attempt, Store
 
@@ -49,7 +51,7 @@ class Rows:
         """sha256 of all of it, in its order."""
         digest = sha256()
         for row in zip(self.prompts, self.targets, self.prompt_ids, strict=True):
-            digest.update(repr(row).encode())
+            digest.update(repr(row).encode(errors="surrogatepass"))
         return digest.hexdigest()
 
 
@@ -92,7 +94,7 @@ class Memory(ABC):
         }
         self.clock = 0
         self._places: dict[str, Any] = {}
-        self._rank(*MEANS)
+        self.rank()
 
     # -- what happened ----------------------------------------------------------------------
 
@@ -111,7 +113,7 @@ class Memory(ABC):
 
         Args:
             rows: of the training data.
-            losses: of each, nats per token of its target, before the step.
+            losses: of each, nats per token of its target, before the step; NaN if not known.
             step: SFT and PPO steps made before.
         """
         if not len(rows):
@@ -121,9 +123,10 @@ class Memory(ABC):
 
     def _average(self, name: str, rows: Ints, values: Sequence[float]) -> None:
         """Move the rows' running means towards the mean of their values."""
-        record = self.records[name]
+        record, numbers = self.records[name], np.asarray(values, np.float64)
+        rows, numbers = rows[~np.isnan(numbers)], numbers[~np.isnan(numbers)]
         count = np.bincount(rows, minlength=len(record))
-        total = np.bincount(rows, np.asarray(values, np.float64), minlength=len(record))
+        total = np.bincount(rows, numbers, minlength=len(record))
         own = np.flatnonzero(count)
         mean, before = total[own] / count[own], record[own]
         moved = before + self.newest * (mean - before)
@@ -133,12 +136,13 @@ class Memory(ABC):
         self.clock += 1
         np.add.at(self.records["practised"], rows, 1)
         self.records["last"][rows] = self.clock
-        self._rank(*changed)
+        self.rank(*changed)
         self.practised(np.unique(rows))
 
-    def _rank(self, *changed: str) -> None:
-        """Every row's difficulty and class, after a change of some of the means."""
-        self._places |= {name: places(MEANS[name] * self.records[name]) for name in changed}
+    def rank(self, *changed: str) -> None:
+        """Every row's difficulty and class, after a change of some of the means, or of any."""
+        for name in changed or MEANS:
+            self._places[name] = places(MEANS[name] * self.records[name])
         by_score, by_loss, by_sft_loss = (self._places[name] for name in MEANS)
         self.difficulty = difficulties(by_score, by_loss, by_sft_loss, self.score_weight)
         self.classes = classes(self.difficulty, self.easy, self.hard)
@@ -228,10 +232,11 @@ class Memory(ABC):
         import torch
 
         state = {**self.store.state_dict(), **self.records, "clock": self.clock}
-        return {
+        found = {
             k: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v
             for k, v in state.items()
         }
+        return found | {"own": self.own_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave."""
@@ -240,7 +245,27 @@ class Memory(ABC):
             self.records[name] = arrays[name].copy()
         self.clock = arrays["clock"]
         self.store.load_state_dict(arrays)
-        self._rank(*MEANS)
+        self.load_own_state(arrays["own"])
+        self.rank()
+
+    def own_state(self) -> dict[str, Any]:
+        """What a kind keeps beside the store and the records, as JSON-able data."""
+        return {}
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (not all have one)
+        """Put back what `own_state` gave."""
+
+    def save(self, path: str | Path, identity: Mapping[str, Any]) -> None:
+        """Write it as Parquet, with what it belongs to (`table.save`)."""
+        table.save(self, path, identity)
+
+    def load(self, path: str | Path, identity: Mapping[str, Any]) -> None:
+        """Begin with what `save` wrote (`table.load`).
+
+        Raises:
+            UserError: it can't be read, or belongs to something else.
+        """
+        table.load(self, path, identity)
 
 
 def _some(slots: Ints, n: int, generator: np.random.Generator) -> Ints:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+from zlib import compress, decompress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,25 +212,35 @@ class MarkovMemory(Memory):
 
     # -- what lasts ---------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that changes, and the clusters: another machine might round to others."""
-        import torch
-
-        own = {f"chain_{key}": value for key, value in self.chain.state_dict().items()}
-        own |= {"lanes": self._lanes, "signals": self._signals}
-        own |= {"group": self._group, "typical": self._typical}
-        return super().state_dict() | {
-            key: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
-            for key, value in own.items()
+    def own_state(self) -> dict[str, Any]:
+        """The chain, the lanes, and the clusters: another machine might round to others."""
+        arrays = {"lanes": self._lanes, "signals": self._signals}
+        arrays |= {"group": self._group, "typical": self._typical}
+        packed = {name: _packed(array) for name, array in arrays.items()}
+        chain = self.chain.state_dict()
+        return packed | {
+            "chain": {k: v if k == "scale" else _packed(v) for k, v in chain.items()},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
-        super().load_state_dict(state)
-        arrays = {k: v.numpy().copy() if hasattr(v, "numpy") else v for k, v in state.items()}
-        self.chain.load_state_dict({key: arrays[f"chain_{key}"] for key in self.chain.state_dict()})
-        self._lanes, self._signals = arrays["lanes"], arrays["signals"]
-        self._group, self._typical = arrays["group"], arrays["typical"]
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what `own_state` gave."""
+        chain = state["chain"]
+        self.chain.load_state_dict(
+            {k: v if k == "scale" else _unpacked(v) for k, v in chain.items()}
+        )
+        self._lanes, self._signals = _unpacked(state["lanes"]), _unpacked(state["signals"])
+        self._group, self._typical = _unpacked(state["group"]), _unpacked(state["typical"])
+
+
+def _packed(array: NDArray[Any]) -> dict[str, Any]:
+    """An array as plain data, exact and shorter than its numbers would be."""
+    data = b64encode(compress(array.tobytes(), 1)).decode()
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "zlib_base64": data}
+
+
+def _unpacked(packed: Mapping[str, Any]) -> NDArray[Any]:
+    data = decompress(b64decode(packed["zlib_base64"]))
+    return np.frombuffer(data, packed["dtype"]).reshape(packed["shape"]).copy()
 
 
 def _different(prompts: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:

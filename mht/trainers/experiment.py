@@ -16,6 +16,7 @@ from mht.rewards import Reward
 from mht.trainers.checkpoint import Checkpoints
 from mht.trainers.history import History
 from mht.trainers.hybrid import HybridTrainer, Stats
+from mht.trainers.practice import section_named
 from mht.trainers.schedule import Plan
 from mht.validation import Validation
 
@@ -46,19 +47,21 @@ def train_variant(
         eval_every: cycles between two looks at the validation prompts; 0 is never.
         eval_examples: how many of them.
     """
-    check_references(settings, run, "ppo" if name == "hybrid" else f"baselines.{name}")
-    trainer = HybridTrainer(
-        start,
-        train_data=read_examples("data/prepared/train.parquet"),
-        config=settings,
-        num_layers_unfrozen=config.model.num_layers_unfrozen,
-        lora=config.model.lora,
-        context_window=config.model.context_window,
-        seed=config.base.seed,
-        device=config.base.device,
-        dtype=config.model.dtype,
-        gradient_checkpointing=config.model.gradient_checkpointing,
-    )
+    section = "ppo" if name == "hybrid" else f"baselines.{name}"
+    check_watched(settings, run, section)
+    with section_named(section):
+        trainer = HybridTrainer(
+            start,
+            train_data=read_examples("data/prepared/train.parquet"),
+            config=settings,
+            num_layers_unfrozen=config.model.num_layers_unfrozen,
+            lora=config.model.lora,
+            context_window=config.model.context_window,
+            seed=config.base.seed,
+            device=config.base.device,
+            dtype=config.model.dtype,
+            gradient_checkpointing=config.model.gradient_checkpointing,
+        )
     has_ppo = any(ppo_steps for _, ppo_steps in plan)
     validation = Validation(
         trainer.policy,
@@ -105,24 +108,30 @@ def train_variant(
         checkpoints.clear()
 
 
-def check_references(settings: HybridConfig, run: Run, section: str) -> None:
-    """DVC watches every reference that is a folder.
+def check_watched(settings: HybridConfig, run: Run, section: str) -> None:
+    """DVC watches every reference that is a folder, and the memory to begin with.
 
     Args:
-        settings: with the references.
+        settings: with the references and the memory.
         run: knows what DVC watches.
         section: of params.yaml, where the settings stand.
 
     Raises:
-        ConfigError: a change of a reference would not rerun the stage.
+        ConfigError: a change of one of them would not rerun the stage.
     """
-    watched = [Path(dep).resolve() for dep in run.deps]
-    problems = [
-        f"{section}.references.{name}.model: DVC does not watch {reference.model} for this stage, "
-        "so a change of it would go unseen: add the folder to the stage's deps in dvc.yaml"
+    watched = {Path(dep).resolve() for dep in run.deps}
+    read = {
+        f"references.{name}.model": Path(reference.model)
         for name, reference in settings.references.items()
-        if watched and (folder := Path(reference.model)).is_dir()
-        if not {folder.resolve(), *folder.resolve().parents} & set(watched)
+        if Path(reference.model).is_dir()
+    }
+    if settings.memory.is_on and settings.memory.start:
+        read["memory.start"] = Path(settings.memory.start)
+    problems = [
+        f"{section}.{key}: DVC does not watch {path} for this stage, so a change of it would go "
+        "unseen: add it to the stage's deps in dvc.yaml"
+        for key, path in read.items()
+        if watched and not {path.resolve(), *path.resolve().parents} & watched
     ]
     if problems:
         raise ConfigError(problems, "params.yaml")

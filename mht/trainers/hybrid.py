@@ -147,7 +147,14 @@ class HybridTrainer:
             else None
         )
         self.ppo = PPO(self.policy, self.updater, self.config, minibatches, references)
-        self.practice = Practice(train_data, self.config, seed, places)
+        self.practice = Practice(
+            train_data,
+            self.config,
+            seed,
+            self.tokenizer,
+            self.reward if isinstance(self.reward, Reward) else None,
+            places,
+        )
         if train_data and references is not None:
             references.check([example.item for example in train_data])
         self.step = 0
@@ -324,13 +331,14 @@ class HybridTrainer:
         return self.ppo.step(rollout, [float(r) for r in rewards], items)
 
     def save(self, folder: str | Path) -> None:
-        """Write policy, tokenizer and value head in the Hugging Face layout.
+        """Write policy, tokenizer and value head in the Hugging Face layout, and the memory.
 
         What trains is written in float32, frozen weights in the bits that they compute in. With
         several processes all call this, and the main one writes.
         """
         weights = self.devices.weights(self.policy) or self.masters.weights(self.policy)
         self.devices.on_main(lambda: self.policy.save(folder, self.tokenizer, weights))
+        self.devices.on_main(lambda: self.practice.save(folder))
 
 
 def _with_batch_size(config: HybridConfig, batch_size: int | None) -> HybridConfig:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +16,33 @@ from mht.config import HybridConfig
 from mht.data.examples import Example
 from mht.errors import ConfigError, UserError
 from mht.memory import Attempt, Memory, Rows, make_memory
+from mht.rewards import Reward
 from mht.trainers.cursor import Cursor
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
     from mht.types import Rollout, Sample
 
 FILE = "memory.parquet"
+
+
+class StartError(ConfigError):
+    """A memory's settings don't fit the data or its start; their paths lack the section's name."""
+
+
+@contextmanager
+def section_named(section: str) -> Iterator[None]:
+    """What is wrong with a memory gets the full path of the setting.
+
+    Raises:
+        ConfigError: in place of a `StartError`.
+    """
+    try:
+        yield
+    except StartError as error:
+        raise ConfigError([f"{section}.{p}" for p in error.problems], "params.yaml") from None
 
 
 class Practice:
@@ -31,6 +54,8 @@ class Practice:
         examples: the training data; None where there is none to walk through.
         config: the batches' sizes and the memory's settings.
         seed: of data order and the memory's draws.
+        tokenizer: of the rows' token ids.
+        reward: what gives the scores; None is a function or nothing.
         embeddings: (examples, D) of their prompts, for a memory that groups them.
 
     Attributes:
@@ -40,6 +65,7 @@ class Practice:
 
     Raises:
         ConfigError: a memory without training data.
+        StartError: the memory's settings, or what it is to begin with, do not fit.
     """
 
     def __init__(
@@ -47,9 +73,11 @@ class Practice:
         examples: Sequence[Example] | None,
         config: HybridConfig,
         seed: int,
+        tokenizer: PreTrainedTokenizerBase,
+        reward: Reward | None = None,
         embeddings: NDArray[np.float32] | None = None,
     ):
-        self.config = config
+        self.config, self._tokenizer, self._reward = config, tokenizer, reward
         self._examples = examples or ()
         self.cursors: dict[str, Cursor[int]] = {}
         if examples:
@@ -60,6 +88,12 @@ class Practice:
             self.cursors["ppo"] = Cursor(rows, seed + 2000)
         self.memory = self._make_memory(embeddings) if config.memory.is_on else None
         self.generator = np.random.default_rng(seed + 3000)
+        if self.memory is not None and config.memory.start is not None:
+            try:
+                self.memory.load(config.memory.start, self.identity)
+            except UserError as error:
+                what = f"memory.start: {error}: give a memory of this task, or null"
+                raise StartError([what]) from None
 
     def _length(self, row: int) -> int:
         example = self._examples[row]
@@ -77,7 +111,10 @@ class Practice:
         )
         options = dict(settings.difficulty) | settings.options
         options |= {"embeddings": embeddings} if settings.groups_prompts else {}
-        return make_memory(settings.type, rows, capacity=settings.capacity, **options)
+        try:
+            return make_memory(settings.type, rows, capacity=settings.capacity, **options)
+        except ConfigError as error:
+            raise StartError(error.problems) from None
 
     # -- before a step ------------------------------------------------------------------------
 
@@ -150,7 +187,32 @@ class Practice:
         assert self.memory is not None
         return {f"memory/{name}": value for name, value in self.memory.statistics().items()}
 
-    # -- what lasts ---------------------------------------------------------------------------
+    # -- what lasts: files --------------------------------------------------------------------
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a memory is of no use without; the training data are checked by the memory itself.
+
+        The tokenizer, for its token ids; the reward, which makes scores comparable; the
+        temperature, for the logprobs; and the settings that its records follow from.
+        """
+        vocabulary = json.dumps(sorted(self._tokenizer.get_vocab().items()))
+        settings = self.config.memory
+        return {
+            "tokenizer": sha256(vocabulary.encode()).hexdigest(),
+            "reward": self._reward and self._reward.model_dump(mode="json"),
+            "temperature": self.config.temperature,
+            "memory.type": settings.type,
+            "memory.difficulty": settings.difficulty.model_dump(),
+            f"memory.{settings.type}": settings.options,
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Write the memory, where there is one, beside the policy."""
+        if self.memory is not None:
+            self.memory.save(Path(folder) / FILE, self.identity)
+
+    # -- what lasts: checkpoints --------------------------------------------------------------
 
     @property
     def positions(self) -> list[int | None]:
