@@ -82,12 +82,12 @@ class MarkovConfig(Section):
         signal: what is the reward of practising: "score", the response's; "regret", how far it is
             from the best score remembered, 0 to 1 at the worst; "progress", how much better it is
             than the prompt's mean so far.
-        exponent: of a state's rows, one is drawn with weight ``(1 / place) ** exponent``, place 1
-            the hardest; 0 is uniform.
+        exponent: a row of a state is drawn with weight ``(1 / place) ** exponent``, place 1 the
+            hardest of all; 0 is uniform.
     """
 
     states: Literal["clusters", "rows"] = "clusters"
-    clusters: Positive = 8
+    clusters: Annotated[int, Field(ge=1, le=1000)] = 8
     alpha: Fraction = 0.1
     gamma: Share = 0.9
     decay: Fraction = 0.9

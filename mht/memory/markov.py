@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mht.errors import ConfigError
-from mht.memory.adaptive import weights
 from mht.memory.base import Memory, Rows
 from mht.memory.chain import Chain
 from mht.memory.clusters import cluster
@@ -48,7 +47,8 @@ class MarkovMemory(Memory):
         clusters: groups of prompts.
         alpha: see `Chain`, as gamma, decay, exploration and out_degree.
         signal: what counts as the reward of practising.
-        exponent: of a row's place by difficulty within its state (`adaptive.weights`).
+        exponent: a row of a state is drawn with weight ``(1 / place) ** exponent``, place 1 the
+            hardest of all; 0 is uniform.
         seed: of the clusters.
         options: of `Memory`.
 
@@ -102,6 +102,12 @@ class MarkovMemory(Memory):
         )
         self._lanes, self._signals = np.zeros(0, np.int64), np.zeros(0)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what it keeps; the training data is not counted."""
+        arrays = [self._prompt, self._group, self._typical, self._lanes, self._signals]
+        return super().nbytes + self.chain.nbytes + sum(array.nbytes for array in arrays)
+
     def states_of(self, rows: Ints) -> Ints:
         """(n,) the states that the rows are in now."""
         groups = self._group[rows]
@@ -115,14 +121,12 @@ class MarkovMemory(Memory):
             return
         rows = np.array([attempt.row for attempt in attempts])
         scores = np.array([attempt.score for attempt in attempts])
-        states, before = self.states_of(rows), self._prompt_scores()
+        states, signals = self.states_of(rows), scores
+        if self.signal == "progress":  # against what was known before
+            signals = np.nan_to_num(scores - self._prompt_scores()[self._prompt[rows]])
         super().remember(attempts)
         if self.signal == "regret":
             signals = self._regret(scores)
-        elif self.signal == "progress":
-            signals = np.nan_to_num(scores - before[self._prompt[rows]])
-        else:
-            signals = scores
         both = min(len(states), len(self._lanes))
         if both:
             self.chain.update(
@@ -141,7 +145,8 @@ class MarkovMemory(Memory):
 
     def _regret(self, scores: Floats) -> Floats:
         """0 for the best of the scores remembered, 1 for the worst; 0 where all are alike."""
-        kept = self.store.columns["score"][self.store.used]
+        columns = self.store.columns
+        kept = columns["score"][columns["order"] >= 0]
         best, worst = max(kept.max(), scores.max()), min(kept.min(), scores.min())
         return (best - scores) / (best - worst) if best > worst else np.zeros(len(scores))
 
@@ -164,17 +169,29 @@ class MarkovMemory(Memory):
 
     def _rows_in(self, wanted: Ints, known: Ints, generator: np.random.Generator) -> list[int]:
         states = self.states_of(known)
-        chances = weights(
-            self.difficulty[known], np.zeros(len(known)),
-            exponent=self.exponent, staleness=0.0, floor=0.0,
-        )  # fmt: skip
-        order = np.lexsort((generator.standard_exponential(len(known)) / chances, states))
-        there, starts, sizes = np.unique(states[order], return_index=True, return_counts=True)
+        order = np.argsort(states.astype(np.uint16), kind="stable")  # of 16 bits numpy sorts fast
+        sizes = np.bincount(states, minlength=self.chain.states)
+        starts = sizes.cumsum() - sizes
+        there = np.flatnonzero(sizes)
         elsewhere = there[generator.integers(len(there), size=len(wanted))]
-        wanted = np.where(np.isin(wanted, there), wanted, elsewhere)
-        place = np.searchsorted(there, wanted)
-        chosen: list[int] = known[order[starts[place] + _turns(wanted) % sizes[place]]].tolist()
-        return chosen
+        wanted = np.where(sizes[wanted] > 0, wanted, elsewhere)
+        chosen = known[order[starts[wanted]]]
+        for state in np.unique(wanted[sizes[wanted] > 1]).tolist():
+            members = known[order[starts[state] : starts[state] + sizes[state]]]
+            lanes = np.flatnonzero(wanted == state)
+            chosen[lanes] = self._drawn(members, len(lanes), len(known), generator)
+        found: list[int] = chosen.tolist()
+        return found
+
+    def _drawn(self, rows: Ints, n: int, known: int, generator: np.random.Generator) -> Ints:
+        """(n,) of the rows by their places among all that are known; all before one comes again.
+
+        The exponential keys of `adaptive.draw`.
+        """
+        places = (1 - self.difficulty[rows]) * known + 0.5  # 1 is the hardest
+        keys = generator.standard_exponential(len(rows)) * places**self.exponent
+        first = np.argpartition(keys, n)[:n] if n < len(rows) else np.arange(len(rows))
+        return np.resize(rows[first], n)
 
     # -- what it is like --------------------------------------------------------------------
 
@@ -248,16 +265,3 @@ def _different(prompts: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
     numbers: dict[tuple[int, ...], int] = {}
     found = np.array([numbers.setdefault(tuple(ids), len(numbers)) for ids in prompts], np.int64)
     return found, np.unique(found, return_index=True)[1]
-
-
-def _turns(states: Ints) -> Ints:
-    """How many before it are in the same state, for each.
-
-    >>> _turns(np.array([5, 3, 5, 5, 3])).tolist()
-    [0, 0, 1, 2, 1]
-    """
-    order = np.argsort(states, kind="stable")
-    ordered = states[order]
-    turns = np.empty(len(states), np.int64)
-    turns[order] = np.arange(len(states)) - np.searchsorted(ordered, ordered)
-    return turns
