@@ -1,7 +1,7 @@
 """What the Markov chain of mht/memory costs: ``python -m bench.memory_chain``.
 
-Milliseconds of a PPO step's work on it (updates and draws of every lane) and of what is done for
-the curves and the report, with every slot of every state filled.
+Milliseconds of processor time for a PPO step's work on it (updates and draws of every lane) and for
+what the curves and the report need, with every slot of every state filled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def filled(states: int, degree: int) -> Chain:
 
 
 def milliseconds(work: Callable[[], object], repeats: int) -> float:
-    """Median time of one call."""
+    """Median processor time of one call."""
     times = []
     for _ in range(repeats):
         began = time.process_time()

@@ -1,10 +1,13 @@
 """The Markov chain of practice: hand-worked numbers, and what holds for every sequence of steps."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import memory_chain
 from mht.memory.chain import Chain
 from mht.memory.clusters import cluster
 
@@ -242,3 +245,10 @@ def test_no_more_clusters_than_different_prompts():
     assert groups[0] == groups[2] != groups[1] == groups[3]
     with pytest.raises(ValueError, match="k-means needs"):
         cluster(np.zeros((0, 3)), 2, seed=0)
+
+
+def test_the_bench_says_what_a_chain_costs(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["memory_chain", "--states", "8", "--lanes", "4"])
+    memory_chain.main()
+    said = capsys.readouterr().out
+    assert re.search(r"8 states, 64 transitions, .*4 updates and draws \d+\.\d\d ms", said)

@@ -16,6 +16,7 @@ from mht.models.embeddings import mean_embeddings
 from mht.models.loading import load_causal_lm
 from mht.trainers.checkpoint import Checkpoints
 from mht.trainers.hybrid import HybridTrainer
+from mht.trainers.practice import Practice, section_named
 
 
 def rows_of(prompts):
@@ -308,3 +309,13 @@ def test_prompts_of_like_words_lie_together(tiny_model_dir, tiny_tokenizer):
     assert found[0].tolist() == pytest.approx(table[rows[0]].mean(0).tolist(), abs=1e-6)
     assert np.abs(found[0] - found[2]).max() > 0
     assert found[3].tolist() == [0] * table.shape[1]
+
+
+def test_too_many_prompts_are_refused_with_the_path_to_set(tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr(markov, "MOST_PROMPTS", 3)
+    config = hybrid_config(memory={"type": "markov", "markov": {"states": "rows"}})
+    with (
+        pytest.raises(ConfigError, match=r"ppo\.memory\.markov\.states: .*: set clusters"),
+        section_named("ppo"),
+    ):
+        Practice(examples(tiny_tokenizer), config, 0, tiny_tokenizer)
