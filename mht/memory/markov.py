@@ -205,7 +205,7 @@ class MarkovMemory(Memory):
         found = super().statistics() | {"transitions": float(self.chain.transitions)}
         if self.chain.states > FEW:
             return found
-        stationary = self.chain.stationary(tolerance=1e-6)
+        stationary = self.chain.stationary(tolerance=1e-6, iterations=500)
         of_each = self._by_class(stationary)
         found |= {f"stationary_{name}": float(of_each[i]) for i, name in enumerate(CLASSES)}
         return found | {"entropy_nats": self.chain.entropy(stationary)}
