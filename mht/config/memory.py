@@ -67,19 +67,34 @@ class AdaptiveConfig(Section):
 
 
 class MarkovConfig(Section):
-    """A Markov chain over states of practice.
+    """A Markov chain over states of practice, along which each row of a batch moves.
 
     Attributes:
-        alpha: learning rate of the transitions.
-        gamma: weight of the next reward.
-        decay: what is left of every transition after a step.
-        clusters: groups of prompts, each with its three classes of difficulty.
+        states: "clusters": classes of difficulty x groups of prompts of like meaning; "rows": the
+            different prompts, at most 20,000 of them.
+        clusters: groups of prompts at most, each with its three classes of difficulty.
+        alpha: of the update ``alpha * (reward + gamma * next_reward)``; it scales all transitions
+            alike, so the probabilities are the same whatever it is.
+        gamma: what the state that was reached counts beside the one that was left.
+        decay: what is left of every transition after a PPO step.
+        exploration: share of the moves that go to any state, all alike.
+        out_degree: transitions kept of each state; the lightest goes first.
+        signal: what is the reward of practising: "score", the response's; "regret", how far it is
+            from the best score remembered, 0 to 1 at the worst; "progress", how much better it is
+            than the prompt's mean so far.
+        exponent: a row of a state is drawn with weight ``(1 / place) ** exponent``, place 1 the
+            hardest of all; 0 is uniform.
     """
 
+    states: Literal["clusters", "rows"] = "clusters"
+    clusters: Annotated[int, Field(ge=1, le=1000)] = 8
     alpha: Fraction = 0.1
     gamma: Share = 0.9
-    decay: Fraction = 0.99
-    clusters: Positive = 8
+    decay: Fraction = 0.9
+    exploration: Share = 0.1
+    out_degree: Positive = 32
+    signal: Literal["score", "regret", "progress"] = "regret"
+    exponent: Weight = 0.7
 
 
 class OwnResponsesConfig(Section):
@@ -157,6 +172,11 @@ class MemoryConfig(Section):
     def is_on(self) -> bool:
         """Whether anything is remembered."""
         return self.type != "none"
+
+    @property
+    def groups_prompts(self) -> bool:
+        """Whether it needs the prompts' embeddings."""
+        return self.type == "markov" and self.markov.states == "clusters"
 
     @property
     def options(self) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from mht.config import Config, HybridConfig
 from mht.data.examples import read_examples
 from mht.data.records import write_json
 from mht.errors import ConfigError
+from mht.memory.markov import MarkovMemory
+from mht.memory.transitions import write_transitions
 from mht.rewards import Reward
 from mht.trainers.checkpoint import Checkpoints
 from mht.trainers.history import History
@@ -99,6 +101,8 @@ def train_variant(
     if scratch and cycles.is_dir():
         shutil.copytree(cycles, f"models/{name}/cycles", dirs_exist_ok=True)
     history.write(f"plots/{name}")
+    if isinstance(trainer.practice.memory, MarkovMemory):
+        write_transitions(trainer.practice.memory, f"models/{name}", f"plots/{name}")
     final = history.last("validation") | history.last("ppo", over=5) | history.last("sft", over=5)
     write_json(f"metrics/{name}.json", final)
     run.summary(final)

@@ -17,6 +17,7 @@ from mht.config import HybridConfig, LoRAConfig, OptimizerConfig, SchedulerConfi
 from mht.data.examples import Example, collate_prompts, collate_sft
 from mht.errors import ConfigError, UserError
 from mht.models.context import limit_context
+from mht.models.embeddings import mean_embeddings
 from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.policy import Policy
 from mht.models.precision import resolve_dtype
@@ -122,6 +123,8 @@ class HybridTrainer:
         self.devices.start_alike(model)
         if isinstance(lora, Mapping):
             lora = build(LoRAConfig, lora, path="model.lora")
+        prompts = [example.prompt_ids for example in train_data or ()]
+        places = mean_embeddings(model, prompts) if self.config.memory.groups_prompts else None
         self.policy = Policy(model, num_layers_unfrozen, lora=lora, value_head=config.value_head)
         if isinstance(base_model_name, str | Path):
             self.policy.load_value_head(base_model_name)
@@ -153,6 +156,7 @@ class HybridTrainer:
             seed,
             self.tokenizer,
             self.reward if isinstance(self.reward, Reward) else None,
+            places,
         )
         if train_data and references is not None:
             references.check([example.item for example in train_data])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mht.config import HybridConfig
 from mht.data.examples import Example
@@ -31,12 +32,12 @@ FILE = "memory.parquet"
 
 
 class StartError(ConfigError):
-    """``memory.start`` is no memory to begin with; its path lacks the section's name."""
+    """A memory's settings don't fit the data or its start; their paths lack the section's name."""
 
 
 @contextmanager
 def section_named(section: str) -> Iterator[None]:
-    """What is wrong with a memory's start gets the full path of the setting.
+    """What is wrong with a memory gets the full path of the setting.
 
     Raises:
         ConfigError: in place of a `StartError`.
@@ -58,6 +59,7 @@ class Practice:
         seed: of data order and the memory's draws.
         tokenizer: of the rows' token ids.
         reward: what gives the scores; None is a function or nothing.
+        embeddings: (examples, D) of their prompts, for a memory that groups them.
 
     Attributes:
         cursors: walks through the rows, by phase.
@@ -67,7 +69,7 @@ class Practice:
 
     Raises:
         ConfigError: a memory without training data.
-        StartError: the memory to begin with does not fit.
+        StartError: the memory's settings, or what it is to begin with, do not fit.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Practice:
         seed: int,
         tokenizer: PreTrainedTokenizerBase,
         reward: Reward | None = None,
+        embeddings: NDArray[np.float32] | None = None,
     ):
         self.config, self._tokenizer, self._reward = config, tokenizer, reward
         self._examples = examples or ()
@@ -87,7 +90,7 @@ class Practice:
                 rows, seed + 1000, batch_size=config.sft_batch_size, length=self._length
             )
             self.cursors["ppo"] = Cursor(rows, seed + 2000)
-        self.memory = self._make_memory() if config.memory.is_on else None
+        self.memory = self._make_memory(embeddings) if config.memory.is_on else None
         self.generator = np.random.default_rng(seed + 3000)
         self.ppo_steps = 0
         if self.memory is not None and config.memory.start is not None:
@@ -101,7 +104,7 @@ class Practice:
         example = self._examples[row]
         return len(example.prompt_ids) + len(example.target_ids)
 
-    def _make_memory(self) -> Memory:
+    def _make_memory(self, embeddings: NDArray[np.float32] | None) -> Memory:
         settings, examples = self.config.memory, self._examples
         if not examples:
             what = f"{settings.type} remembers rows of the training data, and there is none"
@@ -112,7 +115,11 @@ class Practice:
             [e.prompt_ids for e in examples],
         )
         options = dict(settings.difficulty) | settings.options
-        return make_memory(settings.type, rows, capacity=settings.capacity, **options)
+        options |= {"embeddings": embeddings} if settings.groups_prompts else {}
+        try:
+            return make_memory(settings.type, rows, capacity=settings.capacity, **options)
+        except ConfigError as error:
+            raise StartError(error.problems) from None
 
     # -- before a step ------------------------------------------------------------------------
 

@@ -1,0 +1,29 @@
+"""Where texts lie among each other by a model's own word vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@torch.no_grad()
+def mean_embeddings(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    """(N, D) mean of the input embeddings of each text's tokens; 0 for a text without tokens.
+
+    Args:
+        model: a model with input embeddings.
+        texts: N token lists.
+    """
+    weight = model.get_input_embeddings().weight
+    found = np.zeros((len(texts), weight.shape[1]), np.float32)
+    for row, ids in enumerate(texts):
+        if len(ids):
+            found[row] = weight[list(ids)].float().mean(dim=0).cpu().numpy()
+    return found
