@@ -14,7 +14,10 @@ from mht.config.overlay import apply_experiment, lay_over, load_experiment
 from mht.errors import ConfigError, DataError
 from mht.evaluation.over_seeds_report import write_report
 from mht.evaluation.summary import read_samples
-from mht.seeds import Meter, identity, run_seeds, with_seed
+from mht.config.evaluation import RECIPES as NAMES
+from mht.seed_run import Meter
+from mht.seeds import run_seeds, with_seed
+from mht.variants import Variant, identity
 
 EXPERIMENTS = sorted(Path("experiments").glob("*.yaml"))
 RANDOMWALKS = Path("experiments/randomwalks.yaml")
@@ -58,7 +61,7 @@ def result(folder, seed, name):
 def test_every_variant_has_its_budget_measured(done):
     folder, summary = done
     for seed in (0, 1):
-        steps = {name: result(folder, seed, name)["budget"] for name in runner.VARIANTS}
+        steps = {name: result(folder, seed, name)["budget"] for name in NAMES}
         assert {name: b["optimizer_steps"] for name, b in steps.items()} == {
             "base": 0, "sft_only": 5, "ppo_only": 4, "hybrid": 2 + 1 + 2,
         }  # fmt: skip
@@ -130,7 +133,7 @@ def test_a_missing_or_broken_result_is_named(done, tmp_path):
     folder = tmp_path / "broken"
     shutil.copytree(done[0], folder)
     (folder / "seed_1/sft_only/result.json").write_text("{")
-    options = {"seeds": [0, 1], "variants": runner.VARIANTS}
+    options = {"seeds": [0, 1], "variants": NAMES}
     with pytest.raises(DataError, match=r"seed_1/sft_only/result.json: not JSON"):
         write_report(folder, metrics=["reward"], **options)
     with pytest.raises(ConfigError, match=r"no such metric 'rewrd' \(did you mean 'reward'\?\)"):
