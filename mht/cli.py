@@ -11,6 +11,7 @@ import typer
 from mht.errors import ConfigError, UserError
 from mht.generate_cli import generate
 from mht.project import repo_root
+from mht.seeds_cli import ablations, compare, evidence, seeds
 
 if TYPE_CHECKING:
     from mht.config import Config, HybridConfig
@@ -23,7 +24,8 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     help="Modular HybridTrainer. The pipeline itself runs by `dvc repro`.",
 )
-commands.command()(generate)
+for command in (generate, seeds, ablations, compare, evidence):
+    commands.command()(command)
 
 
 def app() -> None:
@@ -101,33 +103,6 @@ def apply(
 
     apply_experiment(experiment, params)
     typer.echo(f"{params} now has the settings of {experiment}; `git diff {params}` shows them.")
-
-
-@commands.command()
-def seeds(
-    experiment: Annotated[Path, typer.Argument(help="such as experiments/randomwalks.yaml")],
-    params: Annotated[Path, typer.Option(help="what it is laid over")] = Path("params.yaml"),
-    out: Annotated[Path | None, typer.Option(help="reports/seeds/<name> if left out")] = None,
-    count: Annotated[int | None, typer.Option(help="instead of benchmark.seeds", min=1)] = None,
-) -> None:
-    """Train and compare all variants for several training seeds, without DVC.
-
-    Results that are there already are kept, so a killed run goes on where it was.
-    """
-    from mht.config.overlay import load_experiment
-    from mht.preflight import check as check_machine
-    from mht.stage import prepare_process
-
-    prepare_process("seeds")
-    config = load_experiment(experiment, params)
-    check_machine(config)
-    from mht.seeds import run_seeds
-
-    folder = out or Path("reports/seeds") / experiment.stem
-    first = config.base.seed
-    run_seeds(config, folder, seeds=range(first, first + (count or config.benchmark.seeds)))
-    typer.echo((folder / "table.md").read_text(encoding="utf-8"))
-    typer.echo(f"{folder / 'summary.json'} has all of it.")
 
 
 @commands.command()

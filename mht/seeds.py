@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from mht.evaluation.over_seeds_report import (
     write_report,
 )
 from mht.models.assets import fetch_policy
-from mht.progress import Track, track
+from mht.progress import track
 from mht.seed_run import SeedRun
 from mht.tracking.names import flat_metrics
 from mht.tracking.seeds import NullSeeds, SeedsRun
@@ -37,7 +37,12 @@ from mht.variants import Variant, identity, training, variants_of
 
 
 def run_seeds(
-    config: Config, folder: str | Path, *, seeds: Sequence[int], tracking: SeedsRun | None = None
+    config: Config,
+    folder: str | Path,
+    *,
+    seeds: Sequence[int],
+    tracking: SeedsRun | None = None,
+    done: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Train and measure every variant for every seed; write tables, curves and figures.
 
@@ -47,6 +52,7 @@ def run_seeds(
             `REPORT_FILES`. Results of folders beside it count where their identity fits.
         seeds: the training seeds.
         tracking: gets a run for each variant and seed; None tracks nothing.
+        done: called after each variant that was trained.
 
     Returns:
         What ``summary.json`` holds.
@@ -58,9 +64,12 @@ def run_seeds(
     variants = variants_of(config)
     missing = {seed: _missing(config, folder, seed) for seed in seeds}
     _prepare(with_seed(config, config.base.seed), folder)
-    with track((), folder.name, total=sum(map(len, missing.values()))) as bar:
+    with track(range(0), folder.name, total=sum(map(len, missing.values()))) as bar:
         for seed in seeds:
-            _run_seed(with_seed(config, seed), folder, missing[seed], log, bar)
+            for _ in _run_seed(with_seed(config, seed), folder, missing[seed], log):
+                bar.advance()
+                if done:
+                    done()
             _share(with_seed(config, seed), folder)
             _log_results(with_seed(config, seed), folder, log)
     summary = write_report(
@@ -75,7 +84,7 @@ def run_seeds(
         settings={v.name: {"recipe": v.recipe, "changes": v.changes} for v in variants},
     )
     files = [folder / name for name in REPORT_FILES if (folder / name).exists()]
-    log.close(flat_metrics(summary["metrics"], "benchmark"), files)
+    log.summary(flat_metrics(summary["metrics"], "benchmark"), files)
     return summary
 
 
@@ -98,6 +107,11 @@ def _of_seed(config: Config, folder: Path) -> list[tuple[Variant, Path, dict[str
     return [(variant, place / variant.name, identity(variant, config)) for variant in variants]
 
 
+def missing_results(config: Config, folder: Path, seeds: Sequence[int]) -> int:
+    """How many variants have to be trained until all seeds are done."""
+    return sum(len(_missing(config, folder, seed)) for seed in seeds)
+
+
 def _missing(config: Config, folder: Path, seed: int) -> list[Variant]:
     """The variants of a seed that have no result, none like it, and no like variant before."""
     results = _results(folder.parent)
@@ -110,8 +124,8 @@ def _missing(config: Config, folder: Path, seed: int) -> list[Variant]:
 
 
 def _run_seed(
-    config: Config, folder: Path, missing: Sequence[Variant], log: SeedsRun, bar: Track[Any]
-) -> None:
+    config: Config, folder: Path, missing: Sequence[Variant], log: SeedsRun
+) -> Iterator[Variant]:
     """Train and measure the variants that are missing; their models are removed at the end."""
     if not missing:
         return
@@ -124,7 +138,7 @@ def _run_seed(
     for variant in missing:
         log.begin(variant.name, seed, identity(variant, config))
         run.run(variant)
-        bar.advance()
+        yield variant
     shutil.rmtree(place / "models", ignore_errors=True)
     names = ", ".join(variant.name for variant in missing)
     print(f"{place.name}: {names} in {time.perf_counter() - began:.0f} s", flush=True)

@@ -10,14 +10,14 @@ from typer.testing import CliRunner
 from mht import seeds as runner
 from mht.cli import commands
 from mht.config import load_config
+from mht.config.evaluation import RECIPES as NAMES
 from mht.config.overlay import apply_experiment, lay_over, load_experiment
 from mht.errors import ConfigError, DataError
 from mht.evaluation.over_seeds_report import write_report
 from mht.evaluation.summary import read_samples
-from mht.config.evaluation import RECIPES as NAMES
 from mht.seed_run import Meter
 from mht.seeds import run_seeds, with_seed
-from mht.variants import Variant, identity
+from mht.variants import identity
 
 EXPERIMENTS = sorted(Path("experiments").glob("*.yaml"))
 RANDOMWALKS = Path("experiments/randomwalks.yaml")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,23 @@ def lay_over(settings: MutableMapping[str, Any], overlay: Mapping[str, Any]) -> 
             settings[key] = value
 
 
-def load_experiment(overlay: str | Path, params: str | Path = "params.yaml") -> Config:
+def load_experiment(
+    overlay: str | Path | Sequence[str | Path], params: str | Path = "params.yaml"
+) -> Config:
     """The settings of an experiment, checked: those of params.yaml with the overlay's on top.
+
+    Args:
+        overlay: a file, or several to lay over each other in order.
+        params: the file below them.
 
     Raises:
         ConfigError: with every mistake and its path.
     """
+    overlays = [overlay] if isinstance(overlay, str | Path) else list(overlay)
     settings = read_mapping(params)
-    lay_over(settings, read_mapping(overlay))
-    return build(Config, settings, source=f"{params} with {overlay}")
+    for file in overlays:
+        lay_over(settings, read_mapping(file))
+    return build(Config, settings, source=" with ".join(map(str, [params, *overlays])))
 
 
 def apply_experiment(overlay: str | Path, params: str | Path = "params.yaml") -> None:

@@ -110,7 +110,7 @@ def _reach(
 ) -> dict[str, Any] | None:
     if reach.get("score") is None:
         return None
-    options = {"subject": subject, "resamples": resamples, "seed": seed}
+    options: dict[str, Any] = {"subject": subject, "resamples": resamples, "seed": seed}
     return reach_summary(curves, metric=reach["metric"], score=reach["score"], **options)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from mht.tracking import names
 from mht.tracking.record import to_points
 from mht.tracking.run import Soft
-from mht.tracking.session import process_id
+from mht.tracking.session import Terminated, process_id
 from mht.tracking.store import Point, Store, open_store
 
 COSTS = ("optimizer_steps", "sampled_tokens", "seconds", "cpu_seconds")
@@ -31,6 +31,7 @@ class SeedsRun:
 
     def __init__(self, name: str, params: Mapping[str, Any], experiment: str):
         self._soft = Soft()
+        self._opened: set[str] = set()
         self._store: Store | None = None
         self.id: str | None = None
         self._params = names.flat_params({k: v for k, v in params.items() if k != "benchmark"})
@@ -40,6 +41,19 @@ class SeedsRun:
             store.reap()
             self.id = self._open(store, f"seeds-{name}", tags, self._params)
             self._store = store
+
+    def __enter__(self) -> SeedsRun:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """End what is open: FINISHED, FAILED after an error, KILLED after ctrl-C."""
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt | Terminated)
+        status = "FINISHED" if kind is None else "KILLED" if stopped else "FAILED"
+        with self._soft("close the runs"):
+            for run_id in self._opened:
+                if self._store:
+                    self._store.set_status(run_id, status)
+            self._opened.clear()
 
     def begin(self, variant: str, seed: int, rests_on: Mapping[str, str]) -> None:
         """A variant is trained now."""
@@ -86,15 +100,15 @@ class SeedsRun:
             store.log(run_id, params=names.flat_params(params))
             store.artifact(run_id, str(samples.resolve()))
             store.set_status(run_id, "FINISHED")
+            self._opened.remove(run_id)
 
-    def close(self, metrics: Mapping[str, float], files: Sequence[Path]) -> None:
-        """Log the summary's figures and files and end the run above."""
+    def summary(self, metrics: Mapping[str, float], files: Sequence[Path]) -> None:
+        """Log the summary's figures and files."""
         with self._soft("log the summary"):
             if self._store and self.id:
                 self._store.log(self.id, points=to_points(metrics))
                 for file in files:
                     self._store.artifact(self.id, str(file.resolve()))
-                self._store.set_status(self.id, "FINISHED")
 
     def _tags(self, variant: str, seed: int, rests_on: Mapping[str, str]) -> dict[str, str]:
         key = key_of([variant, seed, dict(rests_on)])
@@ -120,8 +134,8 @@ class SeedsRun:
         if known:
             store.set_status(known.id, "RUNNING")
             store.log(known.id, tags=own)
-            return known.id
-        run_id = store.create_run(name, {**tags, **own})
+        run_id = known.id if known else store.create_run(name, {**tags, **own})
+        self._opened.add(run_id)
         store.log(run_id, params=params)
         return run_id
 
@@ -130,7 +144,7 @@ class NullSeeds(SeedsRun):
     """Tracks nothing."""
 
     def __init__(self) -> None:
-        self._soft, self._store, self.id = Soft(), None, None
+        self._soft, self._opened, self._store, self.id = Soft(), set(), None, None
 
 
 def curve_points(curve: Sequence[Mapping[str, float]], at_ms: int) -> list[Point]:
