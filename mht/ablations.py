@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -99,7 +100,9 @@ def _literal(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ", ".join(map(_literal, value)) + "]"
     if isinstance(value, str) and not (PLAIN.issuperset(value) and value[:1].isalpha()):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        # a backslash stands for itself unless a quote follows
+        doubled = re.sub(r"(\\+)(?='|$)", r"\1\1", value)
+        return "'" + doubled.replace("'", "\\'") + "'"
     return str(value)
 
 

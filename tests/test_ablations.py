@@ -1,4 +1,4 @@
-"""Variants as DVC experiments: the settings that DVC makes of them, its queue, and `mht compare`."""
+"""Variants as DVC experiments: the settings that DVC makes of them, its queue, `mht compare`."""
 
 import csv
 import io
@@ -82,7 +82,7 @@ def test_any_value_survives_the_grammar_of_overrides(tmp_path):
     before = {"a": {"b": {"type": "x", "k": 1}, "c": [1], "d": {"e": 1}}, "f": "text"}
     changes = {
         "a": {"b": {"type": "y", "name": "it's, {so}"}, "c": [0.5, "a b", None], "d": {"e": True}},
-        "f": "a=b\\c",
+        "f": "a=b\\c\\'d\\",
         "new": {"type": "z", "deep": {"x": [{"y": 1e-7}]}},
         "n": None,
     }
@@ -152,7 +152,11 @@ def made(folder, means, seeds=8, prompts=10):
             ids = [str(i) for i in range(prompts)]
             write_samples(folder / f"seed_{n}" / name / "samples.jsonl", ids, texts,
                           {"reward": rewards})  # fmt: skip
-    summary = {"seeds": list(range(seeds)), "subject": "hybrid", "budget": dict.fromkeys(means, {})}
+    summary = {
+        "seeds": list(range(seeds)),
+        "subject": "hybrid",
+        "budget": {name: {} for name in means},
+    }
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from mht import evidence
 from mht import seeds as runner
 from mht.cli import commands
 from mht.config import load_config
@@ -15,7 +16,7 @@ from mht.config.overlay import apply_experiment, lay_over, load_experiment
 from mht.errors import ConfigError, DataError
 from mht.evaluation.over_seeds_report import write_report
 from mht.evaluation.summary import read_samples
-from mht.seed_run import Meter
+from mht.seed_run import Meter, SeedRun
 from mht.seeds import missing_results, run_seeds, with_seed
 from mht.variants import variants_of
 
@@ -258,3 +259,55 @@ def test_the_settings_of_the_model_reach_the_trainer(config, tmp_path, monkeypat
     fixed_at_fetch = {"name", "revision", "trust_remote_code"}
     for name in set(type(model).model_fields) - fixed_at_fetch:
         assert options[name] == getattr(model, name), name
+
+
+# The command, and the whole evidence.
+
+
+@pytest.fixture
+def files(config, done, tmp_path, monkeypatch):
+    """The tiny experiment as files; the results of `done` lie where they are looked for."""
+    shutil.copytree(done[0], tmp_path / "reports/seeds/tiny")
+    shutil.copy("params.yaml", tmp_path / "params.yaml")
+    apply_experiment(RANDOMWALKS, tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+    Path("more.yaml").write_text(
+        "benchmark: {variants: {again: {ppo.epochs: 1}}, metrics: [reward]}"
+    )
+    return tmp_path
+
+
+def test_the_command_goes_on_where_it_was(files, done, monkeypatch):
+    monkeypatch.setattr(SeedRun, "run", None)  # nothing is trained
+    done = CliRunner().invoke(commands, ["seeds", "tiny.yaml", "--count", "2", "--no-track"])
+    assert done.exit_code == 0, done.output
+    assert "| optimiser steps | 0 | 5 | 4 | 5 | 5 | 5 | 5 |" in done.output
+    assert not (files / "mlflow.db").exists()
+
+
+def test_the_evidence_is_checked_and_takes_what_is_there(files, monkeypatch):
+    monkeypatch.setattr(SeedRun, "run", None)
+    Path("evidence.yaml").write_text(
+        "benchmarks:\n"
+        "  - {experiment: tiny.yaml, seeds: 2}\n"
+        "  - {experiment: tiny.yaml, variants: more.yaml, seeds: 1}\n"
+    )
+    done = CliRunner().invoke(commands, ["evidence", "evidence.yaml", "--no-track"])
+    assert done.exit_code == 0, done.output
+    assert "2 of 2: reports/seeds/tiny-more, 0 variants to train over 1 seeds" in done.output
+    summary = json.loads(Path("reports/seeds/tiny-more/summary.json").read_text())
+    assert summary["metrics"].keys() == {"reward"}
+    reward = summary["metrics"]["reward"]
+    assert reward["again"]["per_seed"] == reward["hybrid"]["per_seed"]
+    Path("more.yaml").write_text("benchmark: {variants: {a: {ppo.x: 1}, b: {sft.y: 1}}}")
+    with pytest.raises(ConfigError) as caught:
+        evidence.read("evidence.yaml")
+    assert [p.partition(": no such")[0] for p in caught.value.problems] == [
+        "benchmarks[1]: benchmark.variants.a: ppo.x", "benchmarks[1]: benchmark.variants.b: sft.y",
+    ]  # fmt: skip
+
+
+def test_the_projects_own_evidence_can_be_run():
+    for benchmark in evidence.read("experiments/evidence.yaml"):
+        assert len(benchmark.seeds) >= 10 and benchmark.config.benchmark.subject == "hybrid"

@@ -31,6 +31,7 @@ PLURAL = {
     "text": "texts",
     "value": "values",
     "section": "sections",
+    "mapping of names to values": "mappings of settings",
 }
 FAMILIES: dict[type, str] = {
     Reward: "[reward](rewards.md#every-type)",

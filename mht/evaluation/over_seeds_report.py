@@ -74,9 +74,9 @@ def write_report(
     folder = Path(folder)
     places = {name: [folder / f"seed_{n}" / name for n in seeds] for name in variants}
     found = {name: [read_samples(p / SAMPLES) for p in own] for name, own in places.items()}
-    curves = {name: [_result(p / RESULT)["curve"] for p in own] for name, own in places.items()}
     _check_prompts([run for runs in found.values() for run in runs])
     measured = {name: metric_values(found, name) for name in metrics}
+    curves = {name: [_result(p / RESULT)["curve"] for p in own] for name, own in places.items()}
     verdicts = who_wins(
         {name: values.of for name, values in measured.items()},
         [(subject, other) for other in variants if other not in (subject, "base")],
