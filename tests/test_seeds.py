@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from mht import evidence
 from mht import seeds as runner
 from mht.cli import commands
-from mht.config import load_config
+from mht.config import HybridConfig, load_config
 from mht.config.evaluation import RECIPES
 from mht.config.overlay import apply_experiment, lay_over, load_experiment
 from mht.errors import ConfigError, DataError
@@ -21,6 +21,7 @@ from mht.seeds import missing_results, run_seeds, with_seed
 from mht.variants import variants_of
 
 EXPERIMENTS = sorted(set(Path("experiments").glob("*.yaml")) - {Path("experiments/evidence.yaml")})
+OF_RANDOMWALKS = ("randomwalks_ablations", "memory")  # sets of variants of that experiment
 NAMES = (*RECIPES, "no_clip", "same")
 RANDOMWALKS = Path("experiments/randomwalks.yaml")
 TINY = """
@@ -201,9 +202,9 @@ def test_a_meter_counts_steps_and_tokens():
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=str)
 def test_experiments_fit_params_yaml_with_equal_budgets(file):
-    if file.stem.startswith("randomwalks_"):
-        file = [RANDOMWALKS, file]
-    config = load_experiment(file)
+    if file.stem == "memory" and "memory" not in HybridConfig.model_fields:
+        pytest.skip("ppo.memory is not there yet")
+    config = load_experiment([RANDOMWALKS, file] if file.stem in OF_RANDOMWALKS else file)
     for variant in variants_of(config):
         steps = variant.optimizer_steps
         few = 0.95 * max(config.optimizer_steps.values())
