@@ -42,9 +42,11 @@ def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("par
     """Check the settings without running anything; every mistake is shown at once."""
     from mht.config import load_config
     from mht.preflight import notes, problems
+    from mht.variants import variants_of
 
     try:
         config = load_config(path)
+        variants_of(config)
         unserved = list(problems(config))
         if unserved:
             raise ConfigError(unserved, str(path))

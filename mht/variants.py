@@ -14,14 +14,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mht.component import build, did_you_mean
 from mht.config import Config, HybridConfig, SFTConfig
 from mht.config.evaluation import RECIPES
 from mht.config.overlay import lay_over
 from mht.errors import ConfigError
-from mht.trainers.schedule import Plan
+
+if TYPE_CHECKING:
+    from mht.trainers.schedule import Plan
 
 WITHOUT_SFT = ("base", "ppo_only")  # recipes that start from the base model
 SHARED = (  # settings that make results comparable

@@ -1,7 +1,11 @@
 """Named variants of an experiment: settings, mistakes, and what makes two of them one."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from mht.cli import commands
 from mht.config import load_config
 from mht.errors import ConfigError
 from mht.variants import Variant, identity, nested, sft_first, training, variants_of
@@ -85,3 +89,12 @@ def test_every_mistake_is_named_with_its_variant_and_path(config):
     assert lines[7].startswith(
         "benchmark.subject: no such variant 'hybird' (did you mean 'hybrid'?)"
     )
+
+
+def test_check_looks_at_the_variants_too(tmp_path):
+    (tmp_path / "params.yaml").write_text(
+        Path("params.yaml").read_text() + "  variants: {a: {ppo.x: 1}}\n"
+    )
+    done = CliRunner().invoke(commands, ["check", str(tmp_path / "params.yaml")])
+    assert done.exit_code == 2
+    assert "benchmark.variants.a: ppo.x: no such option" in done.stderr
