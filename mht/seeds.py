@@ -66,12 +66,15 @@ def run_seeds(
     _prepare(with_seed(config, config.base.seed), folder)
     with track(range(0), folder.name, total=sum(map(len, missing.values()))) as bar:
         for seed in seeds:
-            for _ in _run_seed(with_seed(config, seed), folder, missing[seed], log):
+            own = with_seed(config, seed)
+            for variant in _run_seed(own, folder, missing[seed], log):
+                _log_result(variant, own, folder, log)
                 bar.advance()
                 if done:
                     done()
-            _share(with_seed(config, seed), folder)
-            _log_results(with_seed(config, seed), folder, log)
+            _share(own, folder)
+            for variant, _, _ in _of_seed(own, folder):
+                _log_result(variant, own, folder, log)
     summary = write_report(
         folder,
         metrics=config.benchmark.metrics,
@@ -154,17 +157,17 @@ def _share(config: Config, folder: Path) -> None:
                 shutil.copyfile(results[_key(wanted)] / name, place / name)
 
 
-def _log_results(config: Config, folder: Path, log: SeedsRun) -> None:
-    for variant, place, wanted in _of_seed(config, folder):
-        log.finish(
-            variant.name,
-            config.base.seed,
-            wanted,
-            params={"recipe": variant.recipe, **training(variant)},
-            result=json.loads((place / RESULT).read_text(encoding="utf-8")),
-            metrics=final_figures(place),
-            samples=place / SAMPLES,
-        )
+def _log_result(variant: Variant, config: Config, folder: Path, log: SeedsRun) -> None:
+    place = folder / f"seed_{config.base.seed}" / variant.name
+    log.finish(
+        variant.name,
+        config.base.seed,
+        identity(variant, config),
+        params={"recipe": variant.recipe, **training(variant)},
+        result=json.loads((place / RESULT).read_text(encoding="utf-8")),
+        metrics=final_figures(place),
+        samples=place / SAMPLES,
+    )
 
 
 def _results(above: Path) -> dict[str, Path]:
