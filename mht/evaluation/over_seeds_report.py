@@ -131,7 +131,7 @@ def _draw(
     if all(set(FRONT) <= set(run.per_sample) for runs in found.values() for run in runs):
         figures = {m: _figures(metric_values(found, m), resamples, seed) for m in FRONT}
         ends = {name: {m: figures[m][name] for m in FRONT} for name in found}
-        (folder / "front.png").write_bytes(front_png(ends, spread))
+        (folder / "front.png").write_bytes(front_png(ends))
 
 
 def final_figures(folder: Path) -> dict[str, float]:

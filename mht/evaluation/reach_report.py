@@ -86,7 +86,8 @@ def reach_rows(summary: Mapping[str, Any]) -> list[list[str]]:
         for cost in COSTS:
             own, line = of[cost], by.get((name, cost))
             more = "" if own["share"] == 1 else "at least "
-            cells.append(f"{more}{own['mean']:,.4g} [{own['low']:,.4g}, {own['high']:,.4g}]")
+            time = f"{more}{own['mean']:,.4g} [{own['low']:,.4g}, {own['high']:,.4g}]"
+            cells.append(time if own["horizon"] else "-")  # of what it never spends
             ratio = f"{line['ratio']:.2f} [{line['low']:.2f}, {line['high']:.2f}]" if line else "-"
             cells.append(ratio)
         rows.append([name, *cells])
