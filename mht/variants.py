@@ -34,7 +34,8 @@ NO_RESULT = ("base.experiment", "base.checkpoint_every_s")  # they change none
 IN_PLAN = {"cycles", "sft_steps_per_cycle", "ppo_steps_per_cycle", "curriculum", "save_every"}
 NO_RESULT_CODE = (  # modules that only show, log or start what others have computed
     "ablations.py", "cli.py", "compare*.py", "evidence.py", "generate_cli.py", "seeds_cli.py",
-    "score_*.py", "tune_cli.py", "tracking/*", "tuning/*", "decoding/*", "evaluation/benchmark.py", "evaluation/over_seeds*",
+    "score_*.py", "tune_cli.py", "tracking/*", "tuning/*", "decoding/*",
+    "evaluation/benchmark.py", "evaluation/over_seeds*",
     "evaluation/page.py", "evaluation/plots.py", "evaluation/reach*.py", "evaluation/report*.py",
 )  # fmt: skip
 
