@@ -9,10 +9,10 @@ export TORCH PYTHON
 # bytecode is kept even where the shell says not to: each stage imports torch and transformers anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env repro test slow bench check format ui clean
+.PHONY: help env repro ablations evidence test slow bench check format ui clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 	@echo "  TORCH=cpu or TORCH=cuda before any of them chooses the build of torch; docs/setup.md"
 
 env:  ## make or update .venv (the others do this first)
@@ -27,6 +27,12 @@ repro: env  ## the whole experiment: only what changed runs again
 	@echo "  reports/benchmark/table.md     the table alone"
 	@echo "  make ui                        every run and curve in MLflow"
 	@echo "  source $(BIN)/activate         then edit params.yaml and type dvc repro"
+
+ablations: env  ## queue experiments/ablations.yaml as DVC experiments; `dvc queue start` runs them
+	@$(BIN)/mht ablations
+
+evidence: env  ## every benchmark over training seeds, by experiments/evidence.yaml; goes on where it was
+	@$(BIN)/mht evidence
 
 test: env  ## the tests, without network
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal

@@ -12,6 +12,7 @@ from mht.errors import ConfigError, UserError
 from mht.generate_cli import generate
 from mht.project import repo_root
 from mht.report_cli import report
+from mht.seeds_cli import ablations, compare, evidence, seeds
 from mht.tune_cli import tune
 
 if TYPE_CHECKING:
@@ -25,9 +26,8 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     help="Modular HybridTrainer. The pipeline itself runs by `dvc repro`.",
 )
-commands.command()(generate)
-commands.command()(tune)
-commands.command()(report)
+for command in (generate, tune, seeds, ablations, compare, evidence, report):
+    commands.command()(command)
 
 
 def app() -> None:
@@ -44,9 +44,11 @@ def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("par
     """Check the settings without running anything; every mistake is shown at once."""
     from mht.config import load_config
     from mht.preflight import notes, problems
+    from mht.variants import variants_of
 
     try:
         config = load_config(path)
+        variants_of(config)
         unserved = list(problems(config))
         if unserved:
             raise ConfigError(unserved, str(path))
@@ -105,33 +107,6 @@ def apply(
 
     apply_experiment(experiment, params)
     typer.echo(f"{params} now has the settings of {experiment}; `git diff {params}` shows them.")
-
-
-@commands.command()
-def seeds(
-    experiment: Annotated[Path, typer.Argument(help="such as experiments/randomwalks.yaml")],
-    params: Annotated[Path, typer.Option(help="what it is laid over")] = Path("params.yaml"),
-    out: Annotated[Path | None, typer.Option(help="reports/seeds/<name> if left out")] = None,
-    count: Annotated[int | None, typer.Option(help="instead of benchmark.seeds", min=1)] = None,
-) -> None:
-    """Train and compare all variants for several training seeds, without DVC.
-
-    Results that are there already are kept, so a killed run goes on where it was.
-    """
-    from mht.config.overlay import load_experiment
-    from mht.preflight import check as check_machine
-    from mht.stage import prepare_process
-
-    prepare_process("seeds")
-    config = load_experiment(experiment, params)
-    check_machine(config)
-    from mht.seeds import run_seeds
-
-    folder = out or Path("reports/seeds") / experiment.stem
-    first = config.base.seed
-    run_seeds(config, folder, seeds=range(first, first + (count or config.benchmark.seeds)))
-    typer.echo((folder / "table.md").read_text(encoding="utf-8"))
-    typer.echo(f"{folder / 'summary.json'} has all of it.")
 
 
 @commands.command()

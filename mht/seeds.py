@@ -3,84 +3,56 @@
 The work of the stages fetch, prepare, sft, ppo, baseline and evaluate in one process, for tasks
 small enough to repeat. Rewards that need a model trained by the pipeline find it where the pipeline
 leaves it (``dvc repro reward_model`` first). What is done is kept: a run that was killed goes on
-with the first variant that has no result yet, and one with other settings or code starts over.
+with the first variant that has no result yet. A result belongs to its settings and code, so a
+changed variant alone runs again, and one that equals another takes that one's result.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mht.config import Config, HybridConfig
+from mht.config import Config
 from mht.config.policy import ScratchConfig
-from mht.data.examples import Example, read_examples
 from mht.data.fetch import fetch_rows, fetched_texts
 from mht.data.prepare import prepare
-from mht.evaluation.over_seeds_report import RESULT, SAMPLES, write_report
-from mht.evaluation.summary import write_json, write_samples
-from mht.evaluator import evaluate_policy
+from mht.evaluation.over_seeds_report import (
+    REPORT_FILES,
+    RESULT,
+    SAMPLES,
+    final_figures,
+    write_report,
+)
 from mht.models.assets import fetch_policy
-from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
-from mht.models.precision import resolve_dtype
-from mht.rewards import Reward
-from mht.rollout import Responder
-from mht.trainers.hybrid import HybridTrainer, Stats
-from mht.trainers.practice import section_named
-from mht.trainers.schedule import Plan
-from mht.validation import Validation
-
-VARIANTS = ("base", "sft_only", "ppo_only", "hybrid")
-NO_RESULT = ("benchmark", "base.experiment", "base.checkpoint_every_s")  # they change none
+from mht.progress import track
+from mht.seed_run import SeedRun
+from mht.tracking.names import flat_metrics
+from mht.tracking.seeds import NullSeeds, SeedsRun
+from mht.variants import Variant, identity, training, variants_of
 
 
-@dataclass
-class Meter:
-    """What a variant has cost so far, and its learning curve.
-
-    Attributes:
-        optimizer_steps: SFT and PPO.
-        sampled_tokens: of all rollouts.
-        seconds: of the training steps; looks at validation prompts are not counted.
-        cpu_seconds: of this process while it trained, looks included: what else the machine did
-            has less part in it.
-        curve: a row for each look at the validation prompts.
-    """
-
-    optimizer_steps: int = 0
-    sampled_tokens: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    curve: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def budget(self) -> dict[str, float]:
-        """What it has cost."""
-        return {k: v for k, v in asdict(self).items() if k != "curve"}
-
-    def count(self, stats: Mapping[str, float], batch_size: int) -> None:
-        """Take in the figures of one step, or of a look at the validation prompts."""
-        self.optimizer_steps += ("sft/loss" in stats) + int(stats.get("ppo/optim/steps", 0))
-        length = stats.get("ppo/response/length_tokens", 0.0)
-        self.sampled_tokens += round(length * batch_size)
-        self.seconds += stats.get("sft/time/step_s", 0.0) + stats.get("ppo/time/step_s", 0.0)
-        looked = {k.partition("/")[2]: v for k, v in stats.items() if k.startswith("validation/")}
-        if looked:
-            self.curve.append(self.budget | looked)
-
-
-def run_seeds(config: Config, folder: str | Path, *, seeds: Sequence[int]) -> dict[str, Any]:
-    """Train and measure every variant for every seed; write the tables.
+def run_seeds(
+    config: Config,
+    folder: str | Path,
+    *,
+    seeds: Sequence[int],
+    tracking: SeedsRun | None = None,
+    done: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """Train and measure every variant for every seed; write tables, curves and figures.
 
     Args:
         config: the experiment; ``base.seed``, and the seed of a fresh model, are set to each seed.
-        folder: gets ``seed_<n>/<variant>/`` with results, ``summary.json`` and ``table.md``.
+        folder: gets ``seed_<n>/<variant>/`` with results, and the files of
+            `REPORT_FILES`. Results of folders beside it count where their identity fits.
         seeds: the training seeds.
+        tracking: gets a run for each variant and seed; None tracks nothing.
+        done: called after each variant that was trained.
 
     Returns:
         What ``summary.json`` holds.
@@ -88,35 +60,128 @@ def run_seeds(config: Config, folder: str | Path, *, seeds: Sequence[int]) -> di
     Raises:
         UserError: a setting, the data or a model is wrong.
     """
-    folder = Path(folder)
-    raw, prepared = folder / "data/raw", folder / "data/prepared"
-    config = with_seed(config, config.base.seed)
-    fetch_rows(config.data, raw)
-    shared = folder / "data/base"
-    fetch_policy(config.model, shared, fetched_texts(raw))
-    prepare(
-        config, raw=raw, model=shared, out=prepared,
-        metrics=folder / "data/prepare.json", plots=folder / "data/plots",
-    )  # fmt: skip
-    for seed in seeds:
-        own = with_seed(config, seed)
-        place = folder / f"seed_{seed}"
-        missing = [name for name in VARIANTS if not is_done(place / name, own)]
-        if not missing:
-            continue
-        base = shared
-        if isinstance(own.model.name, ScratchConfig):
-            base = place / "models/base"
-            fetch_policy(own.model, base, fetched_texts(raw))
-        SeedRun(own, place, base, prepared).run(missing)
-    return write_report(
+    folder, log = Path(folder), tracking or NullSeeds()
+    variants = variants_of(config)
+    missing = {seed: _missing(config, folder, seed) for seed in seeds}
+    _prepare(with_seed(config, config.base.seed), folder)
+    with track(range(0), folder.name, total=sum(map(len, missing.values()))) as bar:
+        for seed in seeds:
+            own = with_seed(config, seed)
+            for variant in _run_seed(own, folder, missing[seed], log):
+                _log_result(variant, own, folder, log)
+                bar.advance()
+                if done:
+                    done()
+            _share(own, folder)
+            for variant, _, _ in _of_seed(own, folder):
+                _log_result(variant, own, folder, log)
+    summary = write_report(
         folder,
         metrics=config.benchmark.metrics,
         seeds=seeds,
-        variants=VARIANTS,
+        variants=[variant.name for variant in variants],
+        subject=config.benchmark.subject,
+        reach=config.benchmark.reach.model_dump(),
         resamples=config.benchmark.resamples,
         seed=config.base.seed,
+        settings={v.name: {"recipe": v.recipe, "changes": v.changes} for v in variants},
     )
+    files = [folder / name for name in REPORT_FILES if (folder / name).exists()]
+    log.summary(flat_metrics(summary["metrics"], "benchmark"), files)
+    return summary
+
+
+def _prepare(config: Config, folder: Path) -> None:
+    """Data and a base model for all seeds."""
+    raw, base = folder / "data/raw", folder / "data/base"
+    fetch_rows(config.data, raw)
+    fetch_policy(config.model, base, fetched_texts(raw))
+    prepare(
+        config, raw=raw, model=base, out=folder / "data/prepared",
+        metrics=folder / "data/prepare.json", plots=folder / "data/plots",
+    )  # fmt: skip
+
+
+def _of_seed(config: Config, folder: Path) -> list[tuple[Variant, Path, dict[str, str]]]:
+    """Each variant with the configuration's seed, its folder, and what its result rests on."""
+    seed = config.base.seed
+    variants = [replace(v, config=with_seed(v.config, seed)) for v in variants_of(config)]
+    place = folder / f"seed_{seed}"
+    return [(variant, place / variant.name, identity(variant, config)) for variant in variants]
+
+
+def missing_results(config: Config, folder: Path, seeds: Sequence[int]) -> int:
+    """How many variants have to be trained until all seeds are done."""
+    return sum(len(_missing(config, folder, seed)) for seed in seeds)
+
+
+def _missing(config: Config, folder: Path, seed: int) -> list[Variant]:
+    """The variants of a seed that have no result, none like it, and no like variant before."""
+    results = _results(folder.parent)
+    found = []
+    for variant, place, wanted in _of_seed(with_seed(config, seed), folder):
+        if not is_done(place, wanted) and _key(wanted) not in results:
+            found.append(variant)
+            results[_key(wanted)] = place
+    return found
+
+
+def _run_seed(
+    config: Config, folder: Path, missing: Sequence[Variant], log: SeedsRun
+) -> Iterator[Variant]:
+    """Train and measure the variants that are missing; their models are removed at the end."""
+    if not missing:
+        return
+    began, seed = time.perf_counter(), config.base.seed
+    place, base = folder / f"seed_{seed}", folder / "data/base"
+    if isinstance(config.model.name, ScratchConfig):
+        base = place / "models/base"
+        fetch_policy(config.model, base, fetched_texts(folder / "data/raw"))
+    run = SeedRun(config, place, base, folder / "data/prepared")
+    for variant in missing:
+        log.begin(variant.name, seed, identity(variant, config))
+        run.run(variant)
+        yield variant
+    shutil.rmtree(place / "models", ignore_errors=True)
+    names = ", ".join(variant.name for variant in missing)
+    print(f"{place.name}: {names} in {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def _share(config: Config, folder: Path) -> None:
+    """Give the variants without a result that of one with the same identity."""
+    results = _results(folder.parent)
+    for _, place, wanted in _of_seed(config, folder):
+        if not is_done(place, wanted):
+            place.mkdir(parents=True, exist_ok=True)
+            for name in (SAMPLES, RESULT):  # the result last: it says that all is there
+                shutil.copyfile(results[_key(wanted)] / name, place / name)
+
+
+def _log_result(variant: Variant, config: Config, folder: Path, log: SeedsRun) -> None:
+    place = folder / f"seed_{config.base.seed}" / variant.name
+    log.finish(
+        variant.name,
+        config.base.seed,
+        identity(variant, config),
+        params={"recipe": variant.recipe, **training(variant)},
+        result=json.loads((place / RESULT).read_text(encoding="utf-8")),
+        metrics=final_figures(place),
+        samples=place / SAMPLES,
+    )
+
+
+def _results(above: Path) -> dict[str, Path]:
+    """Identity to folder, of every result in the benchmarks below a folder."""
+    found = {}
+    for file in sorted(above.glob(f"*/seed_*/*/{RESULT}")):
+        known = _identity_in(file.parent)
+        if known and (file.parent / SAMPLES).exists():
+            found[_key(known)] = file.parent
+    return found
+
+
+def _key(rests_on: dict[str, str]) -> str:
+    return json.dumps(rests_on, sort_keys=True)
 
 
 def with_seed(config: Config, seed: int) -> Config:
@@ -133,140 +198,15 @@ def with_seed(config: Config, seed: int) -> Config:
     return config.model_copy(update={"base": base, "model": model, "data": data})
 
 
-class SeedRun:
-    """All variants of one seed.
-
-    Args:
-        config: with that seed.
-        folder: for the results.
-        base: the folder of the starting model.
-        prepared: the folder of the prepared splits.
-    """
-
-    def __init__(self, config: Config, folder: Path, base: Path, prepared: Path):
-        self.config, self.folder, self.base = config, folder, base
-        self.models = folder / "models"
-        self.device = resolve_device(config.base.device)
-        self.train, self.validation, self.test = (
-            read_examples(prepared / f"{part}.parquet") for part in ("train", "validation", "test")
-        )
-
-    def run(self, variants: Sequence[str]) -> None:
-        """Train and measure the variants; the models are removed at the end."""
-        began = time.perf_counter()
-        sft = Meter()
-        if {"sft_only", "hybrid"} & set(variants):
-            plan = self.config.sft.plan
-            self._train(self.base, "sft", self.config.sft.as_cycles(), plan, sft)
-        for name in variants:
-            self._variant(name, sft)
-        shutil.rmtree(self.models, ignore_errors=True)
-        seconds = time.perf_counter() - began
-        print(f"{self.folder.name}: {', '.join(variants)} in {seconds:.0f} s", flush=True)
-
-    def _variant(self, name: str, sft: Meter) -> None:
-        meter, model = Meter(), self.base
-        if name != "base":
-            baselines = self.config.baselines
-            settings = self.config.ppo if name == "hybrid" else getattr(baselines, name)
-            start = self.base if name == "ppo_only" else self.models / "sft"
-            meter = Meter() if name == "ppo_only" else replace(sft, curve=[*sft.curve])
-            model = self._train(start, name, settings, settings.plan, meter)
-        self._measure(name, model)
-        write_json(
-            self.folder / name / RESULT,
-            {"budget": meter.budget, "curve": meter.curve, "identity": identity(self.config)},
-        )
-
-    def _train(
-        self, start: Path, name: str, settings: HybridConfig, plan: Plan, meter: Meter
-    ) -> Path:
-        """Train from a folder into another, which is returned."""
-        config = self.config
-        with section_named("ppo" if name == "hybrid" else f"baselines.{name}"):
-            trainer = HybridTrainer(
-                start,
-                train_data=self.train,
-                config=settings,
-                num_layers_unfrozen=config.model.num_layers_unfrozen,
-                lora=config.model.lora,
-                context_window=config.model.context_window,
-                seed=config.base.seed,
-                device=config.base.device,
-                dtype=config.model.dtype,
-                gradient_checkpointing=config.model.gradient_checkpointing,
-            )
-        look = self._validation(trainer, settings.eval_prompts)
-
-        def after_cycle(cycle: int) -> Stats:
-            every = settings.eval_every
-            wanted = every and (cycle % every == 0 or cycle == len(plan))
-            return look.figures() if wanted else {}
-
-        began = time.process_time()
-        trainer.train(plan, lambda stats, _: meter.count(stats, settings.batch_size), after_cycle)
-        meter.cpu_seconds += time.process_time() - began
-        trainer.save(self.models / name)
-        return self.models / name
-
-    def _validation(self, trainer: HybridTrainer, prompts: int) -> Validation:
-        """Every variant is looked at with the hybrid's reward."""
-        return Validation(
-            trainer.policy,
-            trainer.responder,
-            self.validation[:prompts],
-            self.config.ppo.reward,
-            seed=self.config.base.seed,
-            batch_size=64,
-        )
-
-    def _measure(self, name: str, folder: Path) -> None:
-        """Write the variant's samples with all their numbers."""
-        settings = self.config.evaluate
-        examples: list[Example] = self.test[: settings.prompts]
-        dtype = resolve_dtype(self.config.model.dtype, self.device)
-        policy, base = (
-            load_causal_lm(path, dtype=dtype, device=self.device).requires_grad_(False)
-            for path in (folder, self.base)
-        )
-        reward = self.config.ppo.reward
-        samples, columns = evaluate_policy(
-            policy,
-            base,
-            Responder(policy, load_tokenizer(folder), settings.decoding.model_dump()),
-            examples,
-            judge=settings.judge,
-            reward=reward if isinstance(reward, Reward) else None,
-            batch_size=settings.batch_size,
-            seed=self.config.base.seed,
-            bertscore_model=settings.bertscore_model,
-            bertscore_layer=settings.bertscore_layer,
-        )
-        ids = [example.id for example in examples]
-        write_samples(self.folder / name / SAMPLES, ids, samples, columns)
+def is_done(folder: Path, wanted: dict[str, str]) -> bool:
+    """Whether a variant's folder has the result of this identity."""
+    return _identity_in(folder) == wanted
 
 
-def is_done(folder: Path, config: Config) -> bool:
-    """Whether a variant's folder has the result of these settings and this code."""
+def _identity_in(folder: Path) -> dict[str, str] | None:
     try:
         found = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return found.get("identity") == identity(config)
-
-
-def identity(config: Config) -> dict[str, str]:
-    """What a result depends on: the sha256 of the settings that matter, and of the library."""
-    settings = config.model_dump(mode="json")
-    for path in NO_RESULT:
-        *above, key = path.split(".")
-        section = settings
-        for name in above:
-            section = section[name]
-        del section[key]
-    package = Path(__file__).parent
-    code = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        code.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
-    text = json.dumps(settings, sort_keys=True)
-    return {"settings": hashlib.sha256(text.encode()).hexdigest(), "code": code.hexdigest()}
+        return None
+    identity: dict[str, str] | None = found.get("identity")
+    return identity

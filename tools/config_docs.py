@@ -32,6 +32,7 @@ PLURAL = {
     "value": "values",
     "section": "sections",
     "[reward](rewards.md#every-type)": "[rewards](rewards.md#every-type)",
+    "mapping of names to values": "mappings of settings",
 }
 FAMILIES: dict[type, str] = {
     Reward: "[reward](rewards.md#every-type)",

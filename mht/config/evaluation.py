@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -83,6 +83,24 @@ class GuardConfig(Section):
     max_kl_nats: Weight | None = 4.0
 
 
+Recipe = Literal["base", "sft_only", "ppo_only", "sft_then_ppo", "hybrid"]
+Cost = Literal["optimizer_steps", "sampled_tokens", "seconds", "cpu_seconds"]
+RECIPES: tuple[Recipe, ...] = get_args(Recipe)
+
+
+class ReachConfig(Section):
+    """What to reach, for the question how soon each variant does.
+
+    Attributes:
+        metric: of the looks at validation prompts: "score" (the reward), or another that is better
+            the higher it is.
+        score: a variant is there at its first look at or above it; null leaves the question out.
+    """
+
+    metric: str = "score"
+    score: float | None = None
+
+
 class BenchmarkConfig(Section):
     """The comparison of the variants.
 
@@ -94,6 +112,12 @@ class BenchmarkConfig(Section):
         seeds: training seeds that `mht seeds` runs, from ``base.seed`` on; the pipeline's own
             benchmark is of one.
         guard: against gaming: bounds that a gain in the reward has to keep to; null judges nothing.
+        recipes: the standard variants that `mht seeds` trains. ``sft_then_ppo`` is the hybrid
+            without alternation: all SFT steps of the cycles first, then all PPO steps.
+        variants: more of them for `mht seeds`: name to the settings in which each differs, nested
+            or by dotted path, such as ``{no_clip: {ppo.value_clip_range: null}}``. Each is a
+            hybrid, unless a key ``recipe`` names another of the recipes.
+        subject: the variant that all others are compared with in `mht seeds`.
     """
 
     metrics: list[str]
@@ -102,3 +126,7 @@ class BenchmarkConfig(Section):
     resamples: Positive = 2000
     seeds: Positive = 3
     guard: GuardConfig | None = GuardConfig()
+    recipes: list[Recipe] = Field(default_factory=lambda: list(RECIPES))
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    subject: str = "hybrid"
+    reach: ReachConfig = ReachConfig()

@@ -56,13 +56,21 @@ def layered(overlays: Sequence[str | Path], params: str | Path = "params.yaml") 
     return settings
 
 
-def load_experiment(overlay: str | Path, params: str | Path = "params.yaml") -> Config:
+def load_experiment(
+    overlay: str | Path | Sequence[str | Path], params: str | Path = "params.yaml"
+) -> Config:
     """The settings of an experiment, checked: those of params.yaml with the overlay's on top.
+
+    Args:
+        overlay: a file, or several to lay over each other in order.
+        params: the file below them.
 
     Raises:
         ConfigError: with every mistake and its path.
     """
-    return build(Config, layered([overlay], params), source=f"{params} with {overlay}")
+    overlays = [overlay] if isinstance(overlay, str | Path) else list(overlay)
+    source = " with ".join(map(str, [params, *overlays]))
+    return build(Config, layered(overlays, params), source=source)
 
 
 def apply_experiment(overlay: str | Path, params: str | Path = "params.yaml") -> None:

@@ -13,11 +13,15 @@ from mht.component import did_you_mean
 from mht.errors import ConfigError, DataError
 from mht.evaluation.metrics import describe
 from mht.evaluation.over_seeds import ALPHA, Verdict, per_seed, seeds_interval, who_wins
-from mht.evaluation.statistics import Floats
+from mht.evaluation.over_seeds_curves import as_csv, bands, curves_png, front_png
+from mht.evaluation.reach import Curve
+from mht.evaluation.reach_report import reach_rows, reach_summary
+from mht.evaluation.statistics import STATISTICS, Floats
 from mht.evaluation.summary import Evaluated, read_samples, significant, units, write_json
 
 RESULT, SAMPLES = "result.json", "samples.jsonl"
-SUBJECT = "hybrid"
+REPORT_FILES = ("summary.json", "table.md", "curves.csv", "curves.png", "front.png")
+FRONT = ("kl_nats", "reward")
 COSTS = {
     "optimizer_steps": "optimiser steps",
     "sampled_tokens": "sampled tokens",
@@ -39,18 +43,26 @@ def write_report(
     metrics: Sequence[str],
     seeds: Sequence[int],
     variants: Sequence[str],
+    subject: str = "hybrid",
+    reach: Mapping[str, Any] | None = None,
     resamples: int = 2000,
     seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write ``summary.json`` and ``table.md`` into the folder of a benchmark over seeds.
+    """Write what `REPORT_FILES` names into the folder of a benchmark over seeds.
+
+    Curves and the front are drawn where there are learning curves, and KL beside a reward.
 
     Args:
         folder: with ``seed_<n>/<variant>/``.
         metrics: those to show, in order; ``benchmark.metrics``.
         seeds: training seeds to read.
-        variants: to read; the subject of the comparisons is "hybrid".
+        variants: to read.
+        subject: the variant that all others but "base" are compared with.
+        reach: ``metric`` and ``score`` of `mht.evaluation.reach`; without a score it is left out.
         resamples: of intervals and tests.
         seed: of the same.
+        settings: what the variants are, as plain data, to be kept in the summary.
 
     Returns:
         What ``summary.json`` holds.
@@ -64,9 +76,10 @@ def write_report(
     found = {name: [read_samples(p / SAMPLES) for p in own] for name, own in places.items()}
     _check_prompts([run for runs in found.values() for run in runs])
     measured = {name: metric_values(found, name) for name in metrics}
+    curves = {name: [_result(p / RESULT)["curve"] for p in own] for name, own in places.items()}
     verdicts = who_wins(
         {name: values.of for name, values in measured.items()},
-        [(SUBJECT, other) for other in variants if other not in (SUBJECT, "base")],
+        [(subject, other) for other in variants if other not in (subject, "base")],
         directions={name: describe(name).direction for name in metrics},
         statistics={name: values.statistic for name, values in measured.items()},
         resamples=resamples,
@@ -74,14 +87,63 @@ def write_report(
     )
     summary = {
         "seeds": list(seeds),
-        "prompts": len(found[SUBJECT][0].ids),
+        "subject": subject,
+        "variants": {name: (settings or {}).get(name, {}) for name in variants},
+        "prompts": len(found[subject][0].ids),
         "budget": {name: _budget(own) for name, own in places.items()},
         "metrics": {name: _figures(v, resamples, seed) for name, v in measured.items()},
         "comparisons": [_line(verdict) for verdict in verdicts],
+        "reach": _reach(curves, reach or {}, subject, resamples, seed),
     }
     write_json(folder / "summary.json", summary)
     (folder / "table.md").write_text(markdown(summary), encoding="utf-8", newline="\n")
+    _draw(folder, found, curves, summary, resamples, seed)
     return summary
+
+
+def _reach(
+    curves: Mapping[str, Sequence[Curve]],
+    reach: Mapping[str, Any],
+    subject: str,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any] | None:
+    if reach.get("score") is None:
+        return None
+    options: dict[str, Any] = {"subject": subject, "resamples": resamples, "seed": seed}
+    return reach_summary(curves, metric=reach["metric"], score=reach["score"], **options)
+
+
+def _draw(
+    folder: Path,
+    found: Mapping[str, Sequence[Evaluated]],
+    curves: Mapping[str, Sequence[Curve]],
+    summary: Mapping[str, Any],
+    resamples: int,
+    seed: int,
+) -> None:
+    """Write the curves and the front."""
+    spread = bands(curves, resamples=resamples, seed=seed)
+    (folder / "curves.csv").write_text(as_csv(spread), encoding="utf-8", newline="\n")
+    if spread:
+        wanted = summary["reach"] and summary["reach"]["score"]
+        (folder / "curves.png").write_bytes(curves_png(spread, wanted))
+    if all(set(FRONT) <= set(run.per_sample) for runs in found.values() for run in runs):
+        figures = {m: _figures(metric_values(found, m), resamples, seed) for m in FRONT}
+        ends = {name: {m: figures[m][name] for m in FRONT} for name in found}
+        (folder / "front.png").write_bytes(front_png(ends))
+
+
+def final_figures(folder: Path) -> dict[str, float]:
+    """Every metric's value of one variant and seed, from its samples."""
+    run = read_samples(folder / SAMPLES)
+    found = {}
+    for name, (columns, statistic) in units(run.per_sample, run.samples).items():
+        data = np.asarray(columns, float)
+        known = data[:, ~np.isnan(data).any(axis=0)]
+        if known.size:
+            found[name] = significant(float(STATISTICS[statistic](*known)))
+    return found
 
 
 def metric_values(found: Mapping[str, Sequence[Evaluated]], metric: str) -> Values:
@@ -126,7 +188,14 @@ def markdown(summary: Mapping[str, Any]) -> str:
         f"{len(summary['seeds'])} seeds, {summary['prompts']} prompts. Means over seeds with 95% "
         "intervals over seeds and prompts.\n\n"
     )
-    return head + _table(rows) + "\n" + _table(_comparison_rows(summary["comparisons"]))
+    tables = [_table(rows), _table(_comparison_rows(summary["comparisons"]))]
+    if reach := summary.get("reach"):
+        what = (
+            f"To {reach['metric']} {reach['score']:g} on validation prompts: restricted means over "
+            f"seeds; ratios to {summary['subject']}, paired by seed, below 1 where sooner.\n\n"
+        )
+        tables.append(what + _table(reach_rows(reach)))
+    return head + "\n".join(tables)
 
 
 def _comparison_rows(comparisons: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -18,10 +18,11 @@ from mht.data.prepare import prepare
 from mht.data.records import write_json
 from mht.errors import UserError
 from mht.models.assets import fetch_policy
-from mht.seeds import identity, with_seed
+from mht.seeds import with_seed
 from mht.tracking.pipeline import Pipeline
 from mht.tuning.space import TRIED
 from mht.tuning.trial import make_trainer
+from mht.variants import Variant, identity
 
 MADE = "made.json"
 
@@ -77,7 +78,7 @@ def make_start(config: Config, folder: Path) -> Start:
     config = with_seed(config, config.base.seed)
     start = Start(folder / "sft", folder / "prepared")
     known = _read(folder / MADE)
-    made = identity(config.model_copy(update={"tune": None}))
+    made = identity(Variant("hybrid", "hybrid", config), config)
     if known == made:
         return start
     shutil.rmtree(folder, ignore_errors=True)
