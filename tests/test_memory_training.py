@@ -1,6 +1,7 @@
 """The memory in the trainer: what it is told and chooses, exact resume, and what is refused."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from mht.config.memory import MemoryConfig
 from mht.data.examples import collate_sft
 from mht.errors import ConfigError
 from mht.models.loading import load_causal_lm
+from mht.trainers.experiment import check_watched
 from mht.trainers.hybrid import HybridTrainer
+from mht.trainers.practice import StartError, section_named
 from mht.trainers.sft import batch_loss
 
 ADAPTIVE = MemoryConfig(type="adaptive", capacity=20)
@@ -282,3 +285,18 @@ def test_figures_have_the_same_names_at_every_step(trainer):
     assert all(len(found) == 1 for found in names.values())
     shares = [stats[f"ppo/memory/{kind}_share"] for kind in ("easy", "medium", "hard")]
     assert sum(shares) == pytest.approx(1)
+
+
+def test_dvc_has_to_watch_the_memory_to_begin_with():
+    settings = hybrid_config(memory=MemoryConfig(type="adaptive", start="data/local/m.parquet"))
+    check_watched(settings, SimpleNamespace(deps=("models/sft", "data/local")), "ppo")
+    with pytest.raises(ConfigError) as caught:
+        check_watched(settings, SimpleNamespace(deps=("models/sft",)), "ppo")
+    (problem,) = caught.value.problems
+    assert problem.startswith("ppo.memory.start: DVC does not watch data/local/m.parquet")
+
+
+def test_the_section_is_named():
+    with pytest.raises(ConfigError) as caught, section_named("baselines.sft_only"):
+        raise StartError(["memory.start: it is damaged"])
+    assert caught.value.problems == ["baselines.sft_only.memory.start: it is damaged"]

@@ -142,3 +142,17 @@ def test_the_check_shows_the_note_and_the_repository_has_none(settings):
     assert (
         "  note: baselines.ppo_only.reward: is paid for high scores, though its low" in done.output
     )
+
+
+def test_a_memory_to_begin_with_is_there_and_stays(settings):
+    start = "ppo.memory.start"
+    memory = {"type": "adaptive", "start": "data/local/memory.parquet"}
+    (found,) = problems(settings({"ppo.memory": memory}))
+    assert found.startswith(f"{start}: no such file data/local/memory.parquet: give a memory.parq")
+    Path("data/local").mkdir(parents=True)
+    Path("data/local/memory.parquet").touch()
+    assert not list(problems(settings({"ppo.memory": memory})))
+    own = {"type": "adaptive", "start": "models/hybrid/memory.parquet"}
+    (found,) = problems(settings({"ppo.memory": own}))
+    assert found.startswith(f"{start}: DVC empties models/hybrid before the stage runs: copy")
+    assert not list(problems(settings({"ppo.memory": own | {"type": "none"}})))

@@ -24,19 +24,16 @@ def places(values: Floats) -> Floats:
     >>> places(np.array([3.0, 1.0, 1.0, 7.0])).tolist()
     [0.625, 0.25, 0.25, 0.875]
     """
+    order = np.argsort(values)  # NaN comes last
+    count = len(values) - int(np.isnan(values).sum())
+    order = order[:count]
+    ordered = values[order]
+    starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    starts = np.concatenate([[0], starts])
+    ends = np.append(starts[1:], count)
     found = np.full(len(values), np.nan)
-    known = ~np.isnan(values)
-    count = int(known.sum())
-    if not count:
-        return found
-    order = np.argsort(values[known])
-    ordered = values[known][order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    ends = np.r_[starts[1:], count]
-    middles = np.repeat((starts + ends) / (2 * count), ends - starts)
-    own = np.empty(count)
-    own[order] = middles
-    found[known] = own
+    if count:
+        found[order] = np.repeat((starts + ends) / (2 * count), ends - starts)
     return found
 
 
@@ -64,7 +61,8 @@ def difficulties(
     [0.5, 0.5]
     """
     loss = _mean([by_loss, by_sft_loss], [1.0, 1.0])
-    return places(_mean([by_score, loss], [score_weight, 1.0]))
+    mean = _mean([by_score, loss], [score_weight, 1.0])
+    return places(np.rint(mean * 2.0**40))  # the last bits of a sum make no difference
 
 
 def _mean(columns: list[Floats], weights: list[float]) -> Floats:
@@ -78,8 +76,7 @@ def _mean(columns: list[Floats], weights: list[float]) -> Floats:
         total += weight * mask
         summed += np.where(mask, weight * column, 0.0)
     mean = np.divide(summed, total, out=np.full(len(total), 0.5), where=total > 0)
-    # sums of the same places in another order may differ in the last bit, which is no difference
-    return np.where(np.logical_or.reduce(known), np.round(mean, 12), np.nan)
+    return np.where(np.logical_or.reduce(known), mean, np.nan)
 
 
 def classes(difficulty: Floats, easy: float, hard: float) -> NDArray[np.int8]:
