@@ -50,7 +50,9 @@ def attempts_of(
     ]
 
 
-def measure(kind: str, entries: int, tokens: int, batch: int) -> tuple[Memory, dict[str, float]]:
+def measure(
+    kind: str, entries: int, tokens: int, batch: int, steps: int = STEPS
+) -> tuple[Memory, dict[str, float]]:
     """A full memory of as many rows as responses, and the median milliseconds of each call.
 
     Milliseconds are of this process's own time, which other work on the machine has little part in.
@@ -60,7 +62,7 @@ def measure(kind: str, entries: int, tokens: int, batch: int) -> tuple[Memory, d
     memory = make_memory(kind, rows, capacity=entries)
     filled = -(-entries // batch) + 1
     taken: dict[str, list[float]] = {}
-    for step in range(filled + STEPS):
+    for step in range(filled + steps):
         attempts = attempts_of(rows, batch, tokens, step, generator)
         losses = generator.random(batch // 4).tolist()
         calls: dict[str, Callable[[], object]] = {

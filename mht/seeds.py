@@ -31,6 +31,7 @@ from mht.models.precision import resolve_dtype
 from mht.rewards import Reward
 from mht.rollout import Responder
 from mht.trainers.hybrid import HybridTrainer, Stats
+from mht.trainers.practice import section_named
 from mht.trainers.schedule import Plan
 from mht.validation import Validation
 
@@ -182,18 +183,19 @@ class SeedRun:
     ) -> Path:
         """Train from a folder into another, which is returned."""
         config = self.config
-        trainer = HybridTrainer(
-            start,
-            train_data=self.train,
-            config=settings,
-            num_layers_unfrozen=config.model.num_layers_unfrozen,
-            lora=config.model.lora,
-            context_window=config.model.context_window,
-            seed=config.base.seed,
-            device=config.base.device,
-            dtype=config.model.dtype,
-            gradient_checkpointing=config.model.gradient_checkpointing,
-        )
+        with section_named("ppo" if name == "hybrid" else f"baselines.{name}"):
+            trainer = HybridTrainer(
+                start,
+                train_data=self.train,
+                config=settings,
+                num_layers_unfrozen=config.model.num_layers_unfrozen,
+                lora=config.model.lora,
+                context_window=config.model.context_window,
+                seed=config.base.seed,
+                device=config.base.device,
+                dtype=config.model.dtype,
+                gradient_checkpointing=config.model.gradient_checkpointing,
+            )
         look = self._validation(trainer, settings.eval_prompts)
 
         def after_cycle(cycle: int) -> Stats:

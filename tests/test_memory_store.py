@@ -273,7 +273,7 @@ def test_twenty_thousand_responses_are_small_and_fast():
     """Bounds that hold on a busy machine; ``python -m bench.memory`` has the figures."""
     from bench.memory import measure
 
-    memory, milliseconds = measure("adaptive", 20_000, 30, 256)
+    memory, milliseconds = measure("adaptive", 20_000, 30, 512, steps=5)
     assert len(memory.store) == 20_000
     assert memory.nbytes < 200e6
     assert all(value < 60 for value in milliseconds.values()), milliseconds
