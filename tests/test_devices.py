@@ -23,13 +23,14 @@ from mht.trainers.devices import indivisible
 from mht.trainers.processes import buckets
 
 TESTS = Path(__file__).parent
+REPLAY = {"type": "adaptive", "prompts": 0.0, "rehearsal": 0.0, "replay": {"share": 0.5}}
 RUNS = {
-    "top": {"unfrozen": 1},
-    "top_killed": {"unfrozen": 1},
+    "top": {"unfrozen": 1, "memory": REPLAY},
+    "top_killed": {"unfrozen": 1, "memory": REPLAY},
     "micro": {
         "microbatch_size": 1, "minibatch_size": 8, "epochs": 4, "target_kl": 1e-9, "ent_coef": 0.01,
     },
-    "fsdp_killed": {},
+    "fsdp_killed": {"memory": REPLAY},
     "memory": {"unfrozen": 1, "microbatch_size": 1, "memory": {"type": "adaptive", "capacity": 20}},
 }  # fmt: skip
 FSDP = {
@@ -90,6 +91,12 @@ def test_responses_end_at_different_times_and_epochs_stop_early(two):
     assert all(share > 0 for share in shares)
     ppo = [row for row in made_by(two, "micro")[1] if "ppo/optim/steps" in row]
     assert all(row["ppo/optim/steps"] == 2 for row in ppo)
+
+
+def test_the_processes_replay(two):
+    for run in ("top", "fsdp_killed"):
+        rows = [row["ppo/replay/rows"] for row in made_by(two, run)[1] if "ppo/kl/coef" in row]
+        assert rows[-2:] == [4, 4]
 
 
 def test_a_killed_run_goes_on_bitwise(two):

@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_ppo import PROMPTS, SCORES, ppo_of, sampled, weights, without_times
 from test_resume import Job
-from training_fixtures import EOS, PAD, STATEFUL, examples, hybrid_config, model_of, rollout_of
+from training_fixtures import EOS, PAD, STATEFUL, examples, hybrid_config, rollout_of
 
 from mht.component import build
 from mht.config import HybridConfig
 from mht.errors import ConfigError, UserError
 from mht.losses import effective_share, importance_weights, policy_loss, value_loss, whiten
 from mht.memory.base import Attempt
+from mht.models.loading import load_causal_lm
 from mht.rollout import concatenated, trimmed, widened
 from mht.trainers.devices import indivisible
 from mht.trainers.hybrid import HybridTrainer
@@ -506,9 +507,10 @@ def test_rows_that_processes_can_not_share_are_refused_before_anything_loads():
 def trainer_of(folder, tokenizer, *, seed=3, **changes):
     memory = memory_of(0.5, staleness=2) | changes.pop("memory", {})
     unfrozen, lora = changes.pop("unfrozen", 1), changes.pop("lora", None)
+    model = load_causal_lm(folder, dtype=changes.pop("dtype", "float32"))
     config = hybrid_config(**{"memory": memory, "kl_control": STATEFUL["kl_control"]} | changes)
     return HybridTrainer(
-        model_of(folder),
+        model,
         tokenizer,
         examples(tokenizer, 11),
         config=config,
@@ -520,7 +522,14 @@ def trainer_of(folder, tokenizer, *, seed=3, **changes):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"unfrozen": "all"}, {"lora": {"r": 2}, "microbatch_size": 3}], ids=str
+    "changes",
+    [
+        {"unfrozen": "all"},
+        {"lora": {"r": 2}, "microbatch_size": 3},
+        {"dtype": "bfloat16"},
+        {"value_head": {"type": "branch", "num_layers": 1}},
+    ],
+    ids=str,
 )
 def test_each_step_replays_the_young(tiny_model_dir, tiny_tokenizer, changes):
     trainer = trainer_of(tiny_model_dir(layers=2), tiny_tokenizer, **changes)
