@@ -52,7 +52,9 @@ def trainer(tiny_model_dir, tiny_tokenizer):
     def make(reward):
         settings = {"batch_size": 4, "minibatch_size": 2, "response_tokens": 6, "epochs": 1}
         steps = {"cycles": 1, "sft_steps_per_cycle": 0, "ppo_steps_per_cycle": 1}
-        config = HybridConfig(**steps, **settings, reward={"type": "length_window", "min": 1, "max": 9})
+        config = HybridConfig(
+            **steps, **settings, reward={"type": "length_window", "min": 1, "max": 9}
+        )
         data = examples(tiny_tokenizer)
         return HybridTrainer(
             tiny_model_dir("llama"), tiny_tokenizer, data, reward, config=config,
