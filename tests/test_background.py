@@ -8,16 +8,17 @@ from training_fixtures import examples
 
 from mht.config import HybridConfig
 from mht.errors import RewardError
+from mht.trainers import hybrid
 from mht.trainers.background import background
 from mht.trainers.hybrid import HybridTrainer
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("meta")  # anything but a CPU
 
 
 def test_both_sides_go_on_together():
     """Neither could end alone."""
     met = threading.Barrier(2, timeout=60)
-    with background(lambda: met.wait() is not None, CPU) as result:
+    with background(lambda: met.wait() is not None, GPU) as result:
         met.wait()
         value, seconds = result()
     assert value and seconds > 0
@@ -28,7 +29,7 @@ def test_the_error_comes_where_the_result_is_wanted():
         raise RewardError("no score")
 
     reached = []
-    with pytest.raises(RewardError, match="no score"), background(fails, CPU) as result:
+    with pytest.raises(RewardError, match="no score"), background(fails, GPU) as result:
         reached.append("the block goes on")
         result()
     assert reached
@@ -41,10 +42,18 @@ def test_the_block_waits_when_it_fails():
         go_on.wait(60)
         ended.append(True)
 
-    with pytest.raises(KeyError), background(slow, CPU):
+    with pytest.raises(KeyError), background(slow, GPU):
         go_on.set()
         raise KeyError
     assert ended
+
+
+def test_on_a_cpu_the_work_comes_first():
+    order = []
+    with background(lambda: order.append("work"), CPU) as result:
+        order.append("block")
+        assert result()[1] >= 0
+    assert order == ["work", "block"]
 
 
 @pytest.fixture
@@ -64,8 +73,9 @@ def trainer(tiny_model_dir, tiny_tokenizer):
     return make
 
 
-def test_a_score_may_wait_for_the_reference_s_pass(trainer):
+def test_a_score_may_wait_for_the_reference_s_pass(trainer, monkeypatch):
     """The reward ends only after the passes of the assessment have been made."""
+    monkeypatch.setattr(hybrid, "background", lambda compute, _: background(compute, GPU))
     read = threading.Event()
 
     def reward(response, target, prompt, item):

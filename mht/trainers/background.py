@@ -1,4 +1,4 @@
-"""Work in a thread of its own, beside what the calling thread does."""
+"""Work beside what the calling thread has a GPU do."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ def background(
     """``compute`` begins at once; the block is given what waits for its result, or for its error.
 
     With the result come the seconds that it took. The block ends no sooner than it, also when the
-    block fails.
+    block fails. On a CPU it is done before the block: both would want the same cores, and a second
+    thread makes every product of the first one wait longer for its helpers (docs/log.md).
 
     Args:
         compute: draws no random numbers that the block draws too.
-        device: of the calling thread: a new one would take the first GPU.
+        device: where the block computes; a new thread would take the first GPU.
     """
 
     def timed() -> tuple[T, float]:
@@ -33,5 +34,9 @@ def background(
         began = time.perf_counter()
         return compute(), time.perf_counter() - began
 
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(timed).result
+    if device.type == "cpu":
+        done = timed()
+        yield lambda: done
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            yield pool.submit(timed).result

@@ -255,7 +255,7 @@ class HybridTrainer:
         stats |= self.practice.tried(rows, rollout, samples, scored.score, surprises)
         stats |= {
             "time/sample_s": sampled - began,
-            "time/reward_s": scoring_s,  # beside the assessment, which waits for it
+            "time/reward_s": scoring_s,  # on a GPU beside the assessment, which waits for it
             "time/step_s": time.perf_counter() - began,
             "time/tokens_per_s": float(rollout.lengths.sum()) / (time.perf_counter() - began),
         }
@@ -263,7 +263,7 @@ class HybridTrainer:
 
     @contextmanager
     def _scoring(self, samples: list[Sample]) -> Iterator[Callable[[], tuple[Scored, float]]]:
-        """Scoring, by the main process, beside the passes that need no score, and its seconds."""
+        """Scoring by the main process, beside a GPU's passes that need no score; and its seconds."""
         devices = self.devices
         with background(
             lambda: self._scored(samples) if devices.is_main else Scored([]), devices.device
