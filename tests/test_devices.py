@@ -30,8 +30,8 @@ RUNS = {
     "micro": {
         "microbatch_size": 1, "minibatch_size": 8, "epochs": 4, "target_kl": 1e-9, "ent_coef": 0.01,
     },
-    "fsdp_killed": {"memory": REPLAY},
     "memory": {"unfrozen": 1, "microbatch_size": 1, "memory": {"type": "adaptive", "capacity": 20}},
+    "fsdp_killed": {"memory": REPLAY},
 }  # fmt: skip
 FSDP = {
     "FSDP_VERSION": "2",

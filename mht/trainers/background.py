@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -20,8 +21,8 @@ def background(
     """``compute`` begins at once; the block is given what waits for its result, or for its error.
 
     With the result come the seconds that it took. The block ends no sooner than it, also when the
-    block fails. On a CPU it is done before the block: both would want the same cores, and a second
-    thread makes every product of the first one wait longer for its helpers (docs/log.md).
+    block fails. On a CPU it begins when its result is wanted: both would want the same cores, and a
+    second thread makes every product of the first one wait longer for its helpers (docs/log.md).
 
     Args:
         compute: draws no random numbers that the block draws too.
@@ -35,8 +36,7 @@ def background(
         return compute(), time.perf_counter() - began
 
     if device.type == "cpu":
-        done = timed()
-        yield lambda: done
+        yield cache(timed)
     else:
         with ThreadPoolExecutor(1) as pool:
             yield pool.submit(timed).result

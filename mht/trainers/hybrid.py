@@ -263,7 +263,7 @@ class HybridTrainer:
 
     @contextmanager
     def _scoring(self, samples: list[Sample]) -> Iterator[Callable[[], tuple[Scored, float]]]:
-        """Scoring by the main process, beside a GPU's passes that need no score; and its seconds."""
+        """The main process's scoring, beside a GPU's passes that need no score; its seconds."""
         devices = self.devices
         with background(
             lambda: self._scored(samples) if devices.is_main else Scored([]), devices.device
