@@ -47,18 +47,23 @@ def ratios(results: Mapping[str, Any]) -> Table:
             continue
         ours, theirs, ratio = row["mht"], row["theirs"], row["ratio"]
         table.add_row(
-            *(name, row["peer"], f"{ratio['median']:.2f}x"),
+            *(name, row["peer"], f"{ratio['median']:.2f}x" if _arrived(ours) else "-"),
             f"{ratio['min']:.2f} to {ratio['max']:.2f}",
             *(_speed(ours), _speed(theirs), _gb(ours), _gb(theirs)),
         )
     return table
 
 
+def _arrived(side: Mapping[str, Any]) -> bool:
+    """Whether it got to what was to be reached, where that is the question."""
+    return bool(side.get("reached", True))
+
+
 def _speed(side: Mapping[str, Any]) -> str:
     text = f"{side['seconds']['median']:.1f} s"
     if "tokens_per_s" in side:
         text += f", {side['tokens_per_s']['median']:.0f} tokens/s"
-    return text if side.get("reached", True) else f"not in {text}"
+    return text if _arrived(side) else f"not in {text}"
 
 
 def _gb(side: Mapping[str, Any]) -> str:

@@ -72,6 +72,9 @@ def test_the_bench_is_in_the_readme(measured):
     assert lines["rollout"] == f"| `rollout` {start} {side} | {side} | 2.0 GB, 2.0 GB |"
     reach = "| `time_to_reward` | P 1 | at least 8.00 | 250 s | not in 250 s |  |"
     assert lines["time_to_reward"] == reach
+    for ours, theirs, said in ((False, False, "neither got there"), (False, True, "at most 11.0")):
+        sides = {"mht": late | {"reached": ours}, "theirs": late | {"reached": theirs}}
+        assert f"| {said} |" in readme_results.bench_table({"time_to_reward": row | sides})
     assert main(["--check"]) == 0
 
 

@@ -101,8 +101,11 @@ def bench_table(found: Mapping[str, Any]) -> str:
             continue
         ratio, sides = row["ratio"], (row["mht"], row["theirs"])
         times = f"{number(ratio['median'])} ({number(ratio['min'])} to {number(ratio['max'])})"
-        if not row["theirs"].get("reached", True):  # the peer's seconds are those of its budget
-            times = f"at least {number(ratio['min'])}"
+        arrived = tuple(side.get("reached", True) for side in sides)  # else seconds of the budget
+        if not all(arrived):
+            bound = {(True, False): f"at least {number(ratio['min'])}"}
+            bound[False, True] = f"at most {number(ratio['max'])}"
+            times = bound.get(arrived, "neither got there")
         memory = ", ".join(f"{side['peak_gb']:.1f} GB" for side in sides if "peak_gb" in side)
         speeds = [_speed(side) for side in sides]
         rows.append([f"`{name}`", row["peer"], times, *speeds, memory])
