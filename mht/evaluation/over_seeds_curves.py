@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mht.evaluation.canvas import png
 from mht.evaluation.over_seeds import interquartile_mean
+from mht.evaluation.palette import LIGHT
 from mht.evaluation.reach import Curve
 from mht.evaluation.statistics import Floats
 
@@ -129,7 +131,7 @@ def curves_png(found: Bands, reach: float | None = None) -> bytes:
             _open(axis)
         _legend(figure, 6)
 
-    return _png(draw, (4.2 * len(shown), 3.6 + 0.2 * (len(styles) // 6)))
+    return png(draw, (4.2 * len(shown), 3.6 + 0.2 * (len(styles) // 6)), LIGHT)
 
 
 def front_png(points: Mapping[str, Mapping[str, Mapping[str, float]]]) -> bytes:
@@ -155,7 +157,7 @@ def front_png(points: Mapping[str, Mapping[str, Mapping[str, float]]]) -> bytes:
         _open(axis)
         _legend(figure, 4)
 
-    return _png(draw, (6.4, 4.2 + 0.2 * (len(styles) // 4)))
+    return png(draw, (6.4, 4.2 + 0.2 * (len(styles) // 4)), LIGHT)
 
 
 def _styles(variants: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -184,16 +186,3 @@ def _legend(figure: Any, columns: int) -> None:
     figure.legend(
         labelled.values(), labelled, loc="outside lower center", ncols=columns, frameon=False
     )
-
-
-def _png(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    style = {"backend": "agg", "font.family": "DejaVu Sans", "font.size": 9}
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **style}):
-        figure = Figure(figsize=size, dpi=150, layout="constrained")
-        draw(figure)
-        file = io.BytesIO()
-        figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()

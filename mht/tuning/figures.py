@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mht.config import TuneConfig
-from mht.evaluation.plots import LIGHT
+from mht.evaluation.canvas import png
+from mht.evaluation.palette import LIGHT
 from mht.tuning.study import best
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _history(trials: list[Any], done: list[Any], tune: TuneConfig) -> bytes:
         axis.set_ylabel("objective")
         axis.legend(frameon=False)
 
-    return _png(draw, (7, 3.6))
+    return png(draw, (7, 3.6), LIGHT)
 
 
 def _curves(trials: list[Any], top: Any) -> bytes:
@@ -69,7 +69,7 @@ def _curves(trials: list[Any], top: Any) -> bytes:
         axis.set_xlabel("cycle (green: the best trial; grey: pruned or failed)")
         axis.set_ylabel("objective")
 
-    return _png(draw, (7, 3.6))
+    return png(draw, (7, 3.6), LIGHT)
 
 
 def _importances(shares: Mapping[str, float]) -> bytes:
@@ -81,7 +81,7 @@ def _importances(shares: Mapping[str, float]) -> bytes:
             axis.text(share, y, f" {share:.0%}", va="center")
         axis.set_xlim(0, max(shares.values()) * 1.15 or 1)
 
-    return _png(draw, (7, 0.45 * len(shares) + 0.8))
+    return png(draw, (7, 0.45 * len(shares) + 0.8), LIGHT)
 
 
 def _parallel(done: list[Any], tune: TuneConfig) -> bytes:
@@ -114,7 +114,7 @@ def _parallel(done: list[Any], tune: TuneConfig) -> bytes:
         axis.set_yticks([])
         axis.set_ylim(-0.12, 1.12)
 
-    return _png(draw, (1.5 * len(paths) + 2.5, 4))
+    return png(draw, (1.5 * len(paths) + 2.5, 4), LIGHT)
 
 
 def _label(axis: Any, x: int, low: str, high: str) -> None:
@@ -142,16 +142,3 @@ def _ends(tune: TuneConfig, path: str) -> tuple[str, str]:
     if searched.choices is not None:
         return str(searched.choices[0]), str(searched.choices[-1])
     return f"{searched.low:g}", f"{searched.high:g}"
-
-
-def _png(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    style = {"backend": "agg", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **style}):
-        figure = Figure(figsize=size, dpi=150, layout="constrained")
-        draw(figure)
-        file = io.BytesIO()
-        figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
