@@ -19,8 +19,8 @@ from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.precision import resolve_dtype
 from mht.rewards import Reward
 from mht.rollout import Responder
+from mht.trainers.from_config import make_trainer
 from mht.trainers.hybrid import HybridTrainer, Stats
-from mht.trainers.practice import section_named
 from mht.trainers.schedule import Plan
 from mht.validation import Validation
 from mht.variants import Variant, identity
@@ -91,8 +91,8 @@ class SeedRun:
         before = model if variant.sft else None
         if variant.loop:
             place = self.models / variant.name
-            with section_named(variant.section):
-                model = self._train(model, place, variant.loop, variant.plan, settings, meter)
+            trainer = self._trainer(model, variant.loop, variant.section, settings)
+            model = self._train(trainer, place, variant.plan, meter)
         self._measure(variant, model, before)
         write_json(
             self.folder / variant.name / RESULT,
@@ -109,33 +109,22 @@ class SeedRun:
         place = self.models / f"sft-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
         if place.name not in self._sft:
             meter = Meter()
-            self._train(self.base, place, stage.as_cycles(), stage.plan, model, meter)
+            trainer = self._trainer(self.base, stage.as_cycles(), "sft", model)
+            self._train(trainer, place, stage.plan, meter)
             self._sft[place.name] = meter
         meter = self._sft[place.name]
         return place, replace(meter, curve=[*meter.curve])
 
-    def _train(
-        self,
-        start: Path,
-        place: Path,
-        settings: HybridConfig,
-        plan: Plan,
-        model: ModelConfig,
-        meter: Meter,
-    ) -> Path:
-        """Train from a folder into another, which is returned."""
-        trainer = HybridTrainer(
-            start,
-            train_data=self.train,
-            config=settings,
-            num_layers_unfrozen=model.num_layers_unfrozen,
-            lora=model.lora,
-            context_window=model.context_window,
-            seed=self.config.base.seed,
-            device=self.config.base.device,
-            dtype=model.dtype,
-            gradient_checkpointing=model.gradient_checkpointing,
+    def _trainer(
+        self, start: Path, settings: HybridConfig, section: str, model: ModelConfig
+    ) -> HybridTrainer:
+        return make_trainer(
+            start, self.train, settings, section=section, base=self.config.base, model=model
         )
+
+    def _train(self, trainer: HybridTrainer, place: Path, plan: Plan, meter: Meter) -> Path:
+        """Train into a folder, which is returned."""
+        settings = trainer.config
         look = self._validation(trainer, settings.eval_prompts)
 
         def after_cycle(cycle: int) -> Stats:

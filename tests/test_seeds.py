@@ -253,7 +253,7 @@ def test_the_settings_of_the_model_reach_the_trainer(config, tmp_path, monkeypat
         raise Seen(options)
 
     model = config.model.model_copy(update={"context_window": 4, "gradient_checkpointing": True})
-    monkeypatch.setattr("mht.seed_run.HybridTrainer", trainer)
+    monkeypatch.setattr("mht.trainers.from_config.HybridTrainer", trainer)
     with pytest.raises(Seen) as caught:
         run_seeds(config.model_copy(update={"model": model}), tmp_path, seeds=[0])
     (options,) = caught.value.args

@@ -14,9 +14,9 @@ from mht.memory.markov import MarkovMemory
 from mht.memory.transitions import write_transitions
 from mht.rewards import Reward
 from mht.trainers.checkpoint import Checkpoints
+from mht.trainers.from_config import make_trainer
 from mht.trainers.history import History
-from mht.trainers.hybrid import HybridTrainer, Stats
-from mht.trainers.practice import section_named
+from mht.trainers.hybrid import Stats
 from mht.trainers.schedule import Plan
 from mht.validation import Validation
 
@@ -49,19 +49,14 @@ def train_variant(
     """
     section = "ppo" if name == "hybrid" else f"baselines.{name}"
     check_watched(settings, run, section)
-    with section_named(section):
-        trainer = HybridTrainer(
-            start,
-            train_data=read_examples("data/prepared/train.parquet"),
-            config=settings,
-            num_layers_unfrozen=config.model.num_layers_unfrozen,
-            lora=config.model.lora,
-            context_window=config.model.context_window,
-            seed=config.base.seed,
-            device=config.base.device,
-            dtype=config.model.dtype,
-            gradient_checkpointing=config.model.gradient_checkpointing,
-        )
+    trainer = make_trainer(
+        start,
+        read_examples("data/prepared/train.parquet"),
+        settings,
+        section=section,
+        base=config.base,
+        model=config.model,
+    )
     has_ppo = any(ppo_steps for _, ppo_steps in plan)
     validation = Validation(
         trainer.policy,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mht.config import Config
+from mht.data.examples import read_examples
 from mht.data.fetch import fetch_rows, fetched_texts
 from mht.data.prepare import prepare
 from mht.data.records import write_json
@@ -20,8 +21,8 @@ from mht.errors import UserError
 from mht.models.assets import fetch_policy
 from mht.seeds import with_seed
 from mht.tracking.pipeline import Pipeline
+from mht.trainers.from_config import make_trainer
 from mht.tuning.space import TRIED
-from mht.tuning.trial import make_trainer
 from mht.variants import Variant, identity
 
 MADE = "made.json"
@@ -89,7 +90,14 @@ def make_start(config: Config, folder: Path) -> Start:
         config, raw=raw, model=base, out=start.prepared,
         metrics=folder / "prepare.json", plots=folder / "plots",
     )  # fmt: skip
-    trainer = make_trainer(config, config.sft.as_cycles(), base, start.prepared)
+    trainer = make_trainer(
+        base,
+        read_examples(start.prepared / "train.parquet"),
+        config.sft.as_cycles(),
+        section="sft",
+        base=config.base,
+        model=config.model,
+    )
     trainer.train(config.sft.plan)
     trainer.save(start.model)
     write_json(folder / MADE, made)

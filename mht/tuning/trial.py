@@ -10,34 +10,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mht.config import Config, HybridConfig
+from mht.config import Config
 from mht.data.examples import read_examples
 from mht.rewards import Reward
 from mht.rollout import Responder
+from mht.trainers.from_config import make_trainer
 from mht.trainers.history import History
 from mht.trainers.hybrid import HybridTrainer, Stats
 from mht.validation import Validation
 
 if TYPE_CHECKING:
     from mht.tuning.start import Start
-
-
-def make_trainer(
-    config: Config, settings: HybridConfig, model: Path, prepared: Path
-) -> HybridTrainer:
-    """The trainer of a stage, as the settings have it."""
-    return HybridTrainer(
-        model,
-        train_data=read_examples(prepared / "train.parquet"),
-        config=settings,
-        num_layers_unfrozen=config.model.num_layers_unfrozen,
-        lora=config.model.lora,
-        context_window=config.model.context_window,
-        seed=config.base.seed,
-        device=config.base.device,
-        dtype=config.model.dtype,
-        gradient_checkpointing=config.model.gradient_checkpointing,
-    )
 
 
 def run_trial(
@@ -57,7 +40,14 @@ def run_trial(
         watch: told of every look; may raise `Pruned`.
         history: gets the curves.
     """
-    trainer = make_trainer(config, config.ppo, start.model, start.prepared)
+    trainer = make_trainer(
+        start.model,
+        read_examples(start.prepared / "train.parquet"),
+        config.ppo,
+        section="ppo",
+        base=config.base,
+        model=config.model,
+    )
     look = _validation(trainer, looked, start.prepared)
     cycles, every = len(config.ppo.plan), config.ppo.eval_every
 

@@ -1,0 +1,48 @@
+"""The trainer as the settings of params.yaml have it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mht.config import BaseConfig, HybridConfig, ModelConfig
+from mht.data.examples import Example
+from mht.trainers.hybrid import HybridTrainer
+from mht.trainers.practice import section_named
+
+
+def make_trainer(
+    start: str | Path,
+    train_data: Sequence[Example],
+    settings: HybridConfig,
+    *,
+    section: str,
+    base: BaseConfig,
+    model: ModelConfig,
+) -> HybridTrainer:
+    """The trainer of a stage.
+
+    Args:
+        start: the model folder to start from.
+        train_data: examples to walk through.
+        settings: of its cycles.
+        section: where they stand in params.yaml, for what is said of a mistake.
+        base: the seed and the device.
+        model: what of the model trains, and in which precision.
+
+    Raises:
+        ConfigError: the memory's settings do not fit, with the full path of each.
+    """
+    with section_named(section):
+        return HybridTrainer(
+            start,
+            train_data=train_data,
+            config=settings,
+            num_layers_unfrozen=model.num_layers_unfrozen,
+            lora=model.lora,
+            context_window=model.context_window,
+            seed=base.seed,
+            device=base.device,
+            dtype=model.dtype,
+            gradient_checkpointing=model.gradient_checkpointing,
+        )
