@@ -55,6 +55,16 @@ MODEL_SIZES = {
 PATTERNS = {"gemma3_text": ["sliding_attention", "full_attention"]}  # as Gemma 3 has, in turn
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """The tests of the finished pipeline come first, so that nobody waits for it.
+
+    xdist gives every process one stretch of the list: the first process makes the pipeline while
+    the others are at work on theirs.
+    """
+    items.sort(key=lambda item: "finished" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_network():
     """Connections leave this process only for this machine."""
