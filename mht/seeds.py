@@ -84,7 +84,10 @@ def run_seeds(
         reach=config.benchmark.reach.model_dump(),
         resamples=config.benchmark.resamples,
         seed=config.base.seed,
-        settings={v.name: {"recipe": v.recipe, "changes": v.changes} for v in variants},
+        settings={
+            v.name: {"recipe": v.recipe, "changes": v.changes, "from_base": v.sft is None}
+            for v in variants
+        },
     )
     files = [folder / name for name in REPORT_FILES if (folder / name).exists()]
     log.summary(flat_metrics(summary["metrics"], "benchmark"), files)

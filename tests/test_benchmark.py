@@ -138,7 +138,8 @@ def test_the_report_says_who_wins_and_who_games(written: Path, comparison: Compa
 
 def test_a_guard_that_is_on_calls_it_gaming(root: Path) -> None:
     bounds = benchmark.Bounds(["vader"], 0.05, 0.15, 0.1, 0.05, 0.02, 1.0)
-    found = compare(STEPS, metrics=["vader"], guard=bounds, resamples=200, root=root)
+    found = compare(STEPS, metrics=["vader", "repetition"], guard=bounds, resamples=200, root=root)
+    assert set(found.adjusted) == {"vader", "repetition"}
     assert {f.variant: f.verdict for f in found.findings}["hybrid"] == "gaming"
     assert "hybrid wins by gaming: VADER does not rise (" in found.sentences[2]
     with pytest.raises(ConfigError, match=r"benchmark\.guard\.judges\[0\]: no such metric 'x'"):

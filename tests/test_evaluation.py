@@ -16,7 +16,7 @@ from mht.errors import DataError, ModelError
 from mht.evaluation.bertscore import bertscore
 from mht.evaluation.metrics import METRICS, describe, distinct, normalise, text_metrics
 from mht.evaluation.statistics import bootstrap, holm, paired_difference, perplexity
-from mht.evaluation.summary import read_samples, summarise, write_samples
+from mht.evaluation.summary import Units, read_samples, summarise, units, write_samples
 from mht.types import Sample
 
 TEXTS = [
@@ -104,6 +104,12 @@ def test_distinct_by_hand() -> None:
     assert distinct(["", "a"], 2) == [0.0]
     assert distinct(["a", "a", "b", "c", "d"], 1, group=2) == [0.5, 1.0]  # the fifth is dropped
     assert distinct(["a"] * 16, 1) == distinct(["a"] * 32, 1)[:1] == [1 / 16]
+
+
+def test_repetition_is_a_metric_of_the_responses() -> None:
+    samples = [Sample("p", "a b c d a b c d"), Sample("p", "a b")]
+    assert units({}, samples)["repetition"] == Units([[pytest.approx(1 / 5), 0.0]], "mean")
+    assert summarise({}, samples, resamples=20)["repetition"]["mean"] == 0.1
 
 
 def test_bootstrap_covers_the_true_mean() -> None:

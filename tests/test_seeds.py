@@ -165,7 +165,7 @@ def test_curves_and_the_way_to_a_score_are_reported(done):
     reach = summary["reach"]["variants"]
     assert "base" not in reach and reach["hybrid"]["optimizer_steps"]["mean"] == 0
     assert summary["variants"]["no_clip"] == {
-        "recipe": "hybrid", "changes": {"ppo": {"value_clip_range": None}},
+        "recipe": "hybrid", "changes": {"ppo": {"value_clip_range": None}}, "from_base": False,
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,20 @@ def test_the_page_has_tables_figures_samples_and_the_guard(folder: Path) -> None
     assert finding["verdict"] == "sound" and finding["gain"]["difference"] > 0.2
     assert "On the trained reward with &lt;memory&gt; is" in (folder / "report.md").read_text()
     assert {p.name for p in folder.glob("*.png")} == {"metrics.png", "frontier.png", "training.png"}
+
+
+def test_a_variant_of_any_name_may_have_begun_with_the_base(folder: Path, tmp_path: Path) -> None:
+    """sft_only is 4.5 nats away itself, so 7.5 say nothing, unless they are from the start."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    verdicts = {}
+    for known in ({}, {"recipe": "hybrid"}, {"recipe": "ppo_only"}, {"from_base": True}):
+        write_json(tmp_path / "summary.json", {**summary, "variants": {"with <memory>": known}})
+        seeds_page(tmp_path, guard=BOUNDS._replace(max_kl_nats=2.0), resamples=100)
+        (finding,) = json.loads((tmp_path / "guard.json").read_text())
+        (check,) = [c for c in finding["checks"] if c["metric"] == "kl_nats"]
+        verdicts[str(known)] = check["broken"]
+    assert list(verdicts.values()) == [None, None, True, True]
 
 
 def test_another_baseline_and_what_is_missing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ still knows of human text, and how far it went. Everything here is a pure functi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from mht.evaluation.statistics import Difference, Interval
 
 TRAINED = ("reward", "p_positive")  # the first that was measured is the trained reward
 KL_TO_START, KL_TO_BASE = "kl_to_sft_nats", "kl_nats"
-FROM_BASE = ("base", "ppo_only")  # their training began with the base model, that of others may not
+FROM_BASE = ("base", "ppo_only")  # recipes whose training begins with the base model
 
 
 class Bounds(NamedTuple):
@@ -144,6 +144,7 @@ def examine(
     baseline: str,
     bounds: Bounds,
     *,
+    from_base: Collection[str] = FROM_BASE,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Finding | None:
@@ -154,6 +155,7 @@ def examine(
         variant: trained on the reward.
         baseline: not trained on it.
         bounds: what is allowed.
+        from_base: the variants whose training began with the base model.
         resamples: of intervals and tests.
         seed: of both.
 
@@ -165,7 +167,7 @@ def examine(
         return None
     options = {"resamples": resamples, "seed": seed}
     gain = difference(measured[trained], variant, baseline, **options)
-    looking = _Look(measured, variant, baseline, resamples, seed)
+    looking = _Look(measured, variant, baseline, variant in from_base, options)
     return Finding(
         variant,
         baseline,
@@ -191,9 +193,16 @@ def _checks(looking: _Look, bounds: Bounds) -> list[Check | None]:
 class _Look:
     """The figures of one variant against the baseline; None where one of them lacks the metric."""
 
-    def __init__(self, measured: Mapping[str, Measured], a: str, b: str, resamples: int, seed: int):
+    def __init__(
+        self,
+        measured: Mapping[str, Measured],
+        a: str,
+        b: str,
+        from_base: bool,
+        options: Mapping[str, int],
+    ):
         self.measured, self.a, self.b = measured, a, b
-        self.options = {"resamples": resamples, "seed": seed}
+        self.from_base, self.options = from_base, options
 
     def has(self, metric: str, *names: str) -> bool:
         return metric in self.measured and set(names) <= self.measured[metric].of.keys()
@@ -226,13 +235,12 @@ class _Look:
 
     def distance(self, bound: float | None) -> Check | None:
         """From the SFT model where training began there and that was measured, else from base."""
-        from_base = self.a in FROM_BASE
-        at_start = not from_base and self.has(KL_TO_START, self.a)
+        at_start = not self.from_base and self.has(KL_TO_START, self.a)
         metric = KL_TO_START if at_start else KL_TO_BASE
         if not self.has(metric, self.a):
             return None
         value = level(self.measured[metric], self.a, **self.options)
-        guess = metric == KL_TO_BASE and not from_base
+        guess = metric == KL_TO_BASE and not self.from_base
         if guess and bound is not None and self.has(metric, self.b):
             own = level(self.measured[metric], self.b, **self.options).mean
             if own > bound:  # SFT alone goes further, so this says nothing of PPO

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mht.evaluation.metrics import repetition
 from mht.evaluation.over_seeds import resampled, seeds_difference, seeds_interval
 from mht.evaluation.statistics import (
     STATISTICS,
@@ -43,7 +42,7 @@ def measure(
     runs: Mapping[str, Sequence[Evaluated]],
     known: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
 ) -> dict[str, Measured]:
-    """Every metric that some variant has in all its seeds, and ``repetition``.
+    """Every metric that some variant has in all its seeds.
 
     Args:
         runs: variant to what was evaluated of it, a seed each, all on the same prompts.
@@ -52,7 +51,7 @@ def measure(
     made: dict[str, dict[str, Floats]] = {}
     statistics: dict[str, str] = {}
     for name, own in runs.items():
-        found = [units(_with_repetition(run), run.samples) for run in own]
+        found = [units(run.per_sample, run.samples) for run in own]
         for metric in set.intersection(*(set(one) for one in found)):
             columns = [np.asarray(one[metric].columns, float) for one in found]
             made.setdefault(metric, {})[name] = np.stack(columns, axis=1)
@@ -110,10 +109,6 @@ def relative_change(
 
 def _over_seeds(values: Floats, statistic: str) -> float:
     return float(np.mean(STATISTICS[statistic](*values)))
-
-
-def _with_repetition(run: Evaluated) -> dict[str, list[float]]:
-    return {**run.per_sample, "repetition": repetition([s.response for s in run.samples])}
 
 
 def _known(

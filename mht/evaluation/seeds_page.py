@@ -12,7 +12,7 @@ from mht.errors import DataError
 from mht.evaluation import bands, front, plots
 from mht.evaluation.browser import browser_data
 from mht.evaluation.conclusion import OFF, guard_json, sentences
-from mht.evaluation.guard import Bounds, check_judges, examine, trained_metric
+from mht.evaluation.guard import FROM_BASE, Bounds, check_judges, examine, trained_metric
 from mht.evaluation.measured import Measured, level, measure
 from mht.evaluation.metrics import describe
 from mht.evaluation.palette import KNOWN, colours
@@ -67,7 +67,10 @@ def seeds_page(
     against = _baseline(baseline, results)
     options = {"resamples": resamples, "seed": seed}
     others = [name for name in results.names if name not in ("base", against)]
-    examined = [examine(results.measured, name, against, guard, **options) for name in others]
+    examined = [
+        examine(results.measured, name, against, guard, from_base=_from_base(results), **options)
+        for name in others
+    ]
     findings = [finding for finding in examined if finding]
     said = sentences(results.measured, findings, results.steps, **options)
     light, dark = (_figures(results, options, dark=dark) for dark in (False, True))
@@ -178,6 +181,13 @@ def _baseline(wanted: str | None, results: _Results) -> str:
     if FIRST_BASELINE not in names and comparisons:
         return str(comparisons[0]["b"])
     return FIRST_BASELINE if FIRST_BASELINE in names else names[0]
+
+
+def _from_base(results: _Results) -> list[str]:
+    """The variants that began with the base model, whatever their names."""
+    known = results.summary.get("variants", {})
+    own = {name: known.get(name, {}) for name in results.names}
+    return [n for n, v in own.items() if v.get("from_base", v.get("recipe", n) in FROM_BASE)]
 
 
 def _headline(

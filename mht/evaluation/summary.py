@@ -1,7 +1,7 @@
 """From per-sample values to means with intervals, and the files that hold both.
 
-A metric is the mean of per-sample values, the mean over groups of responses
-(distinct-n), or a perplexity made of two per-sample columns.
+A metric is the mean of per-sample values (repetition is one, made of the response), the mean over
+groups of responses (distinct-n), or a perplexity made of two per-sample columns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mht.errors import DataError
-from mht.evaluation.metrics import describe, distinct
+from mht.evaluation.metrics import describe, distinct, repetition
 from mht.evaluation.statistics import bootstrap
 from mht.types import Sample
 
@@ -67,8 +67,10 @@ def units(per_sample: Mapping[str, Sequence[float]], samples: Sequence[Sample]) 
     for name, (nats, tokens) in RATIOS.items():
         if nats in per_sample and any(per_sample[tokens]):
             found[name] = Units([list(per_sample[nats]), list(per_sample[tokens])], "perplexity")
+    responses = [sample.response for sample in samples]
+    found["repetition"] = Units([repetition(responses)], "mean")
     for name, n in DISTINCT.items():
-        found[name] = Units([distinct([s.response for s in samples], n)], "mean")
+        found[name] = Units([distinct(responses, n)], "mean")
     return dict(sorted(found.items()))
 
 
@@ -85,7 +87,7 @@ def summarise(
         per_sample: metric name to a value per sample. ``nll_<of>`` (summed nats) and
             ``tokens_<of>`` for "human" and "generated" become ``perplexity_<of>``, weighted by
             tokens; the others are averaged over the samples that have a value.
-        samples: what was evaluated; distinct-n comes from the responses.
+        samples: what was evaluated; distinct-n and repetition come from the responses.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 
