@@ -78,8 +78,9 @@ class SeedRun:
         self.config, self.folder, self.base = config, folder, base
         self.models = folder / "models"
         self.device = resolve_device(config.base.device)
-        self.train, self.validation, self.test = (
-            read_examples(prepared / f"{part}.parquet") for part in ("train", "validation", "test")
+        self.train, self.validation, self.measured = (
+            read_examples(prepared / f"{part}.parquet")
+            for part in ("train", "validation", config.evaluate.split)
         )
         self._sft: dict[str, Meter] = {}
 
@@ -162,7 +163,7 @@ class SeedRun:
             sft: the model that its cycles began with, where an SFT stage made it.
         """
         settings = self.config.evaluate
-        examples: list[Example] = self.test[: settings.prompts]
+        examples: list[Example] = self.measured[: settings.prompts]
         policy, base = self._load(folder), self._load(self.base)
         reward = self.config.ppo.reward
         samples, columns = evaluate_policy(

@@ -78,6 +78,7 @@ def run_seeds(
     summary = write_report(
         folder,
         metrics=config.benchmark.metrics,
+        split=config.evaluate.split,
         seeds=seeds,
         variants=[variant.name for variant in variants],
         subject=config.benchmark.subject,

@@ -29,6 +29,7 @@ def main(config: Config, run: Run) -> None:
         config.optimizer_steps,
         metrics=wanted.metrics,
         samples=wanted.samples,
+        split=config.evaluate.split,
         baseline=wanted.baseline,
         guard=Bounds(**wanted.guard.model_dump()) if wanted.guard else OFF,
         resamples=wanted.resamples,

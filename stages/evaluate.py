@@ -36,7 +36,7 @@ def main(config: Config, run: Run) -> None:
         start = load_causal_lm(f"models/{settings.kl_to}", **where)
     for model in filter(None, (policy, base, start)):
         model.requires_grad_(False)
-    examples = read_examples("data/prepared/test.parquet")[: settings.prompts]
+    examples = read_examples(f"data/prepared/{settings.split}.parquet")[: settings.prompts]
     samples, columns = evaluate_policy(
         policy,
         base,

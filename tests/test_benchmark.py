@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -134,6 +135,17 @@ def test_the_report_says_who_wins_and_who_games(written: Path, comparison: Compa
     ]  # fmt: skip
     assert "| Perplexity on human text | - |" in table, "the guard is off: shown, not judged"
     assert "Guard against gaming" in page and "Who wins?" in page
+
+
+def test_another_split_is_said(comparison: Comparison) -> None:
+    others = dataclasses.replace(comparison, split="validation")
+    figures = {"frontier": b"\x89PNG" + bytes(20), "training": b"\x89PNG" + bytes(20)}
+    page = report.html(others, figures, figures)
+    assert "Means over 64 validation prompts" in page and "means on the validation prompts" in page
+    assert "Means over 64 validation prompts" in report.markdown_table(others)
+    page = report.html(comparison, figures, figures)
+    assert "Means over 64 unseen prompts" in page and "means on the test prompts" in page
+    assert plots.figures(others, {})["metrics"] != plots.figures(comparison, {})["metrics"]
 
 
 def test_a_guard_that_is_on_calls_it_gaming(root: Path) -> None:
@@ -272,6 +284,7 @@ def test_stage_writes_prints_and_tracks(
     monkeypatch.chdir(tmp_path)
     config = SimpleNamespace(
         base=SimpleNamespace(seed=0),
+        evaluate=SimpleNamespace(split="test"),
         optimizer_steps={"base": 0, "sft_only": 320, "ppo_only": 100, "hybrid": 320},
         benchmark=SimpleNamespace(
             metrics=METRICS, samples=2, baseline="sft_only", resamples=50, guard=None

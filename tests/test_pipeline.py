@@ -317,6 +317,7 @@ SETTINGS = [  # values that nobody has
     ),
     ("evaluate.prompts", 11, MEASURED),
     ("evaluate.decoding.temperature", 0.123, MEASURED),
+    ("evaluate.split", "validation", MEASURED),
     ("benchmark.samples", 11, {"benchmark"}),
     ("benchmark.metrics", ["vader"], {"benchmark"}),
 ]

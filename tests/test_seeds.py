@@ -13,6 +13,7 @@ from mht.cli import commands
 from mht.config import HybridConfig, load_config
 from mht.config.evaluation import RECIPES
 from mht.config.overlay import apply_experiment, lay_over, load_experiment
+from mht.data.examples import read_examples
 from mht.errors import ConfigError, DataError
 from mht.evaluation.over_seeds_report import write_report
 from mht.evaluation.summary import read_samples
@@ -125,6 +126,20 @@ def test_what_is_done_is_kept_and_what_is_missing_comes_out_the_same(done, confi
     assert run_seeds(config, folder, seeds=[0, 1])["metrics"] == done[1]["metrics"]
     assert (lost / "samples.jsonl").read_bytes() == before
     assert (folder / "seed_0/base/samples.jsonl").stat().st_mtime_ns == kept
+
+
+def test_validation_prompts_are_measured_instead(done, config, tmp_path):
+    """The test split is not even there."""
+    evaluate = config.evaluate.model_copy(update={"split": "validation"})
+    chosen = config.model_copy(update={"evaluate": evaluate})
+    shutil.copytree(done[0] / "data", tmp_path / "data")
+    prepared = tmp_path / "data/prepared"
+    (prepared / "test.parquet").unlink()
+    base = variants_of(chosen)[0]
+    SeedRun(chosen, tmp_path, tmp_path / "data/base", prepared).run(base)
+    found = read_samples(tmp_path / "base/samples.jsonl").ids
+    assert found == [e.id for e in read_examples(prepared / "validation.parquet")[: len(found)]]
+    assert len(found) == 6
 
 
 def test_equal_variants_are_trained_once(done):

@@ -103,6 +103,15 @@ def test_a_variant_of_any_name_may_have_begun_with_the_base(folder: Path, tmp_pa
     assert list(verdicts.values()) == [None, None, True, True]
 
 
+def test_another_split_is_said(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    write_json(tmp_path / "summary.json", {**summary, "split": "validation"})
+    text = seeds_page(tmp_path, guard=BOUNDS, resamples=100).read_text(encoding="utf-8")
+    assert "2 training seeds and 30 validation prompts" in text
+    assert "means on the validation prompts" in text and "test prompts" not in text
+
+
 def test_another_baseline_and_what_is_missing(tmp_path: Path) -> None:
     filled(tmp_path)
     with pytest.raises(DataError, match="no variant 'none'; there are base, sft_only, with"):

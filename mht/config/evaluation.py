@@ -33,7 +33,9 @@ class EvaluateConfig(Section):
     """Evaluation on unseen prompts.
 
     Attributes:
-        prompts: how many test prompts, from the first on.
+        split: whose prompts answer: "test", or "validation", so that settings can be chosen without
+            a look at the test prompts.
+        prompts: how many of them, from the first on.
         batch_size: prompts generated and scored at once.
         decoding: how responses are drawn.
         judge: the component behind ``p_positive``.
@@ -46,6 +48,7 @@ class EvaluateConfig(Section):
             ``judge/<name>`` of every variant, which ``benchmark.guard.judges`` may ask.
     """
 
+    split: Literal["test", "validation"] = "test"
     prompts: Positive = 256
     batch_size: Positive = 64
     decoding: DecodingConfig = DecodingConfig()

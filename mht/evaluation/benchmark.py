@@ -19,6 +19,7 @@ from mht.evaluation.measured import measure
 from mht.evaluation.metrics import describe
 from mht.evaluation.statistics import Difference, holm, paired_difference
 from mht.evaluation.summary import Evaluated, read_samples, significant, units, write_json
+from mht.evaluation.wording import prompts_of
 
 VARIANTS = ("base", "sft_only", "ppo_only", "hybrid")
 SUBJECT = "hybrid"  # what differences are taken of
@@ -57,6 +58,7 @@ class Comparison:
         differences: metric to hybrid minus baseline, for all metrics that both have.
         adjusted: p-values of the chosen metrics, adjusted for their number.
         rows: positions of the samples to show.
+        split: whose prompts were answered.
         findings: the guard's word on each variant that was trained on the reward.
         sentences: what the numbers say.
     """
@@ -67,6 +69,7 @@ class Comparison:
     differences: dict[str, Difference]
     adjusted: dict[str, float]
     rows: list[int]
+    split: str
     findings: list[Finding] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
 
@@ -74,6 +77,11 @@ class Comparison:
     def prompts(self) -> int:
         """On how many prompts the variants were evaluated."""
         return len(self.variants[0].evaluated.ids)
+
+    @property
+    def asked(self) -> str:
+        """The same with their kind, for people."""
+        return prompts_of(self.prompts, self.split)
 
     def __getitem__(self, name: str) -> Variant:
         """The variant of that name."""
@@ -106,6 +114,7 @@ def compare(
     *,
     metrics: Sequence[str],
     samples: int = 8,
+    split: str = "test",
     baseline: str = "sft_only",
     guard: Bounds = OFF,
     resamples: int = 2000,
@@ -118,6 +127,7 @@ def compare(
         steps: variant to its optimiser steps; its keys are the variants.
         metrics: those to show, in order; ``benchmark.metrics``.
         samples: how many prompts to show side by side, evenly spaced.
+        split: whose prompts were answered; ``evaluate.split``.
         baseline: the variant that the hybrid is compared with.
         guard: what a sound gain keeps to; ``benchmark.guard``.
         resamples: of the intervals and tests of differences.
@@ -140,13 +150,13 @@ def compare(
         {v.name: [v.evaluated] for v in variants}, {v.name: v.summary for v in variants}
     )
     check_judges(guard, measured)
-    options = {"resamples": resamples, "seed": seed}
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     trained = [v.name for v in variants if v.name not in ("base", baseline)]
     examined = [examine(measured, name, baseline, guard, **options) for name in trained]
     findings = [finding for finding in examined if finding]
     said = sentences(measured, findings, steps, **options)
     return Comparison(
-        variants, list(metrics), baseline, differences, adjusted, rows, findings, said
+        variants, list(metrics), baseline, differences, adjusted, rows, split, findings, said
     )
 
 

@@ -37,14 +37,16 @@ def figure(
     ways: Mapping[str, Path],
     label: str,
     colours: Mapping[str, str],
+    split: str = "test",
 ) -> bytes:
-    """A PNG with a panel of the ends on test prompts and, where known, one of the ways.
+    """A PNG with a panel of the ends on a split's prompts and, where known, one of the ways.
 
     Args:
         points: variant to KL to the base model and reward, each with its interval.
         ways: variant to KL to its own reference and reward in training.
         label: of the reward.
         colours: of variants, paper and ink.
+        split: whose prompts.
     """
 
     def draw(canvas: Any) -> None:
@@ -52,7 +54,7 @@ def figure(
         _ends(axes[0], points, colours)
         axes[0].set_xlabel("KL to the base model (nats per response)")
         axes[0].set_ylabel(label)
-        axes[0].set_title("Where each ended, test prompts", loc="left", fontsize=10.5)
+        axes[0].set_title(f"Where each ended, {split} prompts", loc="left", fontsize=10.5)
         if ways:
             _ways(axes[1], ways, colours)
             axes[1].set_xlabel("KL to the reference, where PPO began (nats)")

@@ -48,6 +48,7 @@ def write_report(
     resamples: int = 2000,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
+    split: str = "test",
 ) -> dict[str, Any]:
     """Write what `REPORT_FILES` names into the folder of a benchmark over seeds.
 
@@ -63,6 +64,7 @@ def write_report(
         resamples: of intervals and tests.
         seed: of the same.
         settings: what the variants are, as plain data, to be kept in the summary.
+        split: whose prompts were answered; ``evaluate.split``.
 
     Returns:
         What ``summary.json`` holds.
@@ -90,6 +92,7 @@ def write_report(
         "subject": subject,
         "variants": {name: (settings or {}).get(name, {}) for name in variants},
         "prompts": len(found[subject][0].ids),
+        "split": split,
         "budget": {name: _budget(own) for name, own in places.items()},
         "metrics": {name: _figures(v, resamples, seed) for name, v in measured.items()},
         "comparisons": [_line(verdict) for verdict in verdicts],
@@ -184,8 +187,10 @@ def markdown(summary: Mapping[str, Any]) -> str:
         shown = [f"{c['mean']:.3g} [{c['low']:.3g}, {c['high']:.3g}]" for c in cells]
         rows.append([f"{entry.label} {entry.arrow}".strip(), *shown])
         rows.append(["- interquartile mean", *(f"{of[name]['iqm']:.3g}" for name in variants)])
+    split = summary.get("split", "test")
+    asked = f"{summary['prompts']} {'' if split == 'test' else f'{split} '}prompts"
     head = (
-        f"{len(summary['seeds'])} seeds, {summary['prompts']} prompts. Means over seeds with 95% "
+        f"{len(summary['seeds'])} seeds, {asked}. Means over seeds with 95% "
         "intervals over seeds and prompts.\n\n"
     )
     tables = [_table(rows), _table(_comparison_rows(summary["comparisons"]))]

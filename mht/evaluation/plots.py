@@ -44,13 +44,14 @@ def figures(comparison: Comparison, curves: Curves, *, dark: bool = False) -> di
     """Name to PNG: ``metrics``, ``frontier`` where it can be drawn, ``training`` with curves."""
     colours = DARK if dark else LIGHT
     summaries = {v.name: v.summary for v in comparison.variants}
-    title = f"What each variant scores on {comparison.prompts} unseen prompts"
+    title = f"What each variant scores on {comparison.asked}"
     drawn = {"metrics": metric_bars(summaries, comparison.metrics, title, colours)}
     reward = front.reward_of(list(summaries.values()))
     if reward:
         points = {v.name: (v.summary["kl_nats"], v.summary[reward]) for v in comparison.variants}
         label = describe(reward).label
-        drawn["frontier"] = front.figure(points, front.paths(curves), label, colours)
+        ways = front.paths(curves)
+        drawn["frontier"] = front.figure(points, ways, label, colours, comparison.split)
     if any(column in PANELS for columns in curves.values() for column in columns):
         drawn["training"] = training(curves, colours)
     return drawn

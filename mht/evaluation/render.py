@@ -64,12 +64,21 @@ def figure_parts(
     dark: Mapping[str, bytes],
     titles: Mapping[str, str],
     captions: Mapping[str, str],
+    split: str,
 ) -> list[dict[str, Any]]:
-    """Figures for the page, as data in it; PNGs for light and for dark paper by name."""
+    """Figures for the page, as data in it.
+
+    Args:
+        light: figure name to PNG, for light paper.
+        dark: the same for dark paper.
+        titles: of the figures, by name.
+        captions: the same, with ``{split}`` where the split's name goes.
+        split: whose prompts were answered.
+    """
     return [
         {
             "title": titles[name],
-            "caption": captions[name],
+            "caption": captions[name].format(split=split),
             "width": int.from_bytes(png[16:20], "big") * 2 // 3,  # 150 dots per inch, 100 shown
             "light": _base64(png),
             "dark": _base64(dark[name]),

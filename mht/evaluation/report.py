@@ -30,9 +30,9 @@ TITLES = {
 CAPTIONS = {
     "metrics": "Bars are means over the prompts, lines their 95% bootstrap intervals.",
     "frontier": "A good variant earns reward without leaving the model it began with behind. Left: "
-    "means on the test prompts with 95% intervals. Right: running means of the logs of the PPO "
+    "means on the {split} prompts with 95% intervals. Right: running means of the logs of the PPO "
     "steps, against the KL to the reference of each.",
-    "training": "From the logs of the training stages, not from the test prompts.",
+    "training": "From the logs of the training stages, not from the {split} prompts.",
 }
 RUNS = [  # what was made, and the stage that made it
     ("the SFT model", "sft"),
@@ -154,7 +154,7 @@ def html(comparison: Comparison, light: Mapping[str, bytes], dark: Mapping[str, 
         extra=[f"hybrid - {comparison.baseline}", "verdict"],
         rows=_page_rows(comparison),
         guard=guard_part(comparison.findings, names),
-        figures=figure_parts(light, dark, TITLES, CAPTIONS),
+        figures=figure_parts(light, dark, TITLES, CAPTIONS, comparison.split),
         choice=choice(comparison),
         samples=[_sample(comparison, i) for i in comparison.rows],
         others=_others(comparison),
@@ -169,7 +169,7 @@ def headline(comparison: Comparison) -> str:
     other = comparison[baseline].summary.get(metric)
     label = describe(metric).label
     if hybrid is None or other is None:
-        return f"{comparison.prompts} unseen prompts, {len(comparison.variants)} variants"
+        return f"{comparison.asked}, {len(comparison.variants)} variants"
     text = f"{label}: hybrid {number(hybrid['mean'])}, {baseline} {number(other['mean'])}"
     return f"{text} ({comparison.verdict(metric)})"
 
@@ -177,7 +177,7 @@ def headline(comparison: Comparison) -> str:
 def reading(comparison: Comparison) -> str:
     """How the table's numbers came about."""
     return (
-        f"Means over {comparison.prompts} unseen prompts with 95% bootstrap intervals; every "
+        f"Means over {comparison.asked} with 95% bootstrap intervals; every "
         f"variant answered the same prompts. Distinct-n is counted in groups of {GROUP} responses. "
         f"Differences are paired by prompt; the verdict is unclear unless the permutation test's "
         f"p-value, adjusted for the number of metrics shown (Holm), is below 0.05. "

@@ -19,7 +19,7 @@ from mht.evaluation.palette import KNOWN, colours
 from mht.evaluation.render import figure_parts, guard_part, page
 from mht.evaluation.report import guard_table
 from mht.evaluation.summary import Evaluated, read_samples, write_json
-from mht.evaluation.wording import number, p_text, signed
+from mht.evaluation.wording import number, p_text, prompts_of, signed
 
 SUMMARY, RESULT, SAMPLES = "summary.json", "result.json", "samples.jsonl"
 FIRST_BASELINE = "sft_only"
@@ -31,8 +31,8 @@ TITLES = {
 CAPTIONS = {
     "metrics": "Bars are means over seeds, lines their 95% intervals over seeds and prompts.",
     "frontier": "A good variant earns reward without leaving the model it began with behind. Left: "
-    "means on the test prompts with 95% intervals. Right: means over seeds on validation prompts, "
-    "against the KL to the reference of each, from where PPO began.",
+    "means on the {split} prompts with 95% intervals. Right: means over seeds on validation "
+    "prompts, against the KL to the reference of each, from where PPO began.",
     "training": "Looks at the validation prompts; bands are 95% intervals over seeds.",
 }
 
@@ -87,12 +87,12 @@ def seeds_page(
             data=browser_data({name: runs[0] for name, runs in results.runs.items()}, against),
             eyebrow=f"MHT benchmark, {results.folder.name}",
             headline=_headline(results.measured, results.names, options),
-            reading=_reading(results.summary),
+            reading=_reading(results),
             extra=[],
             rows=_rows(results),
             guard=guard_part(findings, results.names),
             comparisons=_comparisons(results.summary.get("comparisons", [])),
-            figures=figure_parts(light, dark, TITLES, CAPTIONS),
+            figures=figure_parts(light, dark, TITLES, CAPTIONS, results.split),
             samples_note=f"The responses are those of seed {results.summary['seeds'][0]}.",
             choice="A script shows them.",
         ),
@@ -121,6 +121,16 @@ class _Results(NamedTuple):
     looks: dict[str, list[list[dict[str, float]]]]
     known: dict[str, dict[str, Any]]
     measured: dict[str, Measured]
+
+    @property
+    def split(self) -> str:
+        """Whose prompts the variants answered."""
+        return str(self.summary.get("split", "test"))
+
+    @property
+    def asked(self) -> str:
+        """How many prompts, of which kind."""
+        return prompts_of(self.summary["prompts"], self.split)
 
 
 def _results(folder: Path) -> _Results:
@@ -155,7 +165,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 def _figures(results: _Results, options: Mapping[str, int], *, dark: bool) -> dict[str, bytes]:
     summary, measured = results.summary, results.measured
     paint = colours(results.names, dark=dark)
-    title = f"Means over {len(summary['seeds'])} seeds on {summary['prompts']} unseen prompts"
+    title = f"Means over {len(summary['seeds'])} seeds on {results.asked}"
     drawn = {"metrics": plots.metric_bars(results.known, list(summary["metrics"]), title, paint)}
     reward = trained_metric(measured)
     if reward and "kl_nats" in measured:
@@ -166,7 +176,7 @@ def _figures(results: _Results, options: Mapping[str, int], *, dark: bool) -> di
             for n in both
         }  # fmt: skip
         drawn["frontier"] = front.figure(
-            points, bands.ways(results.looks), describe(reward).label, paint
+            points, bands.ways(results.looks), describe(reward).label, paint, results.split
         )
     training = bands.figure(results.looks, paint)
     return drawn | ({"training": training} if training else {})
@@ -202,11 +212,11 @@ def _headline(
     return f"{label}: " + ", ".join(f"{name} {number(means[name])}" for name in order)
 
 
-def _reading(summary: Mapping[str, Any]) -> str:
+def _reading(results: _Results) -> str:
     return (
-        f"Means over {len(summary['seeds'])} training seeds and {summary['prompts']} unseen "
-        "prompts with 95% intervals over both; every variant answered the same prompts. p-values "
-        "of the comparisons are adjusted for their number (Holm)."
+        f"Means over {len(results.summary['seeds'])} training seeds and {results.asked} with 95% "
+        "intervals over both; every variant answered the same prompts. p-values of the "
+        "comparisons are adjusted for their number (Holm)."
     )
 
 

@@ -23,6 +23,15 @@ def number(value: float) -> str:
     return f"{value:.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
 
 
+def prompts_of(count: int, split: str) -> str:
+    """How many prompts, and of which split where it is not the test split.
+
+    >>> [prompts_of(64, "test"), prompts_of(64, "validation")]
+    ['64 unseen prompts', '64 validation prompts']
+    """
+    return f"{count} {'unseen' if split == 'test' else split} prompts"
+
+
 def signed(value: float) -> str:
     """The number with its sign, + included."""
     return ("+" if value > 0 else "") + number(value)
