@@ -241,7 +241,7 @@ def test_one_whole_minibatch_does_not_depend_on_its_order(tiny_model_dir):
 def test_every_response_is_seen_once_per_epoch(tiny_model_dir):
     ppo = ppo_of(tiny_model_dir(), epochs=3, minibatch_size=4)
     experience = assessed(ppo, sampled(ppo))
-    batches = list(ppo._minibatches(experience))
+    batches = list(ppo.updates.minibatches(experience))
     assert len(batches) == 6
     rows = [tuple(r) for b, _ in batches for r in responses_of(b.rollout)]
     assert sorted(rows) == sorted([tuple(r) for r in responses_of(experience.rollout)] * 3)
@@ -330,7 +330,7 @@ def test_dual_clip_reaches_the_loss(tiny_model_dir):
     for dual in (None, 1.5):
         ppo = ppo_of(tiny_model_dir(), dual_clip=dual)
         experience = assessed(ppo, sampled(ppo))
-        loss, _ = ppo._loss(
+        loss, _ = ppo.updates.loss(
             type(experience)(**vars(experience) | {"old_logprobs": experience.old_logprobs - 3.0}),
             is_first=False,
         )

@@ -390,7 +390,8 @@ def test_a_tolerance_of_ones_own(tiny_model_dir, tiny_tokenizer):
     with pytest.raises(RatioError, match=r"ppo\.ratio_tolerance 1e-06"):
         trainer.ppo.step(rollout, [0.0] * 8)
     given = rollout_of([[40, 41]] * 8, responses_of(rollout))
-    trainer.ppo.config = trainer.ppo.config.model_copy(update={"epochs": 1, "minibatch_size": 8})
+    updates = trainer.ppo.updates
+    updates.config = updates.config.model_copy(update={"epochs": 1, "minibatch_size": 8})
     trainer.ppo.check_ratio.tolerance = 0.05
     assert given.logprobs is None, "a user's own responses have no sampler to compare with"
     trainer.ppo.step(given, [0.0] * 8)

@@ -360,7 +360,7 @@ def test_each_minibatch_has_its_part_of_the_past(tiny_model_dir):
     ppo = ppo_of(tiny_model_dir(), epochs=3, minibatch_size=4, memory=memory_of(0.25))
     past = past_of(ppo, prompts=PROMPTS[:2], scores=[0.0, 1.0])
     both, _ = ppo.assess(sampled(ppo), torch.tensor(SCORES), None, past)
-    batches = [batch for batch, _ in ppo._minibatches(both, 8)]
+    batches = [batch for batch, _ in ppo.updates.minibatches(both, 8)]
     assert [len(batch.rollout) for batch in batches] == [5] * 6
     replayed = [b for batch in batches for b in (batch.value_weights[:, 0] == 0).tolist()]
     assert sum(replayed) == 6, "each of the two once an epoch"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,27 +27,22 @@ from mht.errors import RewardError
 from mht.losses import (
     AdaptiveKL,
     FixedKL,
-    clip_fraction,
     explained_variance,
     gae,
     importance_weights,
     kl_estimate,
     masked_mean,
-    policy_loss,
     token_rewards,
-    value_loss,
     whiten,
 )
 from mht.models.policy import Policy, TokenScores
 from mht.models.references import Items, References
-from mht.order import by_length
 from mht.trainers.experience import Experience, RunningStd
 from mht.trainers.optim import Updater
 from mht.trainers.ratio import RatioCheck
 from mht.trainers.replay import Replayed, check_past, no_replay, replay_figures, with_past
+from mht.trainers.updates import Stats, Updates
 from mht.types import Rollout
-
-Stats = dict[str, float]
 
 
 class PPO:
@@ -61,6 +56,7 @@ class PPO:
         references: further ones, with penalties of their own.
 
     Attributes:
+        updates: makes the optimiser steps.
         surprises: (B,) mean absolute advantage, before whitening, of each response of the last
             step: how wrong the critic was.
     """
@@ -73,10 +69,11 @@ class PPO:
         generator: torch.Generator,
         references: References | None = None,
     ):
-        self.policy, self.updater, self.config = policy, updater, config
+        self.policy, self.config = policy, config
         self.devices = updater.devices
         self.generator, self.references = generator, references
         self.check_ratio = RatioCheck(policy.model.dtype, config.ratio_tolerance, self.devices)
+        self.updates = Updates(policy, updater, config, generator, self.check_ratio)
         self.running_std = RunningStd()
         self.surprises = torch.zeros(0)
         control = config.kl_control
@@ -121,7 +118,7 @@ class PPO:
         self.surprises = experience.surprises[: len(rollout)]
         stats["time/assess_s"] = time.perf_counter() - began
         began = time.perf_counter()
-        stats |= self._update(experience, fresh=len(rollout))
+        stats |= self.updates(experience, fresh=len(rollout))
         stats["time/update_s"] = time.perf_counter() - began
         self.kl_control.update(stats["kl/k1_nats"], len(rollout))
         return stats
@@ -271,111 +268,6 @@ class PPO:
             "policy/entropy_nats": float(masked_mean(old.entropies, mask)),
             "response/length_tokens": float(rollout.lengths.float().mean()),
             "response/ended_share": float(rollout.ended.float().mean()),
-        }
-
-    def _minibatches(
-        self, experience: Experience, fresh: int | None = None
-    ) -> Iterator[tuple[Experience, Tensor]]:
-        """This process's rows of each minibatch, and the response tokens of the whole one.
-
-        Of past rows, those after the first ``fresh``, each minibatch has its part beside its own.
-        """
-        mask, rows = experience.rollout.response_mask, len(experience.rollout)
-        fresh = rows if fresh is None else fresh
-        for _ in range(self.config.epochs):
-            order = torch.randperm(fresh, generator=self.generator)
-            batches = order.to(mask.device).split(self.config.minibatch_size)
-            if rows > fresh:
-                past = fresh + torch.randperm(rows - fresh, generator=self.generator)
-                parts = past.to(mask.device).tensor_split(len(batches))
-                batches = tuple(torch.cat(pair) for pair in zip(batches, parts, strict=True))
-            for index in batches:
-                own = index[self.devices.rows(len(index))]
-                yield experience.rows(own), mask[index].sum()
-
-    def _update(self, experience: Experience, fresh: int | None = None) -> Stats:
-        """All optimiser steps of one rollout; their mean figures."""
-        seen: list[Stats] = []
-        for minibatch, tokens in self._minibatches(experience, fresh):
-            parts: list[tuple[Stats, float]] = []
-            rate = self.updater.lr
-            norm = self.updater.step(self._losses(minibatch, tokens, parts, is_first=not seen))
-            stats = {name: sum(s[name] * share for s, share in parts) for name in parts[0][0]}
-            stats = self.devices.sums(stats)
-            worst = max(s["policy/ratio_max"] for s, _ in parts)
-            stats["policy/ratio_max"] = self.devices.largest(worst)
-            stats |= {"optim/lr": rate, "optim/grad_norm": norm}
-            seen.append(stats | self.updater.figures())
-            limit = self.config.target_kl
-            if limit is not None and stats["policy/approx_kl_nats"] > limit:
-                break
-        means = {name: sum(s[name] for s in seen) / len(seen) for name in seen[0]}
-        means["policy/ratio_max"] = max(s["policy/ratio_max"] for s in seen)
-        return means | {"optim/steps": float(len(seen))}
-
-    def _losses(
-        self,
-        minibatch: Experience,
-        tokens: Tensor,
-        parts: list[tuple[Stats, float]],
-        *,
-        is_first: bool,
-    ) -> Iterator[Tensor]:
-        """The minibatch's loss, microbatch by microbatch; figures and shares go to ``parts``.
-
-        A share is of the whole minibatch's ``tokens``, of which this process may have a part.
-        """
-        size = self.config.microbatch_size or len(minibatch.rollout)
-        lengths = minibatch.rollout.attention_mask.sum(1)
-        for index in by_length(lengths, size) if size < len(lengths) else [None]:
-            m = minibatch if index is None else minibatch.rows(index)
-            share = float(m.rollout.response_mask.sum() / tokens)
-            loss, stats = self._loss(m, is_first=is_first)
-            parts.append((stats, share))
-            yield loss * share
-
-    def _loss(self, m: Experience, *, is_first: bool) -> tuple[Tensor, Stats]:
-        c, mask = self.config, m.rollout.response_mask
-        new = self.policy.score(m.rollout, temperature=c.temperature, with_entropy=c.ent_coef > 0)
-        if is_first:
-            self.check_ratio(new.logprobs.detach(), m.old_logprobs, mask)
-        pg_loss = policy_loss(
-            new.logprobs,
-            m.old_logprobs,
-            m.advantages,
-            mask,
-            clip_range=c.clip_range,
-            dual_clip=c.dual_clip,
-            weights=m.weights,
-        )
-        vf_loss = value_loss(
-            new.values,
-            m.old_values,
-            m.returns,
-            mask,
-            clip_range=c.value_clip_range,
-            weights=m.value_weights,
-        )
-        loss = pg_loss + c.vf_coef * vf_loss
-        if c.ent_coef:
-            loss = loss - c.ent_coef * masked_mean(new.entropies, mask)
-        return loss, self._update_stats(m, new, pg_loss, vf_loss)
-
-    @torch.no_grad()
-    def _update_stats(
-        self, m: Experience, new: TokenScores, pg_loss: Tensor, vf_loss: Tensor
-    ) -> Stats:
-        mask = m.rollout.response_mask
-        ratio = torch.exp(new.logprobs - m.old_logprobs)
-        approx_kl = kl_estimate(m.old_logprobs, new.logprobs, "k3")
-        return {
-            "policy/loss": float(pg_loss),
-            "value/loss": float(vf_loss),
-            "policy/approx_kl_nats": float(masked_mean(approx_kl, mask)),
-            "policy/clipfrac": float(
-                clip_fraction(new.logprobs, m.old_logprobs, mask, clip_range=self.config.clip_range)
-            ),
-            "policy/ratio_max": float(torch.where(mask, ratio, 1.0).max()),
         }
 
     def state_dict(self) -> dict[str, Any]:
