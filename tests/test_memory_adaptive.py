@@ -174,7 +174,7 @@ def test_means_run_and_several_attempts_at_a_row_count_once():
     memory = memory_of(newest=0.25)
     memory.remember([attempt(0, 1.0)])
     memory.remember([attempt(0, 0.0), attempt(0, 1.0)])
-    assert memory.records["row_score"][0] == 1.0 + 0.25 * (0.5 - 1.0)
+    assert memory.records["mean_score"][0] == 1.0 + 0.25 * (0.5 - 1.0)
     assert memory.records["practised"][0] == 3
     assert memory.clock == 2
 
@@ -211,8 +211,8 @@ def test_whatever_happens_the_figures_hold(history):
     figures = memory.statistics()
     assert sum(figures[f"{k}_share"] for k in ("easy", "medium", "hard")) == pytest.approx(1)
     assert figures["responses"] == min(len(history), 8)
-    assert figures["rows"] == len({row for row, _ in history})
-    assert figures["times_practised"] == pytest.approx(len(history) / figures["rows"])
+    assert figures["prompts"] == len({row for row, _ in history})
+    assert figures["times_practised"] == pytest.approx(len(history) / figures["prompts"])
     assert 0 <= figures["due_share"] <= 1
 
 

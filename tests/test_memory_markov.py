@@ -235,7 +235,7 @@ def test_the_chain_can_be_looked_at(tmp_path):
         for name in ("states", "transitions")
     )
     assert [row["name"] for row in states] == ["p7", "p8", "p9"]
-    assert sum(int(row["known_rows"]) for row in states) == len(memory.known)
+    assert sum(int(row["known_prompts"]) for row in states) == len(memory.known)
     assert sum(float(row["stationary"]) for row in states) == pytest.approx(1, abs=1e-4)
     assert len(moves) == memory.chain.transitions
     for move in moves:

@@ -23,7 +23,7 @@ def kept(store):
 
 def filled(capacity, rows, classes, practised):
     """A store with a response to each of ``rows`` in turn, numbered from 0."""
-    store = Store(capacity, 6)
+    store = Store(capacity, np.arange(6))
     for number, row in enumerate(rows):
         store.add([attempt(row, 0.0, response=str(number))], classes, practised)
     return store
@@ -57,7 +57,7 @@ def test_the_last_of_a_failing_row_goes_only_when_all_are_such():
     st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=8), min_size=1, max_size=12),
 )
 def test_it_stays_bounded_and_keeps_the_newest_step(capacity, steps):
-    store, number = Store(capacity, 6), 0
+    store, number = Store(capacity, np.arange(6)), 0
     for rows in steps:
         attempts = [attempt(row, 0.0, response=str(number + i)) for i, row in enumerate(rows)]
         store.add(attempts, CLASSES, np.ones(6, int))
@@ -69,7 +69,7 @@ def test_it_stays_bounded_and_keeps_the_newest_step(capacity, steps):
 
 
 def test_a_failing_row_keeps_its_newest_while_others_come_and_go():
-    store = Store(4, 6)
+    store = Store(4, np.arange(6))
     classes = np.array([EASY, MEDIUM, EASY, HARD, MEDIUM, EASY], np.int8)
     store.add([attempt(3, 0.0, response="mine")], classes, np.ones(6, int))
     for number in range(20):
@@ -79,7 +79,7 @@ def test_a_failing_row_keeps_its_newest_while_others_come_and_go():
 
 
 def test_a_slot_used_again_has_nothing_of_before():
-    store = Store(1, 6)
+    store = Store(1, np.arange(6))
     long = {"response_ids": [1, 2, 3], "logprobs": [-1.0, -2.0, -3.0]}
     store.add([attempt(0, 0.0, **long)], CLASSES, np.ones(6, int))
     store.add([attempt(0, 0.0)], CLASSES, np.ones(6, int))
@@ -158,7 +158,7 @@ def test_a_file_is_a_table_that_pandas_opens(tmp_path):
     assert line["response_ids"].tolist() == [7, 2]
     assert line["logprobs"].tolist() == [-0.5, -0.25]
     assert line["difficulty"] in ("easy", "medium", "hard")
-    assert {"score", "loss", "step", "practised", "box", "due", "row_score"} <= set(table.columns)
+    assert {"score", "loss", "step", "practised", "box", "due", "mean_score"} <= set(table.columns)
 
 
 def test_identical_memories_are_identical_bytes(tmp_path):

@@ -28,7 +28,7 @@ def attempt(row, response, score, *, ended=True, step=0):
 
 
 def memory_of(attempts, rows=10):
-    data = Rows(["a"] * rows, ["b"] * rows, [[5, 6]] * rows)
+    data = Rows(["a"] * rows, ["b"] * rows, [[5, row] for row in range(rows)])
     memory = make_memory("adaptive", data)
     memory.remember(attempts)
     return memory
