@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from mht.memory import table
 from mht.memory.best import best
-from mht.memory.difficulty import CLASSES, EASY, HARD, MEDIUM, classes, difficulties, places
+from mht.memory.difficulty import CLASSES, EASY, HARD, MEDIUM, classes, difficulties
+from mht.memory.ranking import Ranking
 from mht.memory.store import Attempt, Store
 
 __all__ = ["EASY", "HARD", "MEDIUM", "Attempt", "Memory", "Rows", "make_memory"]
@@ -123,8 +124,7 @@ class Memory(ABC):
             name: np.full(len(rows.first), empty) for name, empty in RECORDS.items()
         }
         self.clock = 0
-        self._places: dict[str, Any] = {}
-        self.rank()
+        self.rank_all()
 
     # -- what happened ----------------------------------------------------------------------
 
@@ -166,14 +166,22 @@ class Memory(ABC):
         self.clock += 1
         np.add.at(self.records["practised"], prompts, 1)
         self.records["last"][prompts] = self.clock
-        self.rank(*changed)
-        self.practised(np.unique(prompts))
+        prompts = np.unique(prompts)
+        for name in changed:
+            self._rankings[name].change(prompts, MEANS[name] * self.records[name][prompts])
+        self._classify()
+        self.practised(prompts)
 
-    def rank(self, *changed: str) -> None:
-        """Every prompt's difficulty and class, after a change of some of the means, or of any."""
-        for name in changed or MEANS:
-            self._places[name] = places(MEANS[name] * self.records[name])
-        by_score, by_loss, by_sft_loss = (self._places[name] for name in MEANS)
+    def rank_all(self) -> None:
+        """Every prompt's difficulty and class, from the means alone."""
+        prompts = np.arange(len(self.rows.first))
+        self._rankings = {name: Ranking(len(prompts)) for name in MEANS}
+        for name, ranking in self._rankings.items():
+            ranking.change(prompts, MEANS[name] * self.records[name])
+        self._classify()
+
+    def _classify(self) -> None:
+        by_score, by_loss, by_sft_loss = (self._rankings[name].places for name in MEANS)
         self.difficulty = difficulties(by_score, by_loss, by_sft_loss, self.score_weight)
         self.classes = classes(self.difficulty, self.easy, self.hard)
 
@@ -274,7 +282,7 @@ class Memory(ABC):
         self.clock = arrays["clock"]
         self.store.load_state_dict(arrays)
         self.load_own_state(arrays["own"])
-        self.rank()
+        self.rank_all()
 
     def own_state(self) -> dict[str, Any]:
         """What a kind keeps beside the store and the records, as JSON-able data."""

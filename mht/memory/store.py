@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from sys import getsizeof
 from typing import Any
 
@@ -117,10 +118,10 @@ class Store:
             known = {"order": order, "length": lengths}.get(name)
             column[slots] = [getattr(a, name) for a in attempts] if known is None else known
         self._widen(int(lengths.max()))
-        self.ids[slots], self.logprobs[slots] = 0, 0.0
-        for slot, attempt, length in zip(slots.tolist(), attempts, lengths, strict=True):
-            self.ids[slot, :length] = attempt.response_ids
-            self.logprobs[slot, :length] = attempt.logprobs
+        real = np.arange(self.ids.shape[1]) < lengths[:, None]
+        self.ids[slots] = _padded(real, [a.response_ids for a in attempts])
+        self.logprobs[slots] = _padded(real, [a.logprobs for a in attempts])
+        for slot, attempt in zip(slots.tolist(), attempts, strict=True):
             self._set_text(slot, attempt.response)
             self._newest[self._numbers[attempt.row]] = slot
         self._given += len(attempts)
@@ -142,11 +143,14 @@ class Store:
 
     def _values(self, classes: NDArray[np.int8], practised: Ints) -> Ints:
         """(capacity,) what each slot is worth, as one number: finding the least is fast."""
-        prompt, order = self._numbers[self.columns["row"]], self.columns["order"]
-        often = np.minimum(practised[prompt], (1 << 20) - 1)
-        value = (classes[prompt].astype(np.int64) << 60) | (((1 << 20) - 1 - often) << 40) | order
-        last = (classes[prompt] == HARD) & (self._newest[prompt] == np.arange(self.capacity))
-        return np.where(order < 0, -1, value + np.where(last, LAST, 0))
+        rarely = ((1 << 20) - 1) - np.minimum(practised, (1 << 20) - 1)
+        of_prompts = (classes.astype(np.int64) << 60) | (rarely << 40)
+        values = of_prompts[self._numbers[self.columns["row"]]] | self.columns["order"]
+        newest = self._newest[classes == HARD]
+        values[newest[newest >= 0]] += LAST
+        if self._size < self.capacity:
+            values[self.columns["order"] < 0] = -1
+        return values
 
     def _widen(self, width: int) -> None:
         more = width - self.ids.shape[1]
@@ -183,3 +187,10 @@ class Store:
         self._newest[:] = -1
         self._newest[self._numbers[self.columns["row"][slots]]] = slots  # the newest comes last
         self._given, self._size = int(state["given"]), len(slots)
+
+
+def _padded(real: NDArray[np.bool_], lists: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """(n, W) the lists' numbers where they are real, 0 elsewhere."""
+    found = np.zeros(real.shape)
+    found[real] = np.fromiter(chain.from_iterable(lists), np.float64)
+    return found

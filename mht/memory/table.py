@@ -181,7 +181,7 @@ def _fill(memory: Memory, columns: Mapping[str, list[Any]], about: Mapping[str, 
         record[prompts] = np.array(values, record.dtype)
     memory.clock = about["clock"]
     memory.load_own_state(about["own"])
-    memory.rank()
+    memory.rank_all()
     attempts = [
         _attempt(memory, columns, i)
         for i, response in enumerate(columns["response"])
