@@ -89,7 +89,8 @@ class Rows:
 class Memory(ABC):
     """Attempts, how each prompt's practice went, and which rows to practise next.
 
-    Prompts have numbers of their own, `Rows.numbers`; where all differ they are the rows'. A practice step is a call of `remember` or `saw`; ``clock`` counts them.
+    Prompts have numbers of their own, `Rows.numbers`; where all differ these are the rows'. A
+    practice step is a call of `remember` or `saw`; ``clock`` counts them.
 
     Args:
         rows: the training data.

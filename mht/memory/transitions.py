@@ -28,9 +28,9 @@ def write_transitions(memory: MarkovMemory, tables: str | Path, plots: str | Pat
 
     Args:
         memory: with the chain.
-        tables: a folder for ``memory_states.csv`` (each state with its known prompts and its share of
-            the stationary distribution) and ``memory_transitions.csv`` (those that are kept, with
-            their probabilities).
+        tables: a folder for ``memory_states.csv`` (each state with its known prompts and its share
+            of the stationary distribution) and ``memory_transitions.csv`` (those that are kept,
+            with their probabilities).
         plots: a folder for ``memory_transitions.png``.
     """
     tables, plots = Path(tables), Path(plots)
