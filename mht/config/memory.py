@@ -48,7 +48,8 @@ class AdaptiveConfig(Section):
             (prioritised level replay, Jiang et al. 2020, arXiv:2010.03934).
         floor: the share of the weight that all prompts have alike, the easy ones too.
         boxes: of the Leitner system: a prompt found easy goes up a box, a hard one down to the
-            first, and it comes back ``interval * 2 ** box`` practice steps later; 1 spaces nothing out.
+            first, and it comes back ``interval * 2 ** box`` practice steps later; 1 spaces nothing
+            out.
         interval: practice steps (SFT and PPO steps) until a prompt of the first box is due again.
     """
 
