@@ -45,7 +45,8 @@ def best(
     tries = np.bincount(prompts, minlength=count)
     total = np.bincount(prompts, scores, minlength=count)
     enough = (tries >= 2) & (tries * (1 - min_quantile) > 1 - 1e-9)  # 10 x (1 - 0.9) is below 1
-    good = stands_out | (enough & (top * tries > total))
+    mean = total / np.maximum(tries, 1)
+    good = stands_out | (enough & (top - mean > 1e-9 * np.ptp(scores)))  # more than rounding
     found = np.flatnonzero(ended & good[prompts] & (scores == top[prompts]))
     newest = np.full(count, -1)
     np.maximum.at(newest, prompts[found], order[found])
