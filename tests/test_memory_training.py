@@ -81,7 +81,9 @@ def test_surprise_is_the_mean_absolute_advantage(trainer):
 
 
 @pytest.mark.parametrize("size", [None, 1, 3])
-def test_the_prompts_of_an_sft_step_have_the_mean_loss_of_their_rows(trainer, tiny_model_dir, tiny_tokenizer, size):
+def test_the_prompts_of_an_sft_step_have_the_mean_loss_of_their_rows(
+    trainer, tiny_model_dir, tiny_tokenizer, size
+):
     each = trainer(microbatch_size=size)
     rows = each.practice.sft_rows()
     each.practice.positions = [0, 0]
