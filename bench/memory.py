@@ -22,7 +22,7 @@ STEPS = 30  # measured, after it is full
 def rows_of(count: int, tokens: int) -> Rows:
     """Training data of that many rows, with prompts of that many tokens."""
     texts = [f"the prompt of row {i}" for i in range(count)]
-    return Rows(texts, [" and its target"] * count, [[i % 97] * tokens for i in range(count)])
+    return Rows(texts, [" and its target"] * count, [[i] * tokens for i in range(count)])
 
 
 def attempts_of(
@@ -59,7 +59,8 @@ def measure(
     """
     generator = np.random.default_rng(0)
     rows = rows_of(entries, tokens)
-    memory = make_memory(kind, rows, capacity=entries)
+    places = {"embeddings": generator.random((entries, 16))} if kind == "markov" else {}
+    memory = make_memory(kind, rows, capacity=entries, **places)
     filled = -(-entries // batch) + 1
     taken: dict[str, list[float]] = {}
     for step in range(filled + steps):
@@ -71,6 +72,7 @@ def measure(
             "saw": lambda losses=losses, step=step, **_: memory.saw(
                 range(len(losses)), losses, step
             ),
+            "best": lambda **_: memory.best(batch // 4, generator, 0.9),
             "statistics": lambda **_: memory.statistics(),
         }
         for name, call in calls.items():

@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 from mht.memory import Attempt, Rows, make_memory
 from mht.memory.adaptive import draw, weights
 from mht.memory.difficulty import EASY, HARD, MEDIUM, classes, difficulties, places
+from mht.memory.ranking import Ranking
 from mht.memory.spaced import moved, next_due
 
 NONE = float("nan")
@@ -65,6 +66,17 @@ def test_rows_that_are_alike_are_all_medium(count, score, score_weight):
     found = difficulties(alike, places(np.ones(count)), alike, score_weight)
     assert (found == 0.5).all()
     assert (classes(found, 0.5, 0.5) == MEDIUM).all()
+
+
+@given(st.integers(1, 12), st.data())
+def test_a_ranking_kept_up_to_date_is_the_places_from_scratch(count, data):
+    values, ranking = np.full(count, NONE), Ranking(count)
+    number = st.sampled_from([NONE, -1.0, 0.0, 0.5, 1.0, 2.0])
+    for _ in range(data.draw(st.integers(1, 5))):
+        which = data.draw(st.lists(st.integers(0, count - 1), unique=True))
+        values[which] = data.draw(arrays(np.float64, len(which), elements=number))
+        ranking.change(np.array(which, np.int64), values[which])
+        np.testing.assert_array_equal(ranking.places, places(values))
 
 
 def test_low_scores_and_high_losses_are_hard():
@@ -174,7 +186,7 @@ def test_means_run_and_several_attempts_at_a_row_count_once():
     memory = memory_of(newest=0.25)
     memory.remember([attempt(0, 1.0)])
     memory.remember([attempt(0, 0.0), attempt(0, 1.0)])
-    assert memory.records["row_score"][0] == 1.0 + 0.25 * (0.5 - 1.0)
+    assert memory.records["mean_score"][0] == 1.0 + 0.25 * (0.5 - 1.0)
     assert memory.records["practised"][0] == 3
     assert memory.clock == 2
 
@@ -211,9 +223,59 @@ def test_whatever_happens_the_figures_hold(history):
     figures = memory.statistics()
     assert sum(figures[f"{k}_share"] for k in ("easy", "medium", "hard")) == pytest.approx(1)
     assert figures["responses"] == min(len(history), 8)
-    assert figures["rows"] == len({row for row, _ in history})
-    assert figures["times_practised"] == pytest.approx(len(history) / figures["rows"])
+    assert figures["prompts"] == len({row for row, _ in history})
+    assert figures["times_practised"] == pytest.approx(len(history) / figures["prompts"])
     assert 0 <= figures["due_share"] <= 1
+
+
+# -- rows with one prompt ---------------------------------------------------------------------
+
+
+def shared(prompts, **options):
+    """A memory of rows with these prompts."""
+    texts, ids = [f"p{p}" for p in prompts], [[p] for p in prompts]
+    return make_memory("adaptive", Rows(texts, ["t"] * len(prompts), ids), **options)
+
+
+def test_rows_with_one_prompt_are_known_as_one():
+    memory = shared([5, 6, 5, 7], newest=0.5)
+    assert memory.rows.numbers.tolist() == [0, 1, 0, 2]
+    assert memory.rows.first.tolist() == [0, 1, 3]
+    assert memory.rows.sizes.tolist() == [2, 1, 1]
+    memory.remember([attempt(0, 0.0, 2.0), attempt(1, 1.0, 1.0), attempt(3, 0.5, 1.5)])
+    memory.remember([attempt(2, 1.0, 1.0)])
+    assert memory.records["mean_score"].tolist() == [0.5, 1.0, 0.5]
+    assert memory.records["mean_loss"].tolist() == [1.5, 1.0, 1.5]
+    memory.saw([0, 2], [1.0, 3.0], step=0)
+    assert memory.records["sft_loss"].tolist()[0] == 2.0
+    assert memory.records["practised"].tolist() == [4, 1, 1]
+    assert memory.statistics()["prompts"] == 3
+
+
+def test_the_rows_of_a_prompt_share_its_chance():
+    """Prompt 0 has three rows and is as hard as prompt 1 with one: half of the draws each."""
+    memory, generator = shared([0, 0, 0, 1], boxes=1), np.random.default_rng(0)
+    memory.remember([attempt(0, 0.5), attempt(3, 0.5)])
+    counts = np.bincount([memory.choose(1, generator)[0] for _ in range(6000)], minlength=4)
+    np.testing.assert_allclose(counts / 6000, [1 / 6, 1 / 6, 1 / 6, 1 / 2], atol=0.02)
+    assert sorted(memory.choose(9, generator)) == [0, 1, 2, 3], "each row once"
+
+
+def test_a_prompt_that_is_not_due_keeps_all_its_rows_back():
+    memory = shared([0, 0, 1, 2, 2])
+    memory.remember([attempt(1, 0.0, 3.0), attempt(2, 0.5, 2.0), attempt(3, 1.0, 1.0)])
+    assert memory.due.tolist() == [0, 1]
+    assert sorted(memory.choose(9, np.random.default_rng(0))) == [0, 1, 2]
+
+
+def test_a_row_of_each_prompt_is_drawn_and_another_when_it_comes_again():
+    rows, generator = shared([0, 1, 0, 0]).rows, np.random.default_rng(0)
+    assert sorted(rows.draw(np.array([0, 0, 0, 1]), generator).tolist()) == [0, 1, 2, 3]
+    seen = np.bincount([rows.draw(np.array([0]), generator)[0] for _ in range(900)], minlength=4)
+    assert seen[1] == 0 and (seen[[0, 2, 3]] > 240).all()
+    before = generator.bit_generator.state
+    assert rows.draw(np.array([1]), generator).tolist() == [1]
+    assert generator.bit_generator.state == before
 
 
 def test_a_single_row_is_never_hard():

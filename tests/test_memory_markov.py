@@ -71,7 +71,7 @@ def practise(memory, steps, seed=0):
 def test_rows_with_one_prompt_are_one_state():
     memory = by_prompt([7, 8, 7, 9, 8])
     assert memory.chain.states == 3
-    assert memory.states_of(np.arange(5)).tolist() == [0, 1, 0, 2, 1]
+    assert memory.states_of(memory.rows.numbers).tolist() == [0, 1, 0, 2, 1]
     assert memory.state_names() == ["p7", "p8", "p9"]
 
 
@@ -146,6 +146,23 @@ def test_it_chooses_known_rows_alone():
     assert set(chosen) == {1, 3}
 
 
+def test_progress_is_against_the_mean_of_the_prompt_whichever_row_it_was():
+    """Rows 0 and 2 are one prompt: 1, then 3 by the other row, is progress of 2."""
+    memory = by_prompt([7, 8, 7], signal="progress", gamma=1.0, decay=1.0)
+    memory.remember(attempts([0], [1.0]))
+    memory.remember(attempts([2], [3.0]))
+    assert memory.records["mean_score"].tolist()[0] == 2.0
+    assert memory.chain.next_state(0) == 0
+
+
+def test_lanes_in_one_cluster_have_different_prompts_then_different_rows():
+    twice = rows_of([0, 1, 2, 0, 1, 2])
+    memory = MarkovMemory(twice, embeddings=np.zeros((6, 2)), easy=0.0, hard=0.0)
+    memory.remember(attempts([0, 1, 2], [0.0, 0.5, 1.0]))
+    assert len({row % 3 for row in memory.choose(3, draws())}) == 3
+    assert sorted(memory.choose(6, draws())) == list(range(6))
+
+
 def test_it_can_begin_with_what_sft_saw():
     memory = by_cluster()
     memory.saw([3, 8], [1.0, 2.0], step=0)
@@ -160,8 +177,10 @@ def test_lanes_in_one_state_have_different_rows():
     assert sorted(memory.choose(20, draws())) == sorted([*range(10), *range(10)])
 
 
-def test_the_hard_rows_of_a_state_come_first():
-    memory = by_prompt([4] * 40, exponent=3.0)
+def test_the_hard_prompts_of_a_state_come_first():
+    memory = MarkovMemory(
+        rows_of(range(40)), embeddings=np.zeros((40, 2)), exponent=3.0, easy=0.0, hard=0.0
+    )
     memory.remember(attempts(range(40), [row / 40 for row in range(40)]))
     generator = draws()
     chosen = [row for _ in range(100) for row in memory.choose(2, generator)]
@@ -235,7 +254,7 @@ def test_the_chain_can_be_looked_at(tmp_path):
         for name in ("states", "transitions")
     )
     assert [row["name"] for row in states] == ["p7", "p8", "p9"]
-    assert sum(int(row["known_rows"]) for row in states) == len(memory.known)
+    assert sum(int(row["known_prompts"]) for row in states) == len(memory.known)
     assert sum(float(row["stationary"]) for row in states) == pytest.approx(1, abs=1e-4)
     assert len(moves) == memory.chain.transitions
     for move in moves:

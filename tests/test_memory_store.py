@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_memory_adaptive import attempt, memory_of
+from test_memory_adaptive import attempt, memory_of, shared
 
 from mht.errors import UserError
 from mht.memory.difficulty import EASY, HARD, MEDIUM
@@ -23,7 +23,7 @@ def kept(store):
 
 def filled(capacity, rows, classes, practised):
     """A store with a response to each of ``rows`` in turn, numbered from 0."""
-    store = Store(capacity, 6)
+    store = Store(capacity, np.arange(6))
     for number, row in enumerate(rows):
         store.add([attempt(row, 0.0, response=str(number))], classes, practised)
     return store
@@ -57,7 +57,7 @@ def test_the_last_of_a_failing_row_goes_only_when_all_are_such():
     st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=8), min_size=1, max_size=12),
 )
 def test_it_stays_bounded_and_keeps_the_newest_step(capacity, steps):
-    store, number = Store(capacity, 6), 0
+    store, number = Store(capacity, np.arange(6)), 0
     for rows in steps:
         attempts = [attempt(row, 0.0, response=str(number + i)) for i, row in enumerate(rows)]
         store.add(attempts, CLASSES, np.ones(6, int))
@@ -69,7 +69,7 @@ def test_it_stays_bounded_and_keeps_the_newest_step(capacity, steps):
 
 
 def test_a_failing_row_keeps_its_newest_while_others_come_and_go():
-    store = Store(4, 6)
+    store = Store(4, np.arange(6))
     classes = np.array([EASY, MEDIUM, EASY, HARD, MEDIUM, EASY], np.int8)
     store.add([attempt(3, 0.0, response="mine")], classes, np.ones(6, int))
     for number in range(20):
@@ -79,7 +79,7 @@ def test_a_failing_row_keeps_its_newest_while_others_come_and_go():
 
 
 def test_a_slot_used_again_has_nothing_of_before():
-    store = Store(1, 6)
+    store = Store(1, np.arange(6))
     long = {"response_ids": [1, 2, 3], "logprobs": [-1.0, -2.0, -3.0]}
     store.add([attempt(0, 0.0, **long)], CLASSES, np.ones(6, int))
     store.add([attempt(0, 0.0)], CLASSES, np.ones(6, int))
@@ -97,7 +97,7 @@ def test_attempts_come_back_as_they_went_in():
     assert memory.attempts(memory.store.used) == own
 
 
-def test_best_is_one_per_row_above_the_quantile():
+def test_best_is_one_per_prompt_above_the_quantile():
     memory = memory_of()
     memory.remember([attempt(0, 0.1), attempt(0, 0.9), attempt(1, 0.8), attempt(2, 0.2)])
     generator = np.random.default_rng(0)
@@ -123,11 +123,15 @@ def practised_memory(**options):
     return memory
 
 
-def same(one, other):
-    assert one.attempts(one.store.used) == other.attempts(other.store.used)
+def same_records(one, other):
     for name, record in one.records.items():
         np.testing.assert_array_equal(record, other.records[name])
         assert record.dtype == other.records[name].dtype
+
+
+def same(one, other):
+    assert one.attempts(one.store.used) == other.attempts(other.store.used)
+    same_records(one, other)
     assert one.statistics() == other.statistics()
     draws = [m.choose(3, np.random.default_rng(5)) for m in (one, other)]
     assert draws[0] == draws[1]
@@ -158,7 +162,7 @@ def test_a_file_is_a_table_that_pandas_opens(tmp_path):
     assert line["response_ids"].tolist() == [7, 2]
     assert line["logprobs"].tolist() == [-0.5, -0.25]
     assert line["difficulty"] in ("easy", "medium", "hard")
-    assert {"score", "loss", "step", "practised", "box", "due", "row_score"} <= set(table.columns)
+    assert {"score", "loss", "step", "practised", "box", "due", "mean_score"} <= set(table.columns)
 
 
 def test_identical_memories_are_identical_bytes(tmp_path):
@@ -251,6 +255,29 @@ def test_no_changed_byte_goes_unseen(tmp_path):
         else:
             same(new, whole_memory)
     assert refused > len(places) / 2
+
+
+def test_a_file_has_a_line_for_each_prompt_without_a_response(tmp_path):
+    import pandas as pd
+
+    memory, again = (shared([0, 1, 0, 1, 2], capacity=2) for _ in range(2))
+    memory.remember([attempt(2, 0.5), attempt(0, 0.25)])
+    memory.saw([3, 1], [1.0, 2.0], 0)
+    memory.save(tmp_path / "m", IDENTITY)
+    table = pd.read_parquet(tmp_path / "m")
+    assert table["row"].tolist() == [2, 0, 1], "two responses to one prompt, and what SFT saw"
+    assert table["mean_score"].tolist()[:2] == [0.375, 0.375]
+    again.load(tmp_path / "m", IDENTITY)
+    same_records(memory, again)
+    assert memory.choose(3, np.random.default_rng(1)) == again.choose(3, np.random.default_rng(1))
+
+
+def test_a_full_memory_keeps_the_newest_response_to_a_hard_prompt_whichever_row_it_was():
+    numbers, classes = np.array([0, 0, 1]), np.array([HARD, MEDIUM], np.int8)
+    store = Store(2, numbers)
+    for number, row in enumerate([0, 1, 2, 2]):
+        store.add([attempt(row, 0.0, response=str(number))], classes, np.ones(2, int))
+    assert kept(store) == [(1, "1"), (2, "3")]
 
 
 def test_the_same_run_twice_gives_the_same_file_in_another_process(tmp_path):

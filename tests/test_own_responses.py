@@ -28,7 +28,7 @@ def attempt(row, response, score, *, ended=True, step=0):
 
 
 def memory_of(attempts, rows=10):
-    data = Rows(["a"] * rows, ["b"] * rows, [[5, 6]] * rows)
+    data = Rows(["a"] * rows, ["b"] * rows, [[5, row] for row in range(rows)])
     memory = make_memory("adaptive", data)
     memory.remember(attempts)
     return memory
@@ -49,7 +49,7 @@ def test_the_best_are_at_or_above_the_quantile():
     assert len(best(memory, n=3)) == 3
 
 
-def test_of_each_row_its_best_and_of_equals_the_newest():
+def test_of_each_prompt_its_best_and_of_equals_the_newest():
     tried = [
         attempt(0, [7, EOS], 1.0),
         attempt(0, [8, EOS], 3.0),
@@ -59,6 +59,41 @@ def test_of_each_row_its_best_and_of_equals_the_newest():
     ]
     found = best(memory_of(tried), min_quantile=0.0)
     assert sorted(a.response_ids for a in found) == [[9, EOS], [10, EOS]]
+
+
+def prompts_of(*scores):
+    """A prompt for each list of scores, with a row for each score."""
+    numbers = [prompt for prompt, own in enumerate(scores) for _ in own]
+    data = Rows(["a"] * len(numbers), ["b"] * len(numbers), [[5, p] for p in numbers])
+    memory = make_memory("adaptive", data)
+    flat = [score for own in scores for score in own]
+    memory.remember([attempt(row, [7, EOS], score) for row, score in enumerate(flat)])
+    return memory
+
+
+def test_a_hard_prompt_tried_often_teaches_its_best_and_one_tried_seldom_does_not():
+    """The quantile .9 of the 22 scores is 8.3. Ten tries are enough, nine are not."""
+    easy, often, seldom = [9.0, 9.0, 9.0], [0.0] * 9 + [2.0], [0.0] * 8 + [2.0]
+    memory = prompts_of(easy, often, seldom)
+    assert sorted(a.score for a in best(memory, min_quantile=0.9)) == [2, 9]
+    assert {a.row for a in best(memory, min_quantile=0.9)} == {2, 12}
+    assert len(best(memory, min_quantile=0.88)) == 3, "nine of 1 - 0.88 is more than one"
+
+
+def test_of_one_prompt_what_is_no_better_than_its_mean_is_not_best():
+    found = best(prompts_of([9.0, 9.0, 9.0], [0.1] * 12, [0.0]), min_quantile=0.9)
+    assert [a.score for a in found] == [9], "the sum of twelve 0.1 is not 1.2"
+
+
+def test_where_a_prompts_best_was_cut_the_best_that_ended_counts():
+    data = Rows(["a"] * 4, ["b"] * 4, [[5], [5], [5], [6]])
+    memory = make_memory("adaptive", data)
+    memory.remember([
+        attempt(0, [7, 8], 9.0, ended=False), attempt(1, [7, EOS], 6.0), attempt(2, [8, EOS], 0.0),
+        attempt(3, [9, EOS], 9.0),
+    ])  # fmt: skip
+    assert sorted(a.score for a in best(memory, min_quantile=0.5)) == [6, 9]
+    assert [a.score for a in best(memory, min_quantile=0.9)] == [9]
 
 
 def test_a_response_that_was_cut_is_no_target():

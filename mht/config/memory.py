@@ -14,14 +14,14 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class DifficultyConfig(Section):
-    """What makes a row of the training data easy or hard: its place among the rows remembered.
+    """What makes a prompt of the training data easy or hard: its place among those remembered.
 
     Attributes:
-        easy: the share of rows, from the easiest on, that are called easy.
-        hard: the share, from the hardest on, that are called hard; the others are medium. Rows that
-            are alike share a place, so with ties the shares may come out smaller or larger.
+        easy: the share of prompts, from the easiest on, that are called easy.
+        hard: the share, from the hardest on, that are called hard; the others are medium. Prompts
+            that are alike share a place, so with ties the shares may come out smaller or larger.
         score_weight: of the place by score, against 1 for that by loss; 0 looks at losses alone.
-        newest: the weight of the newest score or loss in the row's running mean; 1 forgets all
+        newest: the weight of the newest score or loss in the prompt's running mean; 1 forgets all
             before it.
     """
 
@@ -42,14 +42,15 @@ class AdaptiveConfig(Section):
     """Practice by difficulty, spaced out in time.
 
     Attributes:
-        exponent: a row is drawn with weight ``(1 / place) ** exponent``, place 1 the hardest
+        exponent: a prompt is drawn with weight ``(1 / place) ** exponent``, place 1 the hardest
             (rank-based prioritisation, Schaul et al. 2015, arXiv:1511.05952); 0 is uniform.
-        staleness: the share of the weight that goes by the steps since a row was practised
+        staleness: the share of the weight that goes by the steps since a prompt was practised
             (prioritised level replay, Jiang et al. 2020, arXiv:2010.03934).
-        floor: the share of the weight that all rows have alike, the easy ones too.
-        boxes: of the Leitner system: a row found easy goes up a box, a hard one down to the first,
-            and it comes back ``interval * 2 ** box`` practice steps later; 1 spaces nothing out.
-        interval: practice steps (SFT and PPO steps) until a row of the first box is due again.
+        floor: the share of the weight that all prompts have alike, the easy ones too.
+        boxes: of the Leitner system: a prompt found easy goes up a box, a hard one down to the
+            first, and it comes back ``interval * 2 ** box`` practice steps later; 1 spaces nothing
+            out.
+        interval: practice steps (SFT and PPO steps) until a prompt of the first box is due again.
     """
 
     exponent: Weight = 0.7
@@ -82,7 +83,7 @@ class MarkovConfig(Section):
         signal: what is the reward of practising: "score", the response's; "regret", how far it is
             from the best score remembered, 0 to 1 at the worst; "progress", how much better it is
             than the prompt's mean so far.
-        exponent: a row of a state is drawn with weight ``(1 / place) ** exponent``, place 1 the
+        exponent: a prompt of a state is drawn with weight ``(1 / place) ** exponent``, place 1 the
             hardest of all; 0 is uniform.
     """
 
@@ -103,8 +104,9 @@ class OwnResponsesConfig(Section):
     Attributes:
         share: of the rehearsed rows of an SFT batch, rounded; these learn a remembered response
             that ended by itself, in place of the data's target.
-        min_quantile: a response's score is at least this quantile of the remembered ones, with at
-            most one response of each row, its best.
+        min_quantile: of each prompt its best response is learnt where its score is at least this
+            quantile of all remembered ones, or where the prompt has ``1 / (1 - min_quantile)``
+            responses or more and it is better than their mean.
     """
 
     share: Share = 0.0
@@ -131,11 +133,11 @@ class MemoryConfig(Section):
     """What the trainer remembers of its attempts, and what it practises for it.
 
     Attributes:
-        type: "none" remembers nothing, and all keys below do nothing. "adaptive" practises rows of
-            the training data by difficulty and in growing intervals, "markov" by a chain over
+        type: "none" remembers nothing, and all keys below do nothing. "adaptive" practises prompts
+            of the training data by difficulty and in growing intervals, "markov" by a chain over
             states of practice.
-        capacity: responses kept; when it is full those of easy rows go first, of these the most
-            practised row's, of these the oldest.
+        capacity: responses kept; when it is full those to easy prompts go first, of these the most
+            practised prompt's, of these the oldest.
         prompts: share of a PPO step's prompts that the memory chooses; the rest are the next of the
             data, in their order.
         rehearsal: share of an SFT batch that the memory chooses.

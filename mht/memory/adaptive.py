@@ -1,4 +1,4 @@
-"""Adaptive memory: hard rows more often, solved ones later."""
+"""Adaptive memory: hard prompts more often, solved ones later."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Floats = NDArray[np.float64]
 
 
 class AdaptiveMemory(Memory):
-    """Draws rows that are due, by difficulty.
+    """Draws rows whose prompts are due, by difficulty.
 
     Args:
         rows: the training data.
         exponent: of the place in the weights (`weights`).
-        staleness: share of the weight that goes by the steps since a row was practised.
-        floor: share of the weight that all rows have alike.
+        staleness: share of the weight that goes by the steps since a prompt was practised.
+        floor: share of the weight that all prompts have alike.
         boxes: how many the Leitner system has (`spaced`).
-        interval: practice steps until a row of the first box is due again.
+        interval: practice steps until a prompt of the first box is due again.
         options: of `Memory`.
     """
 
@@ -42,22 +42,27 @@ class AdaptiveMemory(Memory):
         super().__init__(rows, **options)
         self.exponent, self.staleness, self.floor = exponent, staleness, floor
         self.boxes, self.interval = boxes, interval
-        self.records |= {"box": np.zeros(len(rows), np.int64), "due": np.zeros(len(rows), np.int64)}
+        count = len(rows.first)
+        self.records |= {"box": np.zeros(count, np.int64), "due": np.zeros(count, np.int64)}
 
-    def practised(self, rows: Ints) -> None:
-        """Move the rows to their boxes, from which they come back when due."""
-        boxes = moved(self.records["box"][rows], self.classes[rows], self.boxes)
-        self.records["box"][rows] = boxes
-        self.records["due"][rows] = next_due(self.clock, boxes, self.interval)
+    def practised(self, prompts: Ints) -> None:
+        """Move the prompts to their boxes, from which they come back when due."""
+        boxes = moved(self.records["box"][prompts], self.classes[prompts], self.boxes)
+        self.records["box"][prompts] = boxes
+        self.records["due"][prompts] = next_due(self.clock, boxes, self.interval)
 
     @property
     def due(self) -> Ints:
-        """The known rows whose time has come for the next practice step."""
+        """The known prompts whose time has come for the next practice step."""
         known = self.known
         return known[self.records["due"][known] <= self.clock + 1]
 
     def choose(self, n: int, generator: np.random.Generator) -> list[int]:
-        """At most n rows that are due, each once."""
+        """At most n rows whose prompts are due, each once.
+
+        A prompt's chance is shared by its rows. So a hard one with many rows comes several times in
+        one batch.
+        """
         due = self.due
         ages = (self.clock - self.records["last"][due]).astype(np.float64)
         chances = weights(
@@ -67,10 +72,14 @@ class AdaptiveMemory(Memory):
             staleness=self.staleness,
             floor=self.floor,
         )
-        return due[draw(chances, n, generator)].tolist()
+        of_each = np.full(len(self.rows.first), np.nan)
+        of_each[due] = chances / self.rows.sizes[due]
+        of_rows = of_each[self.rows.numbers]
+        rows = np.flatnonzero(~np.isnan(of_rows))
+        return rows[draw(of_rows[rows], n, generator)].tolist()
 
     def statistics(self) -> dict[str, float]:
-        """Those of every memory, the share of known rows that are due, and the mean box."""
+        """Those of every memory, the share of known prompts that are due, and the mean box."""
         known = self.known
         count = max(len(known), 1)
         figures = {
@@ -83,7 +92,7 @@ class AdaptiveMemory(Memory):
 def weights(
     difficulty: Floats, ages: Floats, *, exponent: float, staleness: float, floor: float
 ) -> Floats:
-    """The chances (n,) of rows, which add up to 1.
+    """The chances (n,) of prompts, which add up to 1.
 
     A mixture of three: by place, ``(1 / place) ** exponent`` with place 1 the hardest (Schaul et
     al. 2015, arXiv:1511.05952, the rank-based variant; equal rows share the mean of their places);

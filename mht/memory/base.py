@@ -1,15 +1,13 @@
-"""What every memory has: the responses kept, a record of each row's practice, and its classes.
+"""What every memory has: the responses kept, a record of each prompt's practice, and its classes.
 
-A memory deals in numbers of rows of the training data; what a row says it is told once, as `Rows`.
+A memory is told and gives numbers of rows of the training data; what a row says it is told once, as
+`Rows`. What it knows is of prompts: rows with the same prompt are one thing to practise.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,60 +15,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mht.memory import table
-from mht.memory.difficulty import CLASSES, EASY, HARD, MEDIUM, classes, difficulties, places
+from mht.memory.best import best
+from mht.memory.difficulty import CLASSES, EASY, HARD, MEDIUM, classes, difficulties
+from mht.memory.ranking import Ranking
+from mht.memory.rows import Rows
 from mht.memory.store import Attempt, Store
 
 __all__ = ["EASY", "HARD", "MEDIUM", "Attempt", "Memory", "Rows", "make_memory"]
 
 Ints = NDArray[np.int64]
-MEANS = {"row_score": -1.0, "row_loss": 1.0, "sft_loss": 1.0}  # and which way is hard
+MEANS = {"mean_score": -1.0, "mean_loss": 1.0, "sft_loss": 1.0}  # and which way is hard
 RECORDS = {
-    "row_score": np.nan, "row_loss": np.nan, "sft_loss": np.nan, "practised": 0, "last": -1,
+    "mean_score": np.nan, "mean_loss": np.nan, "sft_loss": np.nan, "practised": 0, "last": -1,
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The training data as a memory knows it; row i everywhere is the i-th.
-
-    Attributes:
-        prompts: texts.
-        targets: reference texts.
-        prompt_ids: token lists.
-    """
-
-    prompts: Sequence[str]
-    targets: Sequence[str]
-    prompt_ids: Sequence[list[int]]
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 of all of it, in its order."""
-        digest = sha256()
-        for row in zip(self.prompts, self.targets, self.prompt_ids, strict=True):
-            digest.update(repr(row).encode(errors="surrogatepass"))
-        return digest.hexdigest()
-
-
 class Memory(ABC):
-    """Attempts, how each row's practice went, and which rows to practise next.
+    """Attempts, how each prompt's practice went, and which rows to practise next.
 
-    A practice step is a call of `remember` or `saw`; ``clock`` counts them.
+    Prompts have numbers of their own, `Rows.numbers`; where all differ these are the rows'. A
+    practice step is a call of `remember` or `saw`; ``clock`` counts them.
 
     Args:
         rows: the training data.
         capacity: responses kept; see `Store` for what goes first.
-        easy: the share of rows called easy (`difficulty.classes`).
+        easy: the share of prompts called easy (`difficulty.classes`).
         hard: the share called hard.
         score_weight: of the place by score, against 1 for that by loss (`difficulties`).
-        newest: weight of the newest score or loss in a row's running mean.
+        newest: weight of the newest score or loss in a prompt's running mean.
 
     Attributes:
         store: the responses.
-        records: by name, an array (rows,): running means ``row_score``, ``row_loss`` and
+        records: by name, an array (prompts,): running means ``mean_score``, ``mean_loss`` and
             ``sft_loss`` (NaN where there is none), ``practised`` (how often, SFT and PPO) and
             ``last`` (the clock when it last was; -1 is never).
         clock: practice steps so far.
@@ -88,13 +64,12 @@ class Memory(ABC):
     ):
         self.rows, self.easy, self.hard = rows, easy, hard
         self.score_weight, self.newest = score_weight, newest
-        self.store = Store(capacity, len(rows))
+        self.store = Store(capacity, rows.numbers)
         self.records: dict[str, Any] = {
-            name: np.full(len(rows), empty) for name, empty in RECORDS.items()
+            name: np.full(len(rows.first), empty) for name, empty in RECORDS.items()
         }
         self.clock = 0
-        self._places: dict[str, Any] = {}
-        self.rank()
+        self.rank_all()
 
     # -- what happened ----------------------------------------------------------------------
 
@@ -102,10 +77,10 @@ class Memory(ABC):
         """Take in the attempts of one PPO step."""
         if not attempts:
             return
-        rows = np.array([attempt.row for attempt in attempts])
-        self._average("row_score", rows, [attempt.score for attempt in attempts])
-        self._average("row_loss", rows, [attempt.loss for attempt in attempts])
-        self._practise(rows, "row_score", "row_loss")
+        prompts = self.rows.numbers[[attempt.row for attempt in attempts]]
+        self._average("mean_score", prompts, [attempt.score for attempt in attempts])
+        self._average("mean_loss", prompts, [attempt.loss for attempt in attempts])
+        self._practise(prompts, "mean_score", "mean_loss")
         self.store.add(attempts, self.classes, self.records["practised"])
 
     def saw(self, rows: Sequence[int], losses: Sequence[float], step: int) -> None:
@@ -118,68 +93,68 @@ class Memory(ABC):
         """
         if not len(rows):
             return
-        self._average("sft_loss", np.array(rows), losses)
-        self._practise(np.array(rows), "sft_loss")
+        prompts = self.rows.numbers[np.asarray(rows)]
+        self._average("sft_loss", prompts, losses)
+        self._practise(prompts, "sft_loss")
 
-    def _average(self, name: str, rows: Ints, values: Sequence[float]) -> None:
-        """Move the rows' running means towards the mean of their values."""
+    def _average(self, name: str, prompts: Ints, values: Sequence[float]) -> None:
+        """Move the prompts' running means towards the mean of their values."""
         record, numbers = self.records[name], np.asarray(values, np.float64)
-        rows, numbers = rows[~np.isnan(numbers)], numbers[~np.isnan(numbers)]
-        count = np.bincount(rows, minlength=len(record))
-        total = np.bincount(rows, numbers, minlength=len(record))
-        own = np.flatnonzero(count)
-        mean, before = total[own] / count[own], record[own]
+        known = ~np.isnan(numbers)
+        own, which = np.unique(prompts[known], return_inverse=True)
+        mean = np.bincount(which, numbers[known]) / np.bincount(which)
+        before = record[own]
         moved = before + self.newest * (mean - before)
         record[own] = np.where(np.isnan(before), mean, moved)
 
-    def _practise(self, rows: Ints, *changed: str) -> None:
+    def _practise(self, prompts: Ints, *changed: str) -> None:
         self.clock += 1
-        np.add.at(self.records["practised"], rows, 1)
-        self.records["last"][rows] = self.clock
-        self.rank(*changed)
-        self.practised(np.unique(rows))
+        np.add.at(self.records["practised"], prompts, 1)
+        self.records["last"][prompts] = self.clock
+        prompts = np.unique(prompts)
+        for name in changed:
+            self._rankings[name].change(prompts, MEANS[name] * self.records[name][prompts])
+        self._classify()
+        self.practised(prompts)
 
-    def rank(self, *changed: str) -> None:
-        """Every row's difficulty and class, after a change of some of the means, or of any."""
-        for name in changed or MEANS:
-            self._places[name] = places(MEANS[name] * self.records[name])
-        by_score, by_loss, by_sft_loss = (self._places[name] for name in MEANS)
+    def rank_all(self) -> None:
+        """Every prompt's difficulty and class, from the means alone."""
+        prompts = np.arange(len(self.rows.first))
+        self._rankings = {name: Ranking(len(prompts)) for name in MEANS}
+        for name, ranking in self._rankings.items():
+            ranking.change(prompts, MEANS[name] * self.records[name])
+        self._classify()
+
+    def _classify(self) -> None:
+        by_score, by_loss, by_sft_loss = (self._rankings[name].places for name in MEANS)
         self.difficulty = difficulties(by_score, by_loss, by_sft_loss, self.score_weight)
         self.classes = classes(self.difficulty, self.easy, self.hard)
 
-    def practised(self, rows: Ints) -> None:  # noqa: B027 (not every kind needs it)
-        """The rows (n,), each once, were practised; their places and classes are up to date."""
+    def practised(self, prompts: Ints) -> None:  # noqa: B027 (not every kind needs it)
+        """The prompts (n,), each once, were practised; their places and classes are up to date."""
 
     # -- what to do -------------------------------------------------------------------------
 
     @abstractmethod
     def choose(self, n: int, generator: np.random.Generator) -> list[int]:
-        """At most n rows to practise, each once; fewer where fewer are worth it."""
+        """At most n rows to practise; fewer where fewer are worth it."""
 
     def best(self, n: int, generator: np.random.Generator, min_quantile: float) -> list[Attempt]:
-        """At most n attempts that went well, no two of one row, drawn without preference.
+        """At most n attempts that went well, no two of one prompt, drawn without preference.
 
-        Only those that ended by themselves: the others break off somewhere, and who learns them
-        learns not to end. Where all scores are alike nothing is best.
+        Where all scores are alike nothing is best.
 
         Args:
             n: how many.
             generator: draws.
-            min_quantile: a score is at least this quantile of all that are kept.
+            min_quantile: what counts as good (`best.best`).
         """
-        if not len(self.store):
-            return []
         columns = self.store.columns
         slots = np.flatnonzero(columns["order"] >= 0)
-        scores = columns["score"][slots]
-        is_top = (scores >= np.quantile(scores, min_quantile)) & (scores > scores.min())
-        top = slots[is_top & columns["ended"][slots]]
-        if not len(top):
-            return []
-        rows = columns["row"][top]
-        order = np.lexsort((columns["order"][top], columns["score"][top], rows))
-        last = np.r_[rows[order][1:] != rows[order][:-1], True]  # the best, of equals the newest
-        return self.attempts(_some(top[order][last], n, generator))
+        scores, ended, order = (columns[name][slots] for name in ("score", "ended", "order"))
+        prompts = self.rows.numbers[columns["row"][slots]]
+        good = best(prompts, scores, ended, order, min_quantile)
+        return self.attempts(_some(slots[good], n, generator))
 
     def recent(self, n: int, generator: np.random.Generator, *, since_step: int) -> list[Attempt]:
         """At most n attempts of this run, from a step on, drawn without preference."""
@@ -210,7 +185,7 @@ class Memory(ABC):
 
     @property
     def known(self) -> Ints:
-        """The rows of which it knows anything."""
+        """The prompts of which it knows anything."""
         return np.flatnonzero(self.records["practised"])
 
     @property
@@ -220,10 +195,10 @@ class Memory(ABC):
         return self.store.nbytes + sum(a.nbytes for a in arrays)
 
     def statistics(self) -> dict[str, float]:
-        """Figures for curves: of the rows known, and of the responses kept."""
+        """Figures for curves: of the prompts known, and of the responses kept."""
         known = self.known
         count = max(len(known), 1)
-        found = {"responses": float(len(self.store)), "rows": float(len(known))}
+        found = {"responses": float(len(self.store)), "prompts": float(len(known))}
         found["bytes"] = float(self.nbytes)
         of_each = np.bincount(self.classes[known], minlength=len(CLASSES)) / count
         found |= {f"{name}_share": float(of_each[i]) for i, name in enumerate(CLASSES)}
@@ -252,7 +227,7 @@ class Memory(ABC):
         self.clock = arrays["clock"]
         self.store.load_state_dict(arrays)
         self.load_own_state(arrays["own"])
-        self.rank()
+        self.rank_all()
 
     def own_state(self) -> dict[str, Any]:
         """What a kind keeps beside the store and the records, as JSON-able data."""

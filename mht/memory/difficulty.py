@@ -24,17 +24,19 @@ def places(values: Floats) -> Floats:
     >>> places(np.array([3.0, 1.0, 1.0, 7.0])).tolist()
     [0.625, 0.25, 0.25, 0.875]
     """
-    order = np.argsort(values)  # NaN comes last
-    count = len(values) - int(np.isnan(values).sum())
-    order = order[:count]
-    ordered = values[order]
-    starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    starts = np.concatenate([[0], starts])
-    ends = np.append(starts[1:], count)
+    known = np.flatnonzero(~np.isnan(values))  # numpy sorts fast where no NaN is
+    order = known[np.argsort(values[known])]
     found = np.full(len(values), np.nan)
-    if count:
-        found[order] = np.repeat((starts + ends) / (2 * count), ends - starts)
+    found[order] = mid_ranks(values[order])
     return found
+
+
+def mid_ranks(ordered: Floats) -> Floats:
+    """The places (n,) of numbers in ascending order, without NaN."""
+    count = len(ordered)
+    starts = np.flatnonzero(np.r_[count > 0, ordered[1:] != ordered[:-1]])
+    ends = np.append(starts[1:], count)
+    return np.repeat((starts + ends) / (2 * max(count, 1)), ends - starts)
 
 
 def difficulties(
@@ -60,23 +62,19 @@ def difficulties(
     >>> difficulties(np.array([0.25, 0.75]), np.array([0.75, 0.25]), nothing, 1.0).tolist()
     [0.5, 0.5]
     """
-    loss = _mean([by_loss, by_sft_loss], [1.0, 1.0])
-    mean = _mean([by_score, loss], [score_weight, 1.0])
+    mean = _mean(by_score, _mean(by_loss, by_sft_loss, 1.0), score_weight)
     return places(np.rint(mean * 2.0**40))  # the last bits of a sum make no difference
 
 
-def _mean(columns: list[Floats], weights: list[float]) -> Floats:
-    """The weighted mean of what is known of each row; NaN where nothing is.
+def _mean(a: Floats, b: Floats, weight: float) -> Floats:
+    """Of each row the mean of what is known, a's weight against 1 for b; NaN where nothing is.
 
     Where all that is known has weight 0 it is 0.5.
     """
-    known = [~np.isnan(column) for column in columns]
-    total, summed = np.zeros(len(columns[0])), np.zeros(len(columns[0]))
-    for weight, mask, column in zip(weights, known, columns, strict=True):
-        total += weight * mask
-        summed += np.where(mask, weight * column, 0.0)
-    mean = np.divide(summed, total, out=np.full(len(total), 0.5), where=total > 0)
-    return np.where(np.logical_or.reduce(known), mean, np.nan)
+    no_a, no_b = np.isnan(a), np.isnan(b)
+    alone = a if weight else np.where(no_a, np.nan, 0.5)
+    both = np.where(no_a, b, (weight * a + b) / (weight + 1))
+    return np.where(no_b, alone, both)
 
 
 def classes(difficulty: Floats, easy: float, hard: float) -> NDArray[np.int8]:

@@ -26,7 +26,7 @@ FEW = 1_000  # states, for which the stationary distribution costs a few millise
 
 
 class MarkovMemory(Memory):
-    """Chooses states of practice by a chain, and rows within them by difficulty.
+    """Chooses states of practice by a chain, and prompts within them by difficulty.
 
     Place i of the batch is a lane. From one PPO step to the next it moves from the state that it
     practised to another, and the chain's transition between them gains ``alpha * (signal + gamma *
@@ -42,12 +42,12 @@ class MarkovMemory(Memory):
 
     Args:
         rows: the training data.
-        embeddings: (rows, D), one per prompt, for ``states`` "clusters".
+        embeddings: (rows, D), of their prompts, for ``states`` "clusters".
         states: "clusters": difficulty classes x clusters; "rows": one for each different prompt.
         clusters: groups of prompts.
         alpha: see `Chain`, as gamma, decay, exploration and out_degree.
         signal: what counts as the reward of practising.
-        exponent: a row of a state is drawn with weight ``(1 / place) ** exponent``, place 1 the
+        exponent: a prompt of a state is drawn with weight ``(1 / place) ** exponent``, place 1 the
             hardest of all; 0 is uniform.
         seed: of the clusters.
         options: of `Memory`.
@@ -79,13 +79,14 @@ class MarkovMemory(Memory):
     ):
         super().__init__(rows, **options)
         self.by_class, self.signal, self.exponent = states == "clusters", signal, exponent
-        self._prompt, first = _different(rows.prompt_ids)
         if self.by_class:
             if embeddings is None:
                 raise ValueError("clusters of prompts need their embeddings")
-            self._group, self._typical = cluster(embeddings, clusters, seed=seed)
+            self._group, typical = cluster(embeddings[rows.first], clusters, seed=seed)
+            self._typical = rows.first[typical]
         else:
-            self._group, self._typical = self._prompt, first
+            first = self._typical = rows.first
+            self._group = np.arange(len(first))
             if len(first) > MOST_PROMPTS:
                 raise ConfigError([
                     f"memory.markov.states: rows: the training data has {len(first)} different "
@@ -105,13 +106,13 @@ class MarkovMemory(Memory):
     @property
     def nbytes(self) -> int:
         """Bytes of what it keeps; the training data is not counted."""
-        arrays = [self._prompt, self._group, self._typical, self._lanes, self._signals]
+        arrays = [self._group, self._typical, self._lanes, self._signals]
         return super().nbytes + self.chain.nbytes + sum(array.nbytes for array in arrays)
 
-    def states_of(self, rows: Ints) -> Ints:
-        """(n,) the states that the rows are in now."""
-        groups = self._group[rows]
-        return groups * len(CLASSES) + self.classes[rows] if self.by_class else groups
+    def states_of(self, prompts: Ints) -> Ints:
+        """(n,) the states that the prompts are in now."""
+        groups = self._group[prompts]
+        return groups * len(CLASSES) + self.classes[prompts] if self.by_class else groups
 
     # -- what happened ----------------------------------------------------------------------
 
@@ -119,11 +120,11 @@ class MarkovMemory(Memory):
         """Take in the attempts of one PPO step, in the batch's order, and move the lanes."""
         if not attempts:
             return
-        rows = np.array([attempt.row for attempt in attempts])
+        prompts = self.rows.numbers[[attempt.row for attempt in attempts]]
         scores = np.array([attempt.score for attempt in attempts])
-        states, signals = self.states_of(rows), scores
+        states, signals = self.states_of(prompts), scores
         if self.signal == "progress":  # against what was known before
-            signals = np.nan_to_num(scores - self._prompt_scores()[self._prompt[rows]])
+            signals = np.nan_to_num(scores - self.records["mean_score"][prompts])
         super().remember(attempts)
         if self.signal == "regret":
             signals = self._regret(scores)
@@ -133,15 +134,6 @@ class MarkovMemory(Memory):
                 self._lanes[:both], states[:both], self._signals[:both], signals[:both]
             )
         self._lanes, self._signals = states, signals
-
-    def _prompt_scores(self) -> Floats:
-        """(different prompts,) mean score of each prompt's rows so far; NaN where there is none."""
-        scores = self.records["row_score"]
-        known = np.flatnonzero(~np.isnan(scores))
-        prompts, count = self._prompt[known], int(self._prompt.max()) + 1
-        total = np.bincount(prompts, scores[known], minlength=count)
-        seen = np.bincount(prompts, minlength=count)
-        return np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
 
     def _regret(self, scores: Floats) -> Floats:
         """0 for the best of the scores remembered, 1 for the worst; 0 where all are alike."""
@@ -153,11 +145,11 @@ class MarkovMemory(Memory):
     # -- what to do -------------------------------------------------------------------------
 
     def choose(self, n: int, generator: np.random.Generator) -> list[int]:
-        """As many known rows as are asked for, one for each lane; none if none is known.
+        """As many rows of known prompts as are asked for, one for each lane; none if none is known.
 
-        A lane begins at the state of some known row. Where the chain leads to a state without known
-        rows, the lane jumps to one that has some, all alike. Lanes in one state have different
-        rows, for as long as it has.
+        A lane begins at the state of some known prompt. Where the chain leads to a state without
+        any, the lane jumps to one that has some, all alike. Lanes in one state have different
+        prompts for as long as it has, and then different rows of them.
         """
         known = self.known
         if not len(known):
@@ -165,9 +157,11 @@ class MarkovMemory(Memory):
         lanes = self._lanes
         if not len(lanes):
             lanes = self.states_of(known[generator.integers(len(known), size=n)])
-        return self._rows_in(self.chain.sample(np.resize(lanes, n), generator), known, generator)
+        wanted = self.chain.sample(np.resize(lanes, n), generator)
+        prompts = self._prompts_in(wanted, known, generator)
+        return self.rows.draw(prompts, generator).tolist()
 
-    def _rows_in(self, wanted: Ints, known: Ints, generator: np.random.Generator) -> list[int]:
+    def _prompts_in(self, wanted: Ints, known: Ints, generator: np.random.Generator) -> Ints:
         states = self.states_of(known)
         order = np.argsort(states.astype(np.uint16), kind="stable")  # of 16 bits numpy sorts fast
         sizes = np.bincount(states, minlength=self.chain.states)
@@ -180,18 +174,17 @@ class MarkovMemory(Memory):
             members = known[order[starts[state] : starts[state] + sizes[state]]]
             lanes = np.flatnonzero(wanted == state)
             chosen[lanes] = self._drawn(members, len(lanes), len(known), generator)
-        found: list[int] = chosen.tolist()
-        return found
+        return chosen
 
-    def _drawn(self, rows: Ints, n: int, known: int, generator: np.random.Generator) -> Ints:
-        """(n,) of the rows by their places among all that are known; all before one comes again.
+    def _drawn(self, prompts: Ints, n: int, known: int, generator: np.random.Generator) -> Ints:
+        """(n,) of the prompts by their places among all that are known; all before one comes again.
 
         The exponential keys of `adaptive.draw`.
         """
-        places = (1 - self.difficulty[rows]) * known + 0.5  # 1 is the hardest
-        keys = generator.standard_exponential(len(rows)) * places**self.exponent
-        first = np.argpartition(keys, n)[:n] if n < len(rows) else np.arange(len(rows))
-        return np.resize(rows[first], n)
+        places = (1 - self.difficulty[prompts]) * known + 0.5  # 1 is the hardest
+        keys = generator.standard_exponential(len(prompts)) * places**self.exponent
+        first = np.argpartition(keys, n)[:n] if n < len(prompts) else np.arange(len(prompts))
+        return np.resize(prompts[first], n)
 
     # -- what it is like --------------------------------------------------------------------
 
@@ -200,7 +193,7 @@ class MarkovMemory(Memory):
 
         ``transitions`` are those kept; with at most 1,000 states also ``entropy_nats``, the
         surprise in a move, and ``stationary_easy`` and so on: the share of the moves that end in
-        rows of each class if the chain goes on as it is.
+        prompts of each class if the chain goes on as it is.
         """
         found = super().statistics() | {"transitions": float(self.chain.transitions)}
         if self.chain.states > FEW:
@@ -211,12 +204,12 @@ class MarkovMemory(Memory):
         return found | {"entropy_nats": self.chain.entropy(stationary)}
 
     def _by_class(self, stationary: Floats) -> Floats:
-        """(classes,) mass of a distribution over states; only states with known rows count."""
+        """(classes,) mass of a distribution over states; only states with known prompts count."""
         known = self.known
         states = self.states_of(known)
-        rows = np.bincount(states, minlength=self.chain.states)
+        sizes = np.bincount(states, minlength=self.chain.states)
         mass = np.bincount(
-            self.classes[known], (stationary / np.maximum(rows, 1))[states], minlength=len(CLASSES)
+            self.classes[known], (stationary / np.maximum(sizes, 1))[states], minlength=len(CLASSES)
         )
         return mass / max(mass.sum(), 1e-300)
 
@@ -258,10 +251,3 @@ def _packed(array: NDArray[Any]) -> dict[str, Any]:
 def _unpacked(packed: Mapping[str, Any]) -> NDArray[Any]:
     data = decompress(b64decode(packed["zlib_base64"]))
     return np.frombuffer(data, packed["dtype"]).reshape(packed["shape"]).copy()
-
-
-def _different(prompts: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
-    """(rows,) number of each row's prompt, like prompts alike; (P,) the first row of each."""
-    numbers: dict[tuple[int, ...], int] = {}
-    found = np.array([numbers.setdefault(tuple(ids), len(numbers)) for ids in prompts], np.int64)
-    return found, np.unique(found, return_index=True)[1]

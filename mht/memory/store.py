@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from sys import getsizeof
 from typing import Any
 
@@ -55,13 +56,13 @@ class Attempt:
 class Store:
     """At most ``capacity`` responses; the rows' texts are kept elsewhere.
 
-    What goes when it is full: responses of easy rows before those of medium and hard ones, among
-    these the most practised row's, among these the oldest. The newest response to a hard row stays
-    for as long as anything else can go.
+    What goes when it is full: responses to easy prompts before those to medium and hard ones, among
+    these the most practised prompt's, among these the oldest. The newest response to a hard prompt
+    stays for as long as anything else can go.
 
     Args:
         capacity: how many.
-        rows: how many rows the training data has.
+        numbers: (rows,) the number of the prompt of each row of the training data.
 
     Attributes:
         columns: by name (capacity,): those of `SCALARS`, of which ``order`` counts all responses
@@ -71,8 +72,8 @@ class Store:
         texts: capacity responses.
     """
 
-    def __init__(self, capacity: int, rows: int):
-        self.capacity = capacity
+    def __init__(self, capacity: int, numbers: Ints):
+        self.capacity, self._numbers = capacity, numbers
         self.columns: dict[str, Any] = {
             name: np.zeros(capacity, dtype) for name, dtype in SCALARS.items()
         }
@@ -80,7 +81,7 @@ class Store:
         self.ids = np.zeros((capacity, 0), np.int32)
         self.logprobs = np.zeros((capacity, 0), np.float32)
         self.texts = [""] * capacity
-        self._newest = np.full(rows, -1, np.int64)
+        self._newest = np.full(int(numbers.max(initial=-1)) + 1, -1, np.int64)
         self._given = self._size = 0
         self._text_bytes = capacity * getsizeof("")
 
@@ -104,8 +105,8 @@ class Store:
 
         Args:
             attempts: the newest last.
-            classes: (rows,) of difficulty.
-            practised: (rows,) how often each row was.
+            classes: (prompts,) of difficulty.
+            practised: (prompts,) how often each was.
         """
         attempts = attempts[-self.capacity :]
         if not attempts:
@@ -117,12 +118,12 @@ class Store:
             known = {"order": order, "length": lengths}.get(name)
             column[slots] = [getattr(a, name) for a in attempts] if known is None else known
         self._widen(int(lengths.max()))
-        self.ids[slots], self.logprobs[slots] = 0, 0.0
-        for slot, attempt, length in zip(slots.tolist(), attempts, lengths, strict=True):
-            self.ids[slot, :length] = attempt.response_ids
-            self.logprobs[slot, :length] = attempt.logprobs
+        real = np.arange(self.ids.shape[1]) < lengths[:, None]
+        self.ids[slots] = _padded(real, [a.response_ids for a in attempts])
+        self.logprobs[slots] = _padded(real, [a.logprobs for a in attempts])
+        for slot, attempt in zip(slots.tolist(), attempts, strict=True):
             self._set_text(slot, attempt.response)
-            self._newest[attempt.row] = slot
+            self._newest[self._numbers[attempt.row]] = slot
         self._given += len(attempts)
         self._size += len(attempts)
 
@@ -133,20 +134,23 @@ class Store:
         values = self._values(classes, practised)
         slots = np.argpartition(values, count - 1)[:count]
         slots = slots[np.argsort(values[slots])]
-        rows = self.columns["row"][slots]
-        gone = (self._newest[rows] == slots) & (self.columns["order"][slots] >= 0)
-        self._newest[rows[gone]] = -1
+        prompts = self._numbers[self.columns["row"][slots]]
+        gone = (self._newest[prompts] == slots) & (self.columns["order"][slots] >= 0)
+        self._newest[prompts[gone]] = -1
         self._size -= int((self.columns["order"][slots] >= 0).sum())
         self.columns["order"][slots] = -1
         return slots
 
     def _values(self, classes: NDArray[np.int8], practised: Ints) -> Ints:
         """(capacity,) what each slot is worth, as one number: finding the least is fast."""
-        row, order = self.columns["row"], self.columns["order"]
-        often = np.minimum(practised[row], (1 << 20) - 1)
-        value = (classes[row].astype(np.int64) << 60) | (((1 << 20) - 1 - often) << 40) | order
-        last = (classes[row] == HARD) & (self._newest[row] == np.arange(self.capacity))
-        return np.where(order < 0, -1, value + np.where(last, LAST, 0))
+        rarely = ((1 << 20) - 1) - np.minimum(practised, (1 << 20) - 1)
+        of_prompts = (classes.astype(np.int64) << 60) | (rarely << 40)
+        values = of_prompts[self._numbers[self.columns["row"]]] | self.columns["order"]
+        newest = self._newest[classes == HARD]
+        values[newest[newest >= 0]] += LAST
+        if self._size < self.capacity:
+            values[self.columns["order"] < 0] = -1
+        return values
 
     def _widen(self, width: int) -> None:
         more = width - self.ids.shape[1]
@@ -181,5 +185,12 @@ class Store:
         for slot, text in zip(slots.tolist(), state["texts"], strict=True):
             self._set_text(slot, text)
         self._newest[:] = -1
-        self._newest[self.columns["row"][slots]] = slots  # the newest comes last
+        self._newest[self._numbers[self.columns["row"][slots]]] = slots  # the newest comes last
         self._given, self._size = int(state["given"]), len(slots)
+
+
+def _padded(real: NDArray[np.bool_], lists: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """(n, W) the lists' numbers where they are real, 0 elsewhere."""
+    found = np.zeros(real.shape)
+    found[real] = np.fromiter(chain.from_iterable(lists), np.float64)
+    return found

@@ -1,6 +1,6 @@
 """A memory as a Parquet file that a person can open, and back.
 
-One line for each response kept, oldest first, then one for each row that is known and has none. The
+One line for each response kept, oldest first, then one for each prompt known that has none. The
 file says what it belongs to, and is refused elsewhere.
 """
 
@@ -21,7 +21,7 @@ from mht.memory.store import Attempt
 if TYPE_CHECKING:
     from mht.memory.base import Memory
 
-FORMAT = 1
+FORMAT = 2  # 1 had a record for each row
 KEY = b"mht_memory"
 EARLIER = -1  # the step of an attempt of an earlier run
 TEXTS = ("prompt", "response", "target")
@@ -38,8 +38,9 @@ def save(memory: Memory, path: str | Path, identity: Mapping[str, Any]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    known = np.setdiff1d(memory.known, memory.store.columns["row"][memory.store.used])
-    table = pa.table(_columns(memory, known), schema=_schema(memory))
+    tried = memory.rows.numbers[memory.store.columns["row"][memory.store.used]]
+    untried = memory.rows.first[np.setdiff1d(memory.known, tried)]
+    table = pa.table(_columns(memory, untried), schema=_schema(memory))
     about = {
         "format": FORMAT,
         "data": {"rows": len(memory.rows), "sha256": memory.rows.fingerprint},
@@ -59,13 +60,14 @@ def _digest(data: Any) -> str:
     return sha256(repr(data).encode(errors="surrogatepass")).hexdigest()
 
 
-def _columns(memory: Memory, known: Any) -> dict[str, Any]:
-    """Values by column: those of the responses, then those of the ``known`` rows without one."""
+def _columns(memory: Memory, untried: Any) -> dict[str, Any]:
+    """Values by column: those of the responses, then those of the ``untried`` rows."""
     slots = memory.store.used
     attempts = memory.attempts(slots)
-    rows = np.r_[memory.store.columns["row"][slots], known]
+    rows = np.r_[memory.store.columns["row"][slots], untried]
+    prompts = memory.rows.numbers[rows]
     said = {
-        name: [*(getattr(a, name) for a in attempts), *[None] * len(known)]
+        name: [*(getattr(a, name) for a in attempts), *[None] * len(untried)]
         for name in ("response", "response_ids", "logprobs", "ended", "score", "loss", "step")
     }
     texts = {
@@ -73,9 +75,9 @@ def _columns(memory: Memory, known: Any) -> dict[str, Any]:
         "target": [memory.rows.targets[row] for row in rows],
         "prompt_ids": [list(memory.rows.prompt_ids[row]) for row in rows],
     }
-    place = {"difficulty": [CLASSES[c] for c in memory.classes[rows]]}
-    place["place"] = _nulls(memory.difficulty[rows])
-    records = {name: _nulls(record[rows]) for name, record in memory.records.items()}
+    place = {"difficulty": [CLASSES[c] for c in memory.classes[prompts]]}
+    place["place"] = _nulls(memory.difficulty[prompts])
+    records = {name: _nulls(record[prompts]) for name, record in memory.records.items()}
     return {"row": rows, **texts, **said, **place, **records}
 
 
@@ -173,13 +175,13 @@ def _leaves(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _fill(memory: Memory, columns: Mapping[str, list[Any]], about: Mapping[str, Any]) -> None:
-    rows = np.array(columns["row"], np.int64)
+    prompts = memory.rows.numbers[np.array(columns["row"], np.int64)]
     for name, record in memory.records.items():
         values = [np.nan if value is None else value for value in columns[name]]
-        record[rows] = np.array(values, record.dtype)
+        record[prompts] = np.array(values, record.dtype)
     memory.clock = about["clock"]
     memory.load_own_state(about["own"])
-    memory.rank()
+    memory.rank_all()
     attempts = [
         _attempt(memory, columns, i)
         for i, response in enumerate(columns["response"])

@@ -28,9 +28,9 @@ def write_transitions(memory: MarkovMemory, tables: str | Path, plots: str | Pat
 
     Args:
         memory: with the chain.
-        tables: a folder for ``memory_states.csv`` (each state with its known rows and its share of
-            the stationary distribution) and ``memory_transitions.csv`` (those that are kept, with
-            their probabilities).
+        tables: a folder for ``memory_states.csv`` (each state with its known prompts and its share
+            of the stationary distribution) and ``memory_transitions.csv`` (those that are kept,
+            with their probabilities).
         plots: a folder for ``memory_transitions.png``.
     """
     tables, plots = Path(tables), Path(plots)
@@ -38,7 +38,7 @@ def write_transitions(memory: MarkovMemory, tables: str | Path, plots: str | Pat
     stationary = chain.stationary()
     known = np.bincount(memory.states_of(memory.known), minlength=chain.states)
     states = zip(range(chain.states), names, known.tolist(), stationary.tolist(), strict=True)
-    _write(tables / STATES, ("state", "name", "known_rows", "stationary"), states)
+    _write(tables / STATES, ("state", "name", "known_prompts", "stationary"), states)
     matrix = chain.matrix().tocoo()
     moves = zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True)
     named = ((a, b, p, names[a], names[b]) for a, b, p in moves)
