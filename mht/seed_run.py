@@ -92,7 +92,7 @@ class SeedRun:
         before = model if variant.sft else None
         if variant.loop:
             place = self.models / variant.name
-            trainer = self._trainer(model, variant.loop, variant.section, settings)
+            trainer = self._trainer(model, variant.loop, variant.section, settings, variant.sft)
             model = self._train(trainer, place, variant.plan, meter)
         self._measure(variant, model, before)
         write_json(
@@ -117,10 +117,21 @@ class SeedRun:
         return place, replace(meter, curve=[*meter.curve])
 
     def _trainer(
-        self, start: Path, settings: HybridConfig, section: str, model: ModelConfig
+        self,
+        start: Path,
+        settings: HybridConfig,
+        section: str,
+        model: ModelConfig,
+        after: SFTConfig | None = None,
     ) -> HybridTrainer:
         return make_trainer(
-            start, self.train, settings, section=section, base=self.config.base, model=model
+            start,
+            self.train,
+            settings,
+            section=section,
+            base=self.config.base,
+            model=model,
+            after=after,
         )
 
     def _train(self, trainer: HybridTrainer, place: Path, plan: Plan, meter: Meter) -> Path:

@@ -35,6 +35,7 @@ def main(config: Config, run: Run) -> None:
         plan=settings.plan,
         eval_every=settings.eval_every,
         eval_examples=settings.eval_prompts,
+        after=config.sft if STARTS[name] == "models/sft" else None,
     )
 
 

@@ -23,6 +23,7 @@ def main(config: Config, run: Run) -> None:
         plan=config.ppo.plan,
         eval_every=config.ppo.eval_every,
         eval_examples=config.ppo.eval_prompts,
+        after=config.sft,
     )
 
 

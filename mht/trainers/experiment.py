@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mht.config import Config, HybridConfig
+from mht.config import Config, HybridConfig, SFTConfig
 from mht.data.examples import read_examples
 from mht.data.records import write_json
 from mht.errors import ConfigError
@@ -34,6 +34,7 @@ def train_variant(
     plan: Plan,
     eval_every: int,
     eval_examples: int,
+    after: SFTConfig | None = None,
 ) -> None:
     """Train from a model folder; write ``models/<name>``, its curves and its last figures.
 
@@ -46,6 +47,7 @@ def train_variant(
         plan: SFT and PPO steps of each cycle.
         eval_every: cycles between two looks at the validation prompts; 0 is never.
         eval_examples: how many of them.
+        after: the SFT stage that made ``start``, if one did.
     """
     section = "ppo" if name == "hybrid" else f"baselines.{name}"
     check_watched(settings, run, section)
@@ -56,6 +58,7 @@ def train_variant(
         section=section,
         base=config.base,
         model=config.model,
+        after=after,
     )
     has_ppo = any(ppo_steps for _, ppo_steps in plan)
     validation = Validation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mht.config import BaseConfig, HybridConfig, ModelConfig
+from mht.config import BaseConfig, HybridConfig, ModelConfig, SFTConfig
 from mht.data.examples import Example
 from mht.trainers.hybrid import HybridTrainer
 from mht.trainers.practice import section_named
@@ -19,6 +19,7 @@ def make_trainer(
     section: str,
     base: BaseConfig,
     model: ModelConfig,
+    after: SFTConfig | None = None,
 ) -> HybridTrainer:
     """The trainer of a stage.
 
@@ -29,12 +30,14 @@ def make_trainer(
         section: where they stand in params.yaml, for what is said of a mistake.
         base: the seed and the device.
         model: what of the model trains, and in which precision.
+        after: the SFT stage that made ``start``: the SFT steps here go on with the rows that come
+            next. None begins with the first.
 
     Raises:
         ConfigError: the memory's settings do not fit, with the full path of each.
     """
     with section_named(section):
-        return HybridTrainer(
+        trainer = HybridTrainer(
             start,
             train_data=train_data,
             config=settings,
@@ -46,3 +49,6 @@ def make_trainer(
             dtype=model.dtype,
             gradient_checkpointing=model.gradient_checkpointing,
         )
+    if after:
+        trainer.practice.cursors["sft"].position = after.steps * after.batch_size
+    return trainer

@@ -47,6 +47,7 @@ def run_trial(
         section="ppo",
         base=config.base,
         model=config.model,
+        after=config.sft,
     )
     look = _validation(trainer, looked, start.prepared)
     cycles, every = len(config.ppo.plan), config.ppo.eval_every
