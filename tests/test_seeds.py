@@ -22,7 +22,11 @@ from mht.seeds import missing_results, run_seeds, with_seed
 from mht.variants import variants_of
 
 EXPERIMENTS = sorted(set(Path("experiments").glob("*.yaml")) - {Path("experiments/evidence.yaml")})
-OF_RANDOMWALKS = ("randomwalks_ablations", "memory")  # sets of variants of that experiment
+VARIANTS_OF = {  # sets of variants, by the experiment that they are laid over
+    "randomwalks_ablations": "randomwalks",
+    "memory": "randomwalks",
+    "reviews_memory": "reviews",
+}
 NAMES = (*RECIPES, "no_clip", "same")
 RANDOMWALKS = Path("experiments/randomwalks.yaml")
 TINY = """
@@ -217,9 +221,8 @@ def test_a_meter_counts_steps_and_tokens():
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=str)
 def test_experiments_fit_params_yaml_with_equal_budgets(file):
-    if file.stem == "memory" and "memory" not in HybridConfig.model_fields:
-        pytest.skip("ppo.memory is not there yet")
-    config = load_experiment([RANDOMWALKS, file] if file.stem in OF_RANDOMWALKS else file)
+    of = VARIANTS_OF.get(file.stem)
+    config = load_experiment([Path(f"experiments/{of}.yaml"), file] if of else file)
     for variant in variants_of(config):
         steps = variant.optimizer_steps
         few = 0.95 * max(config.optimizer_steps.values())
