@@ -50,6 +50,7 @@ TINY = {
     "reward_model.num_layers_unfrozen": 1,
     "sft.steps": 4,
     "sft.batch_size": 4,
+    "sft.scheduler.warmup_steps": 2,
     "ppo.cycles": 2,
     "ppo.sft_steps_per_cycle": 1,
     "ppo.ppo_steps_per_cycle": 1,

@@ -88,7 +88,7 @@ SETTINGS = {
     "no choice": ({"ppo.optimizer": {"type": "adamx"}}, "ppo.optimizer.type: should be 'adamw'"),
     "together impossible": (
         {"ppo.minibatch_size": 3},
-        "ppo.minibatch_size: 3 does not divide batch_size 64",
+        "ppo.minibatch_size: 3 does not divide batch_size 128",
     ),
     "an option of another optimiser": (
         {"ppo.optimizer": {"type": "adamw", "momentum": 0.9}},
@@ -108,11 +108,11 @@ SETTINGS = {
     ),
     "a warm-up that never ends": (
         {"ppo.scheduler.warmup_steps": 500},
-        "ppo.scheduler.warmup_steps: 500 are more than all 123 optimiser steps: lower it",
+        "ppo.scheduler.warmup_steps: 500 are more than all 112 optimiser steps: lower it",
     ),
     "a decay that does not fit": (
-        {"sft.scheduler": {"type": "warmup_stable_decay", "warmup_steps": 10, "decay_steps": 12}},
-        "sft.scheduler.decay_steps: 12 steps and the warm-up's 10 are more than all 21 optimiser",
+        {"sft.scheduler": {"type": "warmup_stable_decay", "warmup_steps": 60, "decay_steps": 30}},
+        "sft.scheduler.decay_steps: 30 steps and the warm-up's 60 are more than all 80 optimiser",
     ),
     "a warm-up in two ways": (
         {"ppo.scheduler": {"type": "linear", "warmup_steps": 2, "warmup_ratio": 0.1}},
@@ -120,7 +120,7 @@ SETTINGS = {
     ),
     "a rate that ends above its start": (
         {"ppo.scheduler": {"type": "polynomial", "lr_end": 0.1}},
-        "ppo.scheduler.lr_end: should be below the learning rate 0.0003, got 0.1",
+        "ppo.scheduler.lr_end: should be below the learning rate 0.0005, got 0.1",
     ),
     "a cosine without its floor": (
         {"ppo.scheduler": {"type": "cosine_with_min_lr"}},
@@ -147,12 +147,12 @@ SETTINGS = {
         "sft.microbatch_size: 32 is more than batch_size 16: lower it, or set null",
     ),
     "a microbatch above both batches": (
-        {"ppo.microbatch_size": 32},
-        "ppo.microbatch_size: 32 is more than minibatch_size 16 and sft_batch_size 16: lower it",
+        {"ppo.microbatch_size": 96},
+        "ppo.microbatch_size: 96 is more than minibatch_size 64 and sft_batch_size 16: lower it",
     ),
     "cycles of nothing": (
         {"baselines.ppo_only.ppo_steps_per_cycle": 0},
-        "baselines.ppo_only.cycles: 18 cycles have no step: set sft_steps_per_cycle or ppo_steps",
+        "baselines.ppo_only.cycles: 24 cycles have no step: set sft_steps_per_cycle or ppo_steps",
     ),
     "more layers than the bundled model has": (
         {"model.num_layers_unfrozen": 31},

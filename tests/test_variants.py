@@ -57,7 +57,9 @@ def test_sft_then_ppo_makes_the_hybrids_steps_without_alternation(config):
 
 def test_identity_is_that_of_the_training(config):
     """The same steps spelled otherwise are the same; a setting of another recipe changes none."""
-    halves = {"cycles": 6, "sft_steps_per_cycle": 0, "curriculum": {"type": "step", "sft_steps": 1}}
+    hybrid = config.ppo
+    turn = {"type": "step", "sft_steps": hybrid.sft_steps_per_cycle}
+    halves = {"cycles": 2 * hybrid.cycles, "sft_steps_per_cycle": 0, "curriculum": turn}
     wanted = {"halves": {"ppo": halves}, "else": {"baselines.sft_only.lam": 0.5}}
     found = {v.name: v for v in variants_of(with_variants(config, wanted))}
     same = {name: identity(v, config) for name, v in found.items()}
