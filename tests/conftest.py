@@ -18,6 +18,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME"):
     os.environ.pop(name, None)  # a developer's own runs stay out of it
 
+import dvc  # noqa: E402, F401 (its log keeps the stdout of its import: not that of one test)
 import pytest  # noqa: E402
 
 pytest.register_assert_rewrite("pipeline_fixtures")
