@@ -170,6 +170,7 @@ def test_a_run_killed_again_and_again_ends_the_same(job):
         {"lora": {"r": 2}, "unfrozen": "all", "value_head": {"type": "mlp", "detach": True}},
         {"value_head": {"type": "branch", "num_layers": 1}},
         {"value_head": {"type": "branch", "num_layers": 1}, "dtype": "bfloat16"},
+        {"value_head": {"type": "ridge"}},
         {"lora": {"r": 2}, "dtype": "bfloat16"},
     ],
     ids=str,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mht.component import Section, refuse
-from mht.config.bounds import NonNegative, Positive, Rate, Weight
+from mht.config.bounds import NonNegative, Positive, Rate, Share, Weight
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]  # part of a metric's name and of a key
 
@@ -55,18 +55,23 @@ class ValueHeadConfig(Section):
     Attributes:
         type: linear or mlp read the policy's last hidden state. branch is a trainable copy of the
             top ``num_layers`` layers with a linear map on it; it reads the activations below them,
-            and its loss never moves the policy. All give 0 at first.
+            and its loss never moves the policy. All give 0 at first. ridge is linear too, but
+            fitted to what followed in this and past rollouts; no loss trains it.
         detach: linear and mlp: the value loss trains the head alone and not the language model.
         hidden_size: mlp: width of its hidden layer; null is twice the model's.
         activation: mlp: of its hidden layer.
         num_layers: branch: fewer than the model has, and no more than model.num_layers_unfrozen.
+        shrinkage: ridge: tokens' worth of pull of its weights towards 0.
+        decay: ridge: with each rollout, what was known before counts this share of what it did.
     """
 
-    type: Literal["linear", "mlp", "branch"] = "linear"
+    type: Literal["linear", "mlp", "branch", "ridge"] = "linear"
     detach: bool = False
     hidden_size: Positive | None = None
     activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
     num_layers: Positive = 2
+    shrinkage: Rate = 2000.0
+    decay: Share = 0.8
 
 
 class ReferenceConfig(Section):

@@ -85,7 +85,7 @@ class Policy:
     def parameters(self) -> Iterator[nn.Parameter]:
         """All that trains: the language model's unfrozen part and the value head."""
         yield from (p for p in self.model.parameters() if p.requires_grad)
-        yield from self.value_head.parameters()
+        yield from (p for p in self.value_head.parameters() if p.requires_grad)
 
     def score(
         self, rollout: Rollout, *, temperature: float = 1.0, with_entropy: bool = False
@@ -119,6 +119,16 @@ class Policy:
         else:  # it reads lower activations, which were not kept
             values = self.score(rollout, temperature=temperature).values
         return TokenScores(rollout.logprobs, values, rollout.entropies)
+
+    @torch.no_grad()
+    def hidden_states(self, rollout: Rollout) -> Tensor:
+        """(B, R, H) last hidden states, of the state before each response token; 0 at padding."""
+        mask = rollout.response_mask
+        with self.trunk.replay(rollout.trunk):
+            _, _, hidden = response_scores(self.model, rollout)
+        return hidden.new_zeros(*mask.shape, hidden.shape[-1]).masked_scatter(
+            mask[..., None], hidden
+        )
 
     @torch.no_grad()
     def with_trunk(self, rollout: Rollout) -> Rollout:

@@ -2,7 +2,7 @@
 
 A linear map, an MLP, or a branch: a trainable copy of the top layers. The last two are those of
 trlX (Havrilla et al. 2023, aclanthology.org/2023.emnlp-main.530). Their losses can be kept from the
-language model; the branch's always is.
+language model; the branch's always is. Or a linear map that `mht.trainers.critic` fits.
 """
 
 from __future__ import annotations
@@ -80,6 +80,20 @@ class MLPHead(LinearHead):
 
     def _features(self, hidden: Tensor) -> Tensor:
         return self._activation(self.inner(hidden))
+
+
+class FittedHead(LinearHead):
+    """A linear map that no loss trains.
+
+    Args:
+        width: H.
+        config: its kind.
+    """
+
+    def __init__(self, width: int, config: ValueHeadConfig):
+        super().__init__(width, config)
+        self.detach = True
+        self.requires_grad_(False)
 
 
 class ValueBranch(nn.Module):
@@ -162,7 +176,7 @@ def make_value_head(
     """
     width = model.config.get_text_config().hidden_size
     if config.type != "branch":
-        kind = {"linear": LinearHead, "mlp": MLPHead}[config.type]
+        kind = {"linear": LinearHead, "mlp": MLPHead, "ridge": FittedHead}[config.type]
         return kind(width, config).to(model.device)
     unfrozen = len(decoder_layers(model)) - frozen
     if frozen and config.num_layers > unfrozen:
@@ -196,12 +210,16 @@ def _with_own_top(model: nn.Module, count: int) -> tuple[nn.Module, list[nn.Modu
 def save_value_head(
     state: Mapping[str, Tensor], config: ValueHeadConfig, folder: str | Path
 ) -> None:
-    """Write a head's state beside a model, with what kind it is; none is said of a linear one."""
+    """Write a head's state beside a model, with what kind it is; none is said of a linear map."""
     from safetensors.torch import save_file
 
     state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     kind: dict[str, str] = {"type": config.type, "activation": config.activation}
-    save_file(state, Path(folder) / VALUE_HEAD_FILE, None if config.type == "linear" else kind)
+    save_file(state, Path(folder) / VALUE_HEAD_FILE, None if _is_linear(config) else kind)
+
+
+def _is_linear(config: ValueHeadConfig) -> bool:
+    return config.type in ("linear", "ridge")
 
 
 def load_value_head(head: ValueHead, config: ValueHeadConfig, folder: str | Path) -> bool:
@@ -222,7 +240,7 @@ def load_value_head(head: ValueHead, config: ValueHeadConfig, folder: str | Path
         kind = opened.metadata() or {"type": "linear"}
         state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     own = head.state_dict()
-    alike = kind["type"] == config.type and (
+    alike = kind["type"] == ("linear" if _is_linear(config) else config.type) and (
         config.type != "mlp" or kind["activation"] == config.activation
     )
     if alike and {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in own.items()}:

@@ -37,6 +37,8 @@ from mht.losses import (
 )
 from mht.models.policy import Policy, TokenScores
 from mht.models.references import Items, References
+from mht.models.value import FittedHead
+from mht.trainers.critic import RidgeCritic
 from mht.trainers.experience import Experience, RunningStd
 from mht.trainers.optim import Updater
 from mht.trainers.ratio import RatioCheck
@@ -57,6 +59,7 @@ class PPO:
 
     Attributes:
         updates: makes the optimiser steps.
+        critic: fits the value head where no loss trains it, else None.
         surprises: (B,) mean absolute advantage, before whitening, of each response of the last
             step: how wrong the critic was.
     """
@@ -74,6 +77,9 @@ class PPO:
         self.generator, self.references = generator, references
         self.check_ratio = RatioCheck(policy.model.dtype, config.ratio_tolerance, self.devices)
         self.updates = Updates(policy, updater, config, generator, self.check_ratio)
+        head = policy.value_head
+        fitted = isinstance(head, FittedHead)
+        self.critic = RidgeCritic(head, config.value_head) if fitted else None
         self.running_std = RunningStd()
         self.surprises = torch.zeros(0)
         control = config.kl_control
@@ -145,7 +151,7 @@ class PPO:
         raw = self._judged(rollout, old, ref, self._shaped(scores, rollout), penalty)
         mask = rollout.response_mask
         stats = self._rollout_stats(rollout, old, ref, scores, kl_coef) | of_references
-        variance = explained_variance(old.values, raw.returns, mask)
+        variance = explained_variance(raw.old_values, raw.returns, mask)
         stats["value/explained_variance"] = float(variance)
         experience = replace(raw, advantages=whiten(raw.advantages, mask))
         if past is not None and len(past.rollout):
@@ -180,6 +186,8 @@ class PPO:
         ref: Tensor,
         scores: Tensor,
         penalty: Tensor | None,
+        *,
+        is_fresh: bool = True,
     ) -> Experience:
         """Rewards from shaped scores (B,), and advantages that are not whitened yet.
 
@@ -190,9 +198,18 @@ class PPO:
         rewards = token_rewards(scores, kl, mask, self.kl_control.value)
         if penalty is not None:
             rewards = rewards - penalty
-        advantages, returns = gae(rewards, old.values, mask, gamma=c.gamma, lam=c.lam)
+        values = old.values
+        if self.critic is not None and is_fresh:
+            _, followed = gae(rewards, torch.zeros_like(values), mask, gamma=c.gamma, lam=1.0)
+            values = self.critic.values(self._hidden(rollout), followed, mask)
+        advantages, returns = gae(rewards, values, mask, gamma=c.gamma, lam=c.lam)
         rollout = replace(rollout, hidden=None)
-        return Experience(rollout, old.logprobs, old.values, ref, rewards, advantages, returns)
+        return Experience(rollout, old.logprobs, values, ref, rewards, advantages, returns)
+
+    def _hidden(self, rollout: Rollout) -> Tensor:
+        if rollout.hidden is not None:
+            return rollout.hidden
+        return self.devices.by_rows(self.policy.hidden_states, rollout)
 
     def _assess_past(
         self, past: Replayed, fresh: tuple[Tensor, Tensor]
@@ -215,7 +232,7 @@ class PPO:
         scores = torch.tensor(past.scores, dtype=torch.float32)
         shaped = self._shaped(scores, rollout, is_fresh=False)
         ref, penalty, _ = self._references(rollout, now, past.items)
-        raw = self._judged(rollout, now, ref, shaped, penalty)
+        raw = self._judged(rollout, now, ref, shaped, penalty, is_fresh=False)
         mask, behaviour = rollout.response_mask, rollout.logprobs
         assert behaviour is not None  # as checked
         ratio = importance_weights(now.logprobs, behaviour, mask)

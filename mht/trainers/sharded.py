@@ -152,8 +152,10 @@ def _unserved(policy: Policy, config: HybridConfig) -> Iterator[str]:
         yield "model.lora: under FSDP set null: adapters share their model with the reference"
     if policy.model.dtype != torch.float32:
         yield "model.dtype: under FSDP set float32: what else has not been tried"
-    if config.value_head.type == "branch":
-        yield "ppo.value_head.type: under FSDP set linear or mlp: a branch shares layers"
+    if config.value_head.type in ("branch", "ridge"):
+        why = {"branch": "a branch shares layers", "ridge": "it would be shared out, not fitted"}
+        problem = f"under FSDP set linear or mlp: {why[config.value_head.type]}"
+        yield f"ppo.value_head.type: {problem}"
     if config.references:
         yield "ppo.references: under FSDP leave them out: they share weights with the reference"
 

@@ -70,6 +70,8 @@ def capture(trainer: HybridTrainer) -> State:
     state.put("scheduler", updater.scheduler.state_dict())
     state.put("loss_scale", updater.scaler.state_dict() if updater.scaler else {})
     state.plain["ppo"] = trainer.ppo.state_dict()
+    if trainer.ppo.critic is not None:
+        state.put("critic", trainer.ppo.critic.state_dict())
     state.put("random", _random_state(trainer))
     state.plain["cursors"] = trainer.practice.positions
     if trainer.practice.memory is not None:
@@ -103,6 +105,8 @@ def restore(trainer: HybridTrainer, state: State) -> None:
     if updater.scaler:
         updater.scaler.load_state_dict(state.get("loss_scale"))
     trainer.ppo.load_state_dict(state.plain["ppo"])
+    if trainer.ppo.critic is not None:
+        trainer.ppo.critic.load_state_dict(state.get("critic"))
     _set_random_state(trainer, state.get("random"))
     trainer.practice.positions = state.plain["cursors"]
     if trainer.practice.memory is not None:
