@@ -36,6 +36,7 @@ RUNS = {
         "optimizer": {"type": "nadam", "eps": 1e-4},  # with numbers in its state
     },
     "branch": {"value_head": {"type": "branch", "num_layers": 1}},
+    "ridge": {"unfrozen": 1, "value_head": {"type": "ridge", "shrinkage": 20.0}},
 }  # fmt: skip
 ERRORS = {"kind": {"optimizer": {"type": "adafactor"}}}
 
@@ -65,7 +66,7 @@ def one(tiny_model_dir):
     return {run: worker.train(job, **RUNS[run]) for run in RUNS if run != "all_killed"}
 
 
-@pytest.mark.parametrize("run", ["all", "top", "micro", "branch"])
+@pytest.mark.parametrize("run", ["all", "top", "micro", "branch", "ridge"])
 def test_two_processes_make_the_steps_of_one(two, one, run):
     trainer, figures = one[run]
     ours = worker.weights(trainer)

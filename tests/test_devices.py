@@ -31,6 +31,7 @@ RUNS = {
         "microbatch_size": 1, "minibatch_size": 8, "epochs": 4, "target_kl": 1e-9, "ent_coef": 0.01,
     },
     "memory": {"unfrozen": 1, "microbatch_size": 1, "memory": {"type": "adaptive", "capacity": 20}},
+    "ridge": {"unfrozen": 1, "value_head": {"type": "ridge", "shrinkage": 20.0}},
     "fsdp_killed": {"memory": REPLAY},
 }  # fmt: skip
 FSDP = {
@@ -66,7 +67,7 @@ def same_figures(these, those):
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("run", ["top", "micro", "fsdp_killed"])
+@pytest.mark.parametrize("run", ["top", "micro", "ridge", "fsdp_killed"])
 def test_two_processes_make_the_steps_of_one(two, run):
     trainer, figures = worker.train(two.job, **RUNS[run])
     ours = worker.weights(trainer)
