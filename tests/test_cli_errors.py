@@ -88,7 +88,7 @@ SETTINGS = {
     "no choice": ({"ppo.optimizer": {"type": "adamx"}}, "ppo.optimizer.type: should be 'adamw'"),
     "together impossible": (
         {"ppo.minibatch_size": 3},
-        "ppo.minibatch_size: 3 does not divide batch_size 128",
+        "ppo.minibatch_size: 3 does not divide batch_size 256",
     ),
     "an option of another optimiser": (
         {"ppo.optimizer": {"type": "adamw", "momentum": 0.9}},
@@ -112,7 +112,7 @@ SETTINGS = {
     ),
     "a decay that does not fit": (
         {"sft.scheduler": {"type": "warmup_stable_decay", "warmup_steps": 60, "decay_steps": 30}},
-        "sft.scheduler.decay_steps: 30 steps and the warm-up's 60 are more than all 80 optimiser",
+        "sft.scheduler.decay_steps: 30 steps and the warm-up's 60 are more than all 160 optimiser",
     ),
     "a warm-up in two ways": (
         {"ppo.scheduler": {"type": "linear", "warmup_steps": 2, "warmup_ratio": 0.1}},

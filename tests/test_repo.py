@@ -62,8 +62,8 @@ def test_jsonl_loads():
 
 # The comparison is fair: same settings, same optimiser steps.
 
-# PPO only has smaller minibatches, or as many optimiser steps would be several times the rollouts.
-STEPS = {"cycles", "sft_steps_per_cycle", "ppo_steps_per_cycle", "minibatch_size"}
+# PPO only has smaller minibatches and two epochs: as many optimiser steps, about as many rollouts.
+STEPS = {"cycles", "sft_steps_per_cycle", "ppo_steps_per_cycle", "minibatch_size", "epochs"}
 SFT_FIELDS = {"sft_batch_size", "optimizer", "scheduler", "max_grad_norm"}
 WATCHING = {"eval_every", "eval_prompts", "save_every"}  # change no weight
 
