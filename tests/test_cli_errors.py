@@ -111,8 +111,8 @@ SETTINGS = {
         "ppo.scheduler.warmup_steps: 500 are more than all 112 optimiser steps: lower it",
     ),
     "a decay that does not fit": (
-        {"sft.scheduler": {"type": "warmup_stable_decay", "warmup_steps": 60, "decay_steps": 30}},
-        "sft.scheduler.decay_steps: 30 steps and the warm-up's 60 are more than all 160 optimiser",
+        {"sft.scheduler": {"type": "warmup_stable_decay", "warmup_steps": 120, "decay_steps": 60}},
+        "sft.scheduler.decay_steps: 60 steps and the warm-up's 120 are more than all 160 optimiser",
     ),
     "a warm-up in two ways": (
         {"ppo.scheduler": {"type": "linear", "warmup_steps": 2, "warmup_ratio": 0.1}},
@@ -152,7 +152,7 @@ SETTINGS = {
     ),
     "cycles of nothing": (
         {"baselines.ppo_only.ppo_steps_per_cycle": 0},
-        "baselines.ppo_only.cycles: 24 cycles have no step: set sft_steps_per_cycle or ppo_steps",
+        "baselines.ppo_only.cycles: 17 cycles have no step: set sft_steps_per_cycle or ppo_steps",
     ),
     "more layers than the bundled model has": (
         {"model.num_layers_unfrozen": 31},

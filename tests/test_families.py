@@ -95,6 +95,7 @@ def test_padding_leaves_ppo_s_scores_alone(tiny_model_dir, tiny_tokenizer, famil
 def test_the_repository_s_settings_train_it(tiny_model_dir, tiny_tokenizer, family, unfrozen):
     """SFT and PPO steps, with all of ppo's settings but its sizes and its reward."""
     small = {"batch_size": 4, "minibatch_size": 2, "sft_batch_size": 2, "reward": TokenShare()}
+    small["epochs"] = 2
     config = load_config("params.yaml").ppo.model_copy(update=small)
     folder = tiny_model_dir(family)
     trainer = HybridTrainer(

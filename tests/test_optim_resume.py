@@ -36,7 +36,10 @@ class Toy:
         self.policy = SimpleNamespace(model=model, value_head=torch.nn.Linear(1, 1))
         self.generator = torch.Generator()
         self.ppo = SimpleNamespace(
-            generator=torch.Generator(), state_dict=dict, load_state_dict=lambda state: None
+            generator=torch.Generator(),
+            state_dict=dict,
+            load_state_dict=lambda state: None,
+            critic=None,
         )
         self.practice = SimpleNamespace(memory=None, positions=[None, None])
         self.reward = None
