@@ -94,8 +94,8 @@ def test_padding_leaves_ppo_s_scores_alone(tiny_model_dir, tiny_tokenizer, famil
 @pytest.mark.parametrize("unfrozen", [1, "all"])
 def test_the_repository_s_settings_train_it(tiny_model_dir, tiny_tokenizer, family, unfrozen):
     """SFT and PPO steps, with all of ppo's settings but its sizes and its reward."""
-    small = {"batch_size": 4, "minibatch_size": 2, "sft_batch_size": 2, "reward": TokenShare()}
-    small["epochs"] = 2
+    sizes = {"batch_size": 4, "minibatch_size": 2, "sft_batch_size": 2, "epochs": 2}
+    small = {**sizes, "reward": TokenShare()}
     config = load_config("params.yaml").ppo.model_copy(update=small)
     folder = tiny_model_dir(family)
     trainer = HybridTrainer(
