@@ -175,7 +175,9 @@ def main(job):
         file = out / f"{name}-{rank}"
         save_file(found, f"{file}.safetensors")
         Path(f"{file}.json").write_text(json.dumps(figures))
-    errors["frozen"] = error_of(job, unfrozen=1)  # the last run was sharded
+    # the last run was sharded
+    errors["frozen"] = error_of(job, unfrozen=1)
+    errors["fitted"] = error_of(job, value_head={"type": "ridge"})
     (out / f"errors-{rank}.json").write_text(json.dumps(errors))
 
 

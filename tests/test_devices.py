@@ -122,6 +122,7 @@ def test_a_mistake_ends_every_process(two):
     line = "minibatch_size: 3 can't be split among 2 processes: set a multiple of 2"
     assert line in main["size"][1]
     assert "model.num_layers_unfrozen: under FSDP set 'all'" in main["frozen"][1]
+    assert "ppo.value_head.type: under FSDP set linear or mlp" in main["fitted"][1]
 
 
 # -- parts ------------------------------------------------------------------------------------
