@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=16, help="prompts")
     parser.add_argument("--samples", type=int, default=4, help="responses to each prompt")
     parser.add_argument("--response-tokens", type=int, default=20)
-    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--temperature", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("reports/decoding"))
     given = parser.parse_args(arguments)
