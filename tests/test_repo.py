@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def test_jsonl_loads():
 # The comparison is fair: same settings, same optimiser steps.
 
 # PPO only has smaller minibatches and two epochs: as many optimiser steps, about as many rollouts.
+# Its rate goes with the square root of the minibatch (Malladi et al. 2022, arXiv:2205.10287).
 STEPS = {"cycles", "sft_steps_per_cycle", "ppo_steps_per_cycle", "minibatch_size", "epochs"}
 SFT_FIELDS = {"sft_batch_size", "optimizer", "scheduler", "max_grad_norm"}
 WATCHING = {"eval_every", "eval_prompts", "save_every"}  # change no weight
@@ -73,6 +75,7 @@ def relevant(variant: HybridConfig) -> dict:
     settings = {k: v for k, v in variant.model_dump(mode="json").items() if k not in STEPS}
     for name in WATCHING:
         del settings[name]
+    settings["lr"] = pytest.approx(variant.lr / math.sqrt(variant.minibatch_size))
     settings["sft_lr"] = variant.lr if variant.sft_lr is None else variant.sft_lr
     if not variant.ppo_steps_per_cycle:
         return {name: settings[name] for name in (*sorted(SFT_FIELDS), "sft_lr")}
