@@ -120,7 +120,7 @@ SETTINGS = {
     ),
     "a rate that ends above its start": (
         {"ppo.scheduler": {"type": "polynomial", "lr_end": 0.1}},
-        "ppo.scheduler.lr_end: should be below the learning rate 0.0005, got 0.1",
+        "ppo.scheduler.lr_end: should be below the learning rate 0.001, got 0.1",
     ),
     "a cosine without its floor": (
         {"ppo.scheduler": {"type": "cosine_with_min_lr"}},
@@ -147,8 +147,8 @@ SETTINGS = {
         "sft.microbatch_size: 32 is more than batch_size 16: lower it, or set null",
     ),
     "a microbatch above both batches": (
-        {"ppo.microbatch_size": 96},
-        "ppo.microbatch_size: 96 is more than minibatch_size 64 and sft_batch_size 16: lower it",
+        {"ppo.microbatch_size": 192},
+        "ppo.microbatch_size: 192 is more than minibatch_size 128 and sft_batch_size 16: lower it",
     ),
     "cycles of nothing": (
         {"baselines.ppo_only.ppo_steps_per_cycle": 0},
