@@ -373,9 +373,11 @@ def test_the_best_goes_into_params_with_its_comments(searched, tmp_path, monkeyp
     done = CliRunner().invoke(commands, words)
     assert done.exit_code == 0, done.output
     values = study.best_trial.params
+    was = load_config("params.yaml").ppo.lr
     assert load_config(params).ppo.lr == values["ppo.lr"]
     assert load_config(params).ppo.kl_estimator == values["ppo.kl_estimator"]
-    assert "-  lr: 5.0e-4" in done.output and "dvc repro" in done.output
+    taken = [float(line.split()[2]) for line in done.output.splitlines() if line[:6] == "-  lr:"]
+    assert taken == [was] and "dvc repro" in done.output
     assert "# cycles between two looks at the validation prompts" in params.read_text()
     again = CliRunner().invoke(commands, words)
     assert "has these values already" in again.output
