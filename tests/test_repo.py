@@ -75,7 +75,7 @@ def relevant(variant: HybridConfig) -> dict:
     settings = {k: v for k, v in variant.model_dump(mode="json").items() if k not in STEPS}
     for name in WATCHING:
         del settings[name]
-    settings["lr"] = pytest.approx(variant.lr / math.sqrt(variant.minibatch_size))
+    settings["lr"] = round(variant.lr / math.sqrt(variant.minibatch_size), 12)
     settings["sft_lr"] = variant.lr if variant.sft_lr is None else variant.sft_lr
     if not variant.ppo_steps_per_cycle:
         return {name: settings[name] for name in (*sorted(SFT_FIELDS), "sft_lr")}
