@@ -1,7 +1,8 @@
 """Decoding strategies compared: reward against KL, and against what they compute.
 
-``python -m bench.decoding --model models/hybrid --reward params.yaml`` writes ``decoding.csv`` and
-``decoding.png`` into ``--out``. All strategies answer the same prompts with the same reward.
+``python -m bench.decoding --model models/hybrid --reward params.yaml --judge vader`` writes
+``decoding.csv`` and ``decoding.png`` into ``--out``. All strategies answer the same prompts with
+the same reward; the judge, if there is one, guides none of them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from mht.rollout import Responder
 
 COLUMNS = (
-    *("strategy", "options", "score", "score_se", "kl_nats", "kl_is"),
+    *("strategy", "options", "score", "score_se", "judged", "judged_se", "kl_nats", "kl_is"),
     *("tokens_per_response", "seconds_per_response", "response_length", "acceptance_rate"),
 )
 Row = dict[str, Any]
@@ -74,6 +75,7 @@ def measure(
     reward: Reward,
     *,
     samples: int,
+    judge: Reward | None = None,
     texts: Sequence[Example] = (),
     seed: int = 0,
 ) -> list[Row]:
@@ -90,6 +92,7 @@ def measure(
         examples: the prompts.
         reward: scores all and guides some.
         samples: responses to each prompt.
+        judge: scores all and guides none.
         texts: for the n-gram model.
         seed: of all strategies.
     """
@@ -109,7 +112,8 @@ def measure(
             {
                 "strategy": name,
                 "options": options,
-                **_scores(found.scored.score, samples),
+                **_means("score", found.scored.score, samples),
+                **_means("judged", _judged(judge, found), samples),
                 "kl_nats": 0.0 if name == "sample" else kl,
                 "kl_is": "exact" if name == "sample" else how,
                 "tokens_per_response": round(found.computed_tokens / len(repeated), 2),
@@ -121,11 +125,17 @@ def measure(
     return rows
 
 
-def _scores(scores: Sequence[float], samples: int) -> dict[str, float]:
+def _judged(judge: Reward | None, found: Generated) -> Sequence[float]:
+    return judge.evaluate(found.samples, update=False).score if judge else ()
+
+
+def _means(name: str, scores: Sequence[float], samples: int) -> dict[str, float | str]:
     """The mean, and its standard error over the prompts."""
+    if not scores:
+        return {name: "", f"{name}_se": ""}
     means = [statistics.fmean(group) for group in _groups(scores, samples)]
     spread = statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else math.nan
-    return {"score": round(statistics.fmean(means), 4), "score_se": round(spread, 4)}
+    return {name: round(statistics.fmean(means), 4), f"{name}_se": round(spread, 4)}
 
 
 def _kl(
@@ -211,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.decoding", description=__doc__)
     parser.add_argument("--model", default="models/hybrid")
     parser.add_argument("--reward", default="params.yaml", help="as for mht generate")
+    parser.add_argument("--judge", help="a reward that only judges, as for mht generate")
     parser.add_argument("--prompts", type=Path, default=Path("data/prepared/test.parquet"))
     parser.add_argument("--texts", type=Path, default=Path("data/prepared/train.parquet"))
     parser.add_argument("--count", type=int, default=16, help="prompts")
@@ -229,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             read_examples(given.prompts)[: given.count],
             reward,
             samples=given.samples,
+            judge=read_reward(given.judge) if given.judge else None,
             texts=read_examples(given.texts) if given.texts.exists() else (),
             seed=given.seed,
         )
@@ -237,7 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     write(rows, given.out)
     for row in rows:
-        print("{strategy:10} {options:16} {score:8.3f} +- {score_se:.3f}".format(**row))
+        judged = "  judged {judged:.3f} +- {judged_se:.3f}" if given.judge else ""
+        line = "{strategy:10} {options:16} {score:8.3f} +- {score_se:.3f}" + judged
+        print(line.format(**row))
     return 0
 
 

@@ -25,6 +25,7 @@ def test_a_row_for_each_strategy(tmp_path, tiny_model_dir, tiny_tokenizer, capsy
     ]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "texts.parquet")
     arguments = ["--model", tmp_path / "model", "--reward", "{type: length_window, min: 4, max: 5}"]
+    arguments += ["--judge", "{type: length_window, min: 0, max: 99}"]
     arguments += ["--prompts", tmp_path / "texts.parquet", "--texts", tmp_path / "texts.parquet"]
     arguments += [
         "--out",
@@ -48,6 +49,7 @@ def test_a_row_for_each_strategy(tmp_path, tiny_model_dir, tiny_tokenizer, capsy
     )
     scores = [float(found[0]["score"])] + [float(r["score"]) for r in by_n]
     assert scores == sorted(scores) and scores[-1] > scores[0]
+    assert {row["judged"] for row in found} == {"1.0"}
     tokens = [float(r["tokens_per_response"]) for r in by_n]
     assert tokens == sorted(tokens) and tokens[0] > float(found[0]["tokens_per_response"])
     assert all(float(row["seconds_per_response"]) > 0 for row in found)

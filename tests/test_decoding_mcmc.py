@@ -2,12 +2,14 @@
 
 import itertools
 import random
+import warnings
 from functools import cache
 
 import pytest
 import torch
 from training_fixtures import TokenShare, examples, model_of
 
+from mht import make_reward
 from mht.decoding import MCMC, Sampling, generate
 from mht.decoding.mcmc import Chains, ModelProposal, prefixes
 from mht.decoding.ngram import NGramProposal
@@ -223,6 +225,17 @@ def test_a_chain_depends_on_its_own_prompt_and_seed(responder, tiny_tokenizer):
     whole = generate(strategy, responder, rows, reward=reward, seed=2)
     back = generate(strategy, responder, rows[::-1], reward=reward, seed=2, batch_size=2)
     assert whole.tokens == back.tokens[::-1]
+
+
+def test_scores_that_depend_on_the_batch_are_warned_of(responder, tiny_tokenizer):
+    rows, strategy = examples(tiny_tokenizer, 5), MCMC(steps=1)
+    whitened = {"type": "length_window", "min": 3, "max": 4, "postprocess": [{"type": "whiten"}]}
+    with pytest.warns(UserWarning, match="depend on the rest of the batch .* no fixed target"):
+        generate(strategy, responder, rows, reward=make_reward(whitened))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        generate(strategy, responder, rows, reward=TokenShare())
+        generate(strategy, responder, rows[:1], reward=TokenShare())
 
 
 def test_ngram_proposals_with_texts(responder, tiny_tokenizer):

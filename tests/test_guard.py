@@ -202,10 +202,9 @@ def test_findings_as_json():
     assert length["value"]["mean"] == pytest.approx(-5 / 13, rel=1e-5)
 
 
-def test_differences_test_prompts_for_few_seeds_and_seeds_for_many():
-    few, many = of_means(0.52, 0.5, seeds=3), of_means(0.52, 0.5, seeds=8)
-    assert difference(few, "hybrid", "sft_only", **FEW).p < 0.05, "2 / 2^3 would be .25"
-    assert difference(many, "hybrid", "sft_only", **FEW).p == 2 / 2**8
+def test_differences_are_tested_over_seeds_and_prompts():
+    few = of_means(0.52, 0.5, seeds=3)
+    assert difference(few, "hybrid", "sft_only", **FEW).p < 0.05
     one = difference(of_means(0.52, 0.5), "hybrid", "sft_only", **FEW)
     assert one.difference == pytest.approx(0.02)
 

@@ -4,17 +4,18 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from mht.evaluation.over_seeds import (
     cliffs_delta,
     cohens_d,
+    crossed_p,
     interquartile_mean,
     per_seed,
     seeds_difference,
     seeds_interval,
     who_wins,
 )
-from mht.evaluation.statistics import paired_difference
 
 
 def normal(seeds=10, units=40, *, mean=0.0, between=0.1, within=0.3, seed=0):
@@ -101,20 +102,67 @@ def test_differences_are_paired_by_seed_and_unit():
     found = seeds_difference(a + 0.1 + 0.01 * normal(seed=1), a)
     assert found.difference == pytest.approx(0.1, abs=0.01)
     assert 0.09 < found.low < found.high < 0.11, "what the variants share cancels"
-    assert found.p == 2 / 2**10, "the smallest that ten seeds can give"
+    assert found.p < 1e-9
     assert abs(found.cliffs_delta) < 0.2, "which is not paired"
     assert found.cohens_d > 5
 
 
-def test_the_test_over_seeds_is_scipys_on_the_seeds_values():
-    a, b = normal(mean=0.1), normal(seed=5)
-    expected = paired_difference(a[0].mean(axis=1), b[0].mean(axis=1)).p
-    assert seeds_difference(a, b).p == expected
-    signs = np.array(np.meshgrid(*[[-1, 1]] * 10)).reshape(10, -1)
-    differences = (a - b)[0].mean(axis=1)
-    swapped = differences @ signs / 10
-    as_far = np.abs(swapped) >= abs(differences.mean()) - 1e-12
-    assert expected == pytest.approx(as_far.mean())
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        # over seeds 2 and 4, over units 2 and 4: t of seeds is 3 with one degree of freedom,
+        # min F' is 9 / (1 + 1) with two, which would be .168
+        ([[1.0, 3.0], [3.0, 5.0]], 1 - 2 / math.pi * math.atan(3)),
+        # seeds agree, units are 0 and 2: t is 1 with one degree of freedom
+        ([[0.0, 2.0], [0.0, 2.0]], 0.5),
+        ([[1.0, 1.0], [1.0, 1.0]], 0.0),
+        ([[1.0, 1.0], [-1.0, -1.0]], 1.0),
+        ([[1.0, 3.0]], 1.0),  # one seed says nothing of another
+    ],
+)
+def test_p_by_hand(differences, expected):
+    a = np.array([differences])
+    assert crossed_p(a + 2, np.full_like(a, 2)) == pytest.approx(expected)
+    assert crossed_p(np.full_like(a, 2), a + 2) == pytest.approx(expected)
+
+
+def test_p_is_students_where_only_seeds_or_only_units_differ():
+    spread = np.random.default_rng(3).normal(0.4, 1, 9)
+    for values in (spread[:, None].repeat(5, axis=1), spread[None].repeat(5, axis=0)):
+        expected = stats.ttest_1samp(spread, 0).pvalue
+        assert crossed_p(values[None], np.zeros((1, *values.shape))) == pytest.approx(expected)
+
+
+def test_p_of_a_perplexity_is_that_of_its_first_order():
+    """A small change of nats per token changes exp(nats) in proportion: so do both spreads."""
+    nats, change = 2 + 0.1 * np.abs(normal(seeds=4)), 1e-5 * normal(seeds=4, mean=0.2, seed=1)
+    ones = np.ones_like(nats)
+    found = crossed_p(
+        np.concatenate([nats + change, ones]),
+        np.concatenate([nats, ones]),
+        statistic="perplexity",
+    )
+    middle = np.exp(nats.mean(axis=2, keepdims=True))
+    assert found == pytest.approx(crossed_p(middle * change, 0 * change), rel=1e-3)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 8])
+@pytest.mark.parametrize(("between", "units"), [(0.0, 0.35), (0.1, 0.35), (0.5, 0.35), (0.1, 0.0)])
+def test_no_difference_is_found_no_more_often_than_said(seeds, between, units):
+    """Seeds and prompts both have effects of their own; one in twenty is what chance may find."""
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(400):
+        prompts = units * random.standard_normal((1, 1, 48))
+        a = between * random.standard_normal((1, seeds, 1)) + prompts
+        a = a + 0.3 * random.standard_normal((1, seeds, 48))
+        found.append(crossed_p(a, np.zeros_like(a)) < 0.05)
+    assert np.mean(found) < 0.085, "three standard errors above .05"
+
+
+def test_three_seeds_can_find_a_difference():
+    a = normal(seeds=3, units=192, mean=0.2, between=0.02)
+    assert crossed_p(a, np.zeros_like(a)) < 0.02
 
 
 def test_perplexities_over_seeds():
@@ -161,6 +209,6 @@ def test_who_wins_on_what():
         ("length", "new", None),
         ("length", "other", None),
     ]
-    assert table[0].found.p == 2 / 1024
-    assert table[0].p_adjusted == pytest.approx(6 * 2 / 1024), "the smallest of six, by Holm"
+    smallest = min(v.found.p for v in table)
+    assert min(v.p_adjusted for v in table) == pytest.approx(6 * smallest), "of six, by Holm"
     assert all(v.p_adjusted >= v.found.p for v in table)

@@ -16,6 +16,7 @@ any token. Each position's moves are balanced on their own, so the mixture over 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -176,7 +177,7 @@ class MCMC:
 
     The chain begins with a response drawn from p and its last state is the answer, so with enough
     steps that is a draw from the target, not its maximum. A reward whose scores depend on the batch
-    (diversity, whiten) gives the chains no fixed target.
+    (diversity, whiten) gives the chains no fixed target, which is warned of.
 
     Attributes:
         steps: proposals for each prompt, those of the burn-in included.
@@ -226,6 +227,7 @@ class MCMC:
         numbers, model = RowSeeds(seeds, device), ModelProposal(responder)
         limits = torch.full((len(examples),), limit, device=device)
         start = model.draw(prompts[0], prompts[1], limits, numbers)
+        self._warn_of_company(reward, responder.samples(start, examples))
         chains = Chains(
             start,
             NGramProposal(self.proposal, responder) if self.proposal else model,
@@ -236,6 +238,24 @@ class MCMC:
             numbers=numbers,
         )
         return self._walked(chains, responder, examples, reward, int(start.lengths.sum()))
+
+    def _warn_of_company(self, reward: Reward, samples: Sequence[Sample]) -> None:
+        """Warn where scores change when half of the batch is not there: no target is fixed then."""
+        together = reward.evaluate(samples, update=False).score
+        halves = [samples[start::2] for start in (0, 1) if samples[start::2]]
+        apart = [reward.evaluate(half, update=False).score for half in halves]
+        most = max(
+            abs(one - other)
+            for start, scores in enumerate(apart)
+            for one, other in zip(scores, together[start::2], strict=True)
+        )
+        if most > 0.05 * self.score_temperature:  # rounding stays far below
+            warnings.warn(
+                "mcmc: the reward's scores depend on the rest of the batch (here by up to "
+                f"{most:.2g}), so the chains have no fixed target: leave out what does that, such "
+                "as diversity",
+                stacklevel=4,
+            )
 
     def _walked(
         self,

@@ -21,8 +21,6 @@ from mht.evaluation.statistics import (
 )
 from mht.evaluation.summary import Evaluated, units
 
-FEWEST_SEEDS = 6  # 2 / 2^6 < .05: with fewer no test over seeds can find anything
-
 
 class Measured(NamedTuple):
     """One metric of those variants that have it.
@@ -74,21 +72,15 @@ def level(measured: Measured, name: str, *, resamples: int, seed: int) -> Interv
 
 
 def difference(measured: Measured, a: str, b: str, *, resamples: int, seed: int) -> Difference:
-    """How much ``a`` exceeds ``b``: interval over seeds and prompts, two-sided p.
+    """How much ``a`` exceeds ``b``: interval and two-sided p over seeds and prompts.
 
-    From 6 seeds on the test swaps the variants' values of whole seeds. With fewer it can find
-    nothing (p is at least 2 / 2^S), so it swaps those of prompts, averaged over the seeds: that p
-    is about these seeds only.
+    With one seed both are over prompts alone, and say nothing of another seed.
     """
     left, right = measured.of[a], measured.of[b]
     options = {"statistic": measured.statistic, "resamples": resamples, "seed": seed}
-    if left.shape[1] >= FEWEST_SEEDS:
-        return Difference(*seeds_difference(left, right, **options)[:4])  # type: ignore[arg-type]
     if left.shape[1] == 1:
         return paired_difference(left[:, 0], right[:, 0], **options)  # type: ignore[arg-type]
-    p = paired_difference(left.mean(axis=1), right.mean(axis=1), **options).p  # type: ignore[arg-type]
-    found = seeds_difference(left, right, **options)  # type: ignore[arg-type]
-    return Difference(found.difference, found.low, found.high, p)
+    return Difference(*seeds_difference(left, right, **options)[:4])  # type: ignore[arg-type]
 
 
 def relative_change(
