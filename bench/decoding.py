@@ -2,7 +2,7 @@
 
 ``python -m bench.decoding --model models/hybrid --reward params.yaml --judge vader`` writes
 ``decoding.csv`` and ``decoding.png`` into ``--out``. All strategies answer the same prompts with
-the same reward; the judge, if there is one, guides none of them.
+the same reward; the judge, a metric of `evaluate` that needs only texts, guides none of them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mht.progress import track
 
 if TYPE_CHECKING:
     from mht.decoding import Generated, Strategy
+    from mht.evaluation.metrics import Score
     from mht.rewards import Reward
     from mht.rollout import Responder
 
@@ -75,7 +76,7 @@ def measure(
     reward: Reward,
     *,
     samples: int,
-    judge: Reward | None = None,
+    judge: Score | None = None,
     texts: Sequence[Example] = (),
     seed: int = 0,
 ) -> list[Row]:
@@ -92,7 +93,7 @@ def measure(
         examples: the prompts.
         reward: scores all and guides some.
         samples: responses to each prompt.
-        judge: scores all and guides none.
+        judge: measures all and guides none.
         texts: for the n-gram model.
         seed: of all strategies.
     """
@@ -125,8 +126,8 @@ def measure(
     return rows
 
 
-def _judged(judge: Reward | None, found: Generated) -> Sequence[float]:
-    return judge.evaluate(found.samples, update=False).score if judge else ()
+def _judged(judge: Score | None, found: Generated) -> Sequence[float]:
+    return judge(found.samples) if judge else ()
 
 
 def _means(name: str, scores: Sequence[float], samples: int) -> dict[str, float | str]:
@@ -160,6 +161,20 @@ def tilted_kl(tilted: Sequence[float], plain: Sequence[float], heat: float) -> f
     top = max(plain)
     log_z = top / heat + math.log(statistics.fmean(math.exp((s - top) / heat) for s in plain))
     return statistics.fmean(tilted) / heat - log_z
+
+
+def metric_of_texts(name: str) -> Score:
+    """A metric that needs no model.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    from mht.evaluation.metrics import METRICS
+
+    known = {key: metric.score for key, metric in METRICS.items() if metric.score}
+    if name not in known:
+        raise UserError(f"--judge: should be one of {', '.join(known)}; got {name!r}")
+    return known[name]
 
 
 def _groups(values: Sequence[float], size: int) -> list[Sequence[float]]:
@@ -221,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.decoding", description=__doc__)
     parser.add_argument("--model", default="models/hybrid")
     parser.add_argument("--reward", default="params.yaml", help="as for mht generate")
-    parser.add_argument("--judge", help="a reward that only judges, as for mht generate")
+    parser.add_argument("--judge", help="a metric of the texts, such as vader")
     parser.add_argument("--prompts", type=Path, default=Path("data/prepared/test.parquet"))
     parser.add_argument("--texts", type=Path, default=Path("data/prepared/train.parquet"))
     parser.add_argument("--count", type=int, default=16, help="prompts")
@@ -233,6 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         reward = read_reward(given.reward)
+        judge = metric_of_texts(given.judge) if given.judge else None
         decoding = {"response_tokens": given.response_tokens, "temperature": given.temperature}
         rows = measure(
             make_responder(given.model, "auto", "float32", decoding),
@@ -240,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             read_examples(given.prompts)[: given.count],
             reward,
             samples=given.samples,
-            judge=read_reward(given.judge) if given.judge else None,
+            judge=judge,
             texts=read_examples(given.texts) if given.texts.exists() else (),
             seed=given.seed,
         )

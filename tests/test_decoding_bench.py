@@ -25,7 +25,7 @@ def test_a_row_for_each_strategy(tmp_path, tiny_model_dir, tiny_tokenizer, capsy
     ]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "texts.parquet")
     arguments = ["--model", tmp_path / "model", "--reward", "{type: length_window, min: 4, max: 5}"]
-    arguments += ["--judge", "{type: length_window, min: 0, max: 99}"]
+    arguments += ["--judge", "response_words"]
     arguments += ["--prompts", tmp_path / "texts.parquet", "--texts", tmp_path / "texts.parquet"]
     arguments += [
         "--out",
@@ -49,7 +49,7 @@ def test_a_row_for_each_strategy(tmp_path, tiny_model_dir, tiny_tokenizer, capsy
     )
     scores = [float(found[0]["score"])] + [float(r["score"]) for r in by_n]
     assert scores == sorted(scores) and scores[-1] > scores[0]
-    assert {row["judged"] for row in found} == {"1.0"}
+    assert all(0 < float(row["judged"]) <= 5 for row in found), "words of 5 tokens at most"
     tokens = [float(r["tokens_per_response"]) for r in by_n]
     assert tokens == sorted(tokens) and tokens[0] > float(found[0]["tokens_per_response"])
     assert all(float(row["seconds_per_response"]) > 0 for row in found)
@@ -60,6 +60,8 @@ def test_a_row_for_each_strategy(tmp_path, tiny_model_dir, tiny_tokenizer, capsy
 def test_a_mistake_is_one_line(capsys):
     assert main(["--reward", "exact_mtch"]) == 2
     assert "did you mean" in capsys.readouterr().err
+    assert main(["--reward", "readability", "--judge", "vada"]) == 2
+    assert "--judge: should be one of vader, " in capsys.readouterr().err
 
 
 def test_the_tilt_of_a_coin():
