@@ -58,7 +58,7 @@ def strategies(
     except ModelError as error:
         print(f"note: without value-guided decoding: {error}", file=sys.stderr)
     else:
-        for beta in (1.0, 4.0):
+        for beta in (0.0, 1.0, 4.0, 16.0):  # 0: what the truncation to candidates does
             yield "value", f"beta={beta:g}", ValueGuided(head, beta)
     if texts:
         tokens = [e.prompt_ids + e.target_ids for e in texts]
