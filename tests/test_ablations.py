@@ -168,7 +168,9 @@ def test_results_of_seeds_are_compared_with_the_subject(tmp_path):
     by = {line.name: line for line in table.lines}
     assert by["hybrid"].verdict == "baseline" and by["hybrid"].p_adjusted is None
     assert by["worse"].difference == pytest.approx(-0.3)
-    assert by["worse"].p_adjusted == pytest.approx(2 * 2 / 2**8), "two lines: Holm doubles it"
+    alone = made(tmp_path / "alone", {"hybrid": 0.5, "worse": 0.2})
+    (line,) = tabulate(gather([str(alone)]), metrics=["reward"]).lines[1:]
+    assert by["worse"].p_adjusted == pytest.approx(2 * line.p_adjusted), "two lines: Holm doubles"
     assert by["worse"].verdict == "worse"
     assert by["same"].difference == 0 and by["same"].verdict == "unclear"
 
