@@ -227,7 +227,6 @@ class MCMC:
         numbers, model = RowSeeds(seeds, device), ModelProposal(responder)
         limits = torch.full((len(examples),), limit, device=device)
         start = model.draw(prompts[0], prompts[1], limits, numbers)
-        self._warn_of_company(reward, responder.samples(start, examples))
         chains = Chains(
             start,
             NGramProposal(self.proposal, responder) if self.proposal else model,
@@ -237,11 +236,14 @@ class MCMC:
             pad_id=responder.pad_id,
             numbers=numbers,
         )
+        together = chains.scores.tolist()
+        self._warn_of_company(reward, responder.samples(start, examples), together)
         return self._walked(chains, responder, examples, reward, int(start.lengths.sum()))
 
-    def _warn_of_company(self, reward: Reward, samples: Sequence[Sample]) -> None:
+    def _warn_of_company(
+        self, reward: Reward, samples: Sequence[Sample], together: Sequence[float]
+    ) -> None:
         """Warn where scores change when half of the batch is not there: no target is fixed then."""
-        together = reward.evaluate(samples, update=False).score
         halves = [samples[start::2] for start in (0, 1) if samples[start::2]]
         apart = [reward.evaluate(half, update=False).score for half in halves]
         most = max(
