@@ -12,7 +12,7 @@ from mht.errors import ConfigError, UserError
 from mht.generate_cli import generate
 from mht.project import repo_root
 from mht.report_cli import report
-from mht.seeds_cli import ablations, compare, evidence, seeds
+from mht.seeds_cli import ablations, compare, evidence, reach, seeds
 from mht.tune_cli import tune
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     help="Modular HybridTrainer. The pipeline itself runs by `dvc repro`.",
 )
-for command in (generate, tune, seeds, ablations, compare, evidence, report):
+for command in (generate, tune, seeds, ablations, compare, reach, evidence, report):
     commands.command()(command)
 
 

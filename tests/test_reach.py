@@ -1,14 +1,26 @@
 """How soon a score is reached, by hand: first looks, censored seeds, ratios paired by seed."""
 
+import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from mht.errors import ConfigError
+from mht.cli import commands
+from mht.errors import ConfigError, UserError
 from mht.evaluation.over_seeds_curves import band, bands
-from mht.evaluation.reach import Times, reach_ratio, reached, restricted, times_to
+from mht.evaluation.over_seeds_report import reach_of
+from mht.evaluation.reach import Times, reach_ratio, reached, restricted, since, times_to
 from mht.evaluation.reach_report import reach_rows, reach_summary
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(commands, arguments)
 
 
 def curve(*scores, every=10):
@@ -105,3 +117,65 @@ def test_seeds_that_looked_at_other_steps_are_interpolated():
     assert found.keys() == {"a"}
     assert found["a"].steps.tolist() == [0, 10, 20]
     assert found["a"].middle.tolist() == [0.0, 1.0, 2.0]
+
+
+def test_costs_are_counted_from_the_last_look_before(tmp_path):
+    looks = [{"seconds": 1.0, "optimizer_steps": 0, "score": 0.1}, *curve(0.2, 0.3, 0.9)[1:]]
+    counted = since(looks, 15)
+    assert [row["optimizer_steps"] for row in counted] == [0, 10]
+    assert [row["seconds"] for row in counted] == [0, 0.5]
+    assert [row["score"] for row in counted] == [0.3, 0.9], "a score is no cost"
+    assert since(curve(0.2, 0.3), 0) == curve(0.2, 0.3)
+    with pytest.raises(ValueError, match="no look at or before 5"):
+        since(curve(0.1, 0.2)[1:], 5)
+
+
+def finished(folder, **curves):
+    """A folder of `mht seeds`, as far as how soon a score is reached needs it."""
+    for name, own in curves.items():
+        for seed, looks in enumerate(own):
+            place = folder / f"seed_{seed}" / name
+            place.mkdir(parents=True)
+            (place / "result.json").write_text(json.dumps({"curve": looks}))
+    summary = {"seeds": [0, 1], "subject": "hybrid", "budget": dict.fromkeys(curves)}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return str(folder)
+
+
+def test_mht_reach_asks_finished_results(tmp_path):
+    folder = finished(
+        tmp_path / "done",
+        base=[[], []],
+        hybrid=[curve(0.0, 0.2, 0.9), curve(0.0, 0.2, 0.9)],
+        quick=[curve(0.0, 0.7, 0.9), curve(0.0, 0.2, 0.9)],
+    )
+    params = ["--params", str(PARAMS)]
+    done = invoke("reach", folder, "--score", "0.6", "--json", *params)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["subject"] == "hybrid" and set(found["variants"]) == {"hybrid", "quick"}
+    assert found["variants"]["quick"]["optimizer_steps"]["mean"] == 15
+    ratio = {line["cost"]: line["ratio"] for line in found["ratios"]}
+    assert ratio["optimizer_steps"] == 15 / 20
+    after = json.loads(
+        invoke("reach", folder, "--score", "0.8", "--after", "10", "--json", *params).stdout
+    )
+    assert after["variants"]["quick"]["optimizer_steps"]["mean"] == 10
+    text = invoke("reach", folder, "--score", "0.6", "--baseline", "quick", *params).stdout
+    assert "ratios to quick" in text and "| hybrid | 100% | 20 [20, 20] | 1.33 [" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--baseline", "hybird"], r"--baseline: .*'hybird' \(did you mean 'hybrid'\?\)"),
+        (["--baseline", "base"], "--baseline: no learning curve of 'base'"),
+        (["--metric", "scor"], r"--metric: no such metric 'scor' \(did you mean 'score'\?\)"),
+    ],
+)
+def test_mht_reach_says_what_is_wrong(tmp_path, options, message):
+    folder = finished(tmp_path / "done", base=[[], []], hybrid=[curve(0.0, 0.9), curve(0.0, 0.9)])
+    done = invoke("reach", folder, "--score", "0.6", "--params", str(PARAMS), *options)
+    assert re.search(message, str(done.exception)), done.exception
+    with pytest.raises(UserError, match="run `mht seeds` again"):
+        reach_of(tmp_path / "none", score=0.5)

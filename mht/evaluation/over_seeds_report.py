@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mht.component import did_you_mean
-from mht.errors import ConfigError, DataError
+from mht.errors import ConfigError, DataError, UserError
 from mht.evaluation.metrics import describe
 from mht.evaluation.over_seeds import ALPHA, Verdict, per_seed, seeds_interval, who_wins
 from mht.evaluation.over_seeds_curves import as_csv, bands, curves_png, front_png
-from mht.evaluation.reach import Curve
-from mht.evaluation.reach_report import reach_rows, reach_summary
+from mht.evaluation.reach import Curve, since
+from mht.evaluation.reach_report import reach_markdown, reach_summary
 from mht.evaluation.statistics import STATISTICS, Floats
 from mht.evaluation.summary import Evaluated, read_samples, significant, units, write_json
 
@@ -102,6 +102,58 @@ def write_report(
     (folder / "table.md").write_text(markdown(summary), encoding="utf-8", newline="\n")
     _draw(folder, found, curves, summary, resamples, seed)
     return summary
+
+
+def reach_of(
+    folder: str | Path,
+    *,
+    score: float,
+    baseline: str | None = None,
+    metric: str = "score",
+    after: float = 0,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """How soon the variants of a finished benchmark reach a score.
+
+    Args:
+        folder: that `write_report` has written to.
+        score: to reach.
+        baseline: of the ratios; the benchmark's subject if None.
+        metric: of the looks.
+        after: costs are counted from the last look at or before so many optimiser steps.
+        resamples: of the intervals.
+        seed: of the same.
+
+    Raises:
+        DataError: the folder holds none, or a result is missing or broken.
+        UserError: no such baseline, or no look that early.
+        ConfigError: a metric that there is not.
+    """
+    folder = Path(folder)
+    summary = _result(folder / "summary.json")
+    places = {n: [folder / f"seed_{s}" / n for s in summary["seeds"]] for n in summary["budget"]}
+    curves = {n: [_result(p / RESULT)["curve"] for p in own] for n, own in places.items()}
+    curves = {n: own for n, own in curves.items() if all(own)}  # the base model has no looks
+    subject = baseline or summary["subject"]
+    if subject not in curves:
+        close = did_you_mean(subject, curves)
+        raise UserError(
+            f"--baseline: no learning curve of {subject!r}{close}. There are {', '.join(curves)}"
+        )
+    try:
+        curves = {n: [since(curve, after) for curve in own] for n, own in curves.items()}
+    except ValueError as error:
+        raise UserError(f"--after: {error}") from None
+    return reach_summary(
+        curves,
+        metric=metric,
+        score=score,
+        subject=subject,
+        resamples=resamples,
+        seed=seed,
+        setting="--metric",
+    )
 
 
 def _reach(
@@ -195,11 +247,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
     )
     tables = [_table(rows), _table(_comparison_rows(summary["comparisons"]))]
     if reach := summary.get("reach"):
-        what = (
-            f"To {reach['metric']} {reach['score']:g} on validation prompts: restricted means over "
-            f"seeds; ratios to {summary['subject']}, paired by seed, below 1 where sooner.\n\n"
-        )
-        tables.append(what + _table(reach_rows(reach)))
+        tables.append(reach_markdown(reach))
     return head + "\n".join(tables)
 
 

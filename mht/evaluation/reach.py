@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike
 from mht.evaluation.statistics import Floats, Interval
 
 Curve = Sequence[Mapping[str, float]]  # the looks at validation prompts, in order
+COSTS = {"optimizer_steps": "optimiser steps", "sampled_tokens": "sampled tokens",
+         "seconds": "seconds"}  # fmt: skip
 
 
 class Times(NamedTuple):
@@ -94,6 +96,28 @@ def times_to(curves: Sequence[Curve], *, metric: str, score: float, cost: str) -
         at.append(next((row[cost] for row in rows if row[metric] >= score), math.inf))
         end.append(rows[-1][cost])
     return Times(np.asarray(at, float), np.asarray(end, float))
+
+
+def since(curve: Curve, steps: float) -> Curve:
+    """A curve whose costs are counted from its last look at or before so many optimiser steps.
+
+    What all variants do before, such as the SFT stage, then dilutes no ratio. Metrics stay.
+
+    Raises:
+        ValueError: the first look is later than that.
+
+    >>> curve = [{"optimizer_steps": n, "seconds": n / 10, "score": 0.5} for n in (0, 40, 60)]
+    >>> since(curve, 50)[1]
+    {'optimizer_steps': 20, 'seconds': 2.0, 'score': 0.5}
+    """
+    before = [n for n, row in enumerate(curve) if row["optimizer_steps"] <= steps]
+    if not before:
+        raise ValueError(f"no look at or before {steps:g} optimiser steps")
+    first = curve[before[-1]]
+    return [
+        {k: v - first[k] if k in COSTS else v for k, v in row.items()}
+        for row in curve[before[-1] :]
+    ]
 
 
 def restricted(times: ArrayLike, horizon: float) -> Floats:

@@ -7,11 +7,8 @@ from typing import Any
 
 from mht.component import did_you_mean
 from mht.errors import ConfigError
-from mht.evaluation.reach import Curve, Reached, reach_ratio, reached, times_to
+from mht.evaluation.reach import COSTS, Curve, Reached, reach_ratio, reached, times_to
 from mht.evaluation.summary import significant
-
-COSTS = {"optimizer_steps": "optimiser steps", "sampled_tokens": "sampled tokens",
-         "seconds": "seconds"}  # fmt: skip
 
 
 def reach_summary(
@@ -22,6 +19,7 @@ def reach_summary(
     subject: str,
     resamples: int = 2000,
     seed: int = 0,
+    setting: str = "benchmark.reach.metric",
 ) -> dict[str, Any]:
     """How soon each variant reaches a score, and each against the subject, paired by seed.
 
@@ -32,6 +30,7 @@ def reach_summary(
         subject: of the ratios.
         resamples: of the intervals.
         seed: of the same.
+        setting: where the user has named the metric, for the error.
 
     Raises:
         ConfigError: no look has the metric.
@@ -41,7 +40,7 @@ def reach_summary(
     if metric not in known:
         close = did_you_mean(metric, known)
         problem = f"no such metric {metric!r}{close}. There are {', '.join(sorted(known))}"
-        raise ConfigError([f"benchmark.reach.metric: {problem}"])
+        raise ConfigError([f"{setting}: {problem}"])
     options = {"resamples": resamples, "seed": seed}
     times = {
         cost: {
@@ -60,6 +59,7 @@ def reach_summary(
     return {
         "metric": metric,
         "score": score,
+        "subject": subject,
         "variants": {
             name: {cost: _figures(reached(of[name], **options)) for cost, of in times.items()}
             for name in looked
@@ -74,6 +74,17 @@ def _figures(found: Reached) -> dict[str, float]:
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:
     return {key: significant(value) for key, value in values.items()}
+
+
+def reach_markdown(summary: Mapping[str, Any], *, after: float = 0) -> str:
+    """A `reach_summary` as a table, with what it is; ``after`` as in `reach_of`."""
+    counted = f", counted from {after:g} optimiser steps on" if after else ""
+    rows = "".join(f"| {' | '.join(row)} |\n" for row in reach_rows(summary))
+    return (
+        f"To {summary['metric']} {summary['score']:g} on validation prompts{counted}: restricted "
+        f"means over seeds; ratios to {summary['subject']}, paired by seed, below 1 where sooner."
+        f"\n\n{rows}"
+    )
 
 
 def reach_rows(summary: Mapping[str, Any]) -> list[list[str]]:
