@@ -245,8 +245,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
         f"{len(summary['seeds'])} seeds, {asked}. Means over seeds with 95% "
         "intervals over seeds and prompts.\n\n"
         if len(summary["seeds"]) > 1
-        else f"1 seed, {asked}. Means with 95% intervals over prompts. No p is below 1, for nothing "
-        "says what another seed would do; `mht compare` tests over prompts.\n\n"
+        else f"1 seed, {asked}. Means with 95% intervals over prompts. No p is below 1, for "
+        "nothing says what another seed would do; `mht compare` tests over prompts.\n\n"
     )
     tables = [_table(rows), _table(_comparison_rows(summary["comparisons"]))]
     if reach := summary.get("reach"):
