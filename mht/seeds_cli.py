@@ -110,7 +110,7 @@ def reach(
 ) -> None:
     """How soon finished variants reach a score: steps, tokens, seconds, ratios to a baseline."""
     from mht.config import load_config
-    from mht.evaluation.over_seeds_report import reach_of
+    from mht.evaluation.reach_folder import reach_of
     from mht.evaluation.reach_report import reach_markdown
 
     settings = load_config(params)

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from mht.cli import commands
 from mht.errors import ConfigError, UserError
 from mht.evaluation.over_seeds_curves import band, bands
-from mht.evaluation.over_seeds_report import reach_of
 from mht.evaluation.reach import Times, reach_ratio, reached, restricted, since, times_to
+from mht.evaluation.reach_folder import reach_of
 from mht.evaluation.reach_report import reach_rows, reach_summary
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -119,7 +119,7 @@ def test_seeds_that_looked_at_other_steps_are_interpolated():
     assert found["a"].middle.tolist() == [0.0, 1.0, 2.0]
 
 
-def test_costs_are_counted_from_the_last_look_before(tmp_path):
+def test_costs_are_counted_from_the_last_look_before():
     looks = [{"seconds": 1.0, "optimizer_steps": 0, "score": 0.1}, *curve(0.2, 0.3, 0.9)[1:]]
     counted = since(looks, 15)
     assert [row["optimizer_steps"] for row in counted] == [0, 10]
@@ -128,6 +128,8 @@ def test_costs_are_counted_from_the_last_look_before(tmp_path):
     assert since(curve(0.2, 0.3), 0) == curve(0.2, 0.3)
     with pytest.raises(ValueError, match="no look at or before 5"):
         since(curve(0.1, 0.2)[1:], 5)
+    with pytest.raises(ValueError, match="no look after 10"):
+        since(curve(0.1, 0.2), 10)
 
 
 def finished(folder, **curves):
@@ -170,6 +172,7 @@ def test_mht_reach_asks_finished_results(tmp_path):
     [
         (["--baseline", "hybird"], r"--baseline: .*'hybird' \(did you mean 'hybrid'\?\)"),
         (["--baseline", "base"], "--baseline: no learning curve of 'base'"),
+        (["--after", "10"], "--after: no look after 10 optimiser steps"),
         (["--metric", "scor"], r"--metric: no such metric 'scor' \(did you mean 'score'\?\)"),
     ],
 )

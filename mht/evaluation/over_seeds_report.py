@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mht.component import did_you_mean
-from mht.errors import ConfigError, DataError, UserError
+from mht.errors import ConfigError, DataError
 from mht.evaluation.metrics import describe
 from mht.evaluation.over_seeds import ALPHA, Verdict, per_seed, seeds_interval, who_wins
 from mht.evaluation.over_seeds_curves import as_csv, bands, curves_png, front_png
-from mht.evaluation.reach import Curve, since
+from mht.evaluation.reach import Curve
 from mht.evaluation.reach_report import reach_markdown, reach_summary
 from mht.evaluation.statistics import STATISTICS, Floats
 from mht.evaluation.summary import Evaluated, read_samples, significant, units, write_json
@@ -78,7 +78,7 @@ def write_report(
     found = {name: [read_samples(p / SAMPLES) for p in own] for name, own in places.items()}
     _check_prompts([run for runs in found.values() for run in runs])
     measured = {name: metric_values(found, name) for name in metrics}
-    curves = {name: [_result(p / RESULT)["curve"] for p in own] for name, own in places.items()}
+    curves = read_curves(folder, seeds=seeds, variants=variants)
     verdicts = who_wins(
         {name: values.of for name, values in measured.items()},
         [(subject, other) for other in variants if other not in (subject, "base")],
@@ -104,56 +104,18 @@ def write_report(
     return summary
 
 
-def reach_of(
-    folder: str | Path,
-    *,
-    score: float,
-    baseline: str | None = None,
-    metric: str = "score",
-    after: float = 0,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """How soon the variants of a finished benchmark reach a score.
-
-    Args:
-        folder: that `write_report` has written to.
-        score: to reach.
-        baseline: of the ratios; the benchmark's subject if None.
-        metric: of the looks.
-        after: costs are counted from the last look at or before so many optimiser steps.
-        resamples: of the intervals.
-        seed: of the same.
+def read_curves(
+    folder: Path, *, seeds: Sequence[int], variants: Iterable[str]
+) -> dict[str, list[Curve]]:
+    """Variant to the learning curve of each seed, as their results have it.
 
     Raises:
-        DataError: the folder holds none, or a result is missing or broken.
-        UserError: no such baseline, or no look that early.
-        ConfigError: a metric that there is not.
+        DataError: a result is missing or broken.
     """
-    folder = Path(folder)
-    summary = _result(folder / "summary.json")
-    places = {n: [folder / f"seed_{s}" / n for s in summary["seeds"]] for n in summary["budget"]}
-    curves = {n: [_result(p / RESULT)["curve"] for p in own] for n, own in places.items()}
-    curves = {n: own for n, own in curves.items() if all(own)}  # the base model has no looks
-    subject = baseline or summary["subject"]
-    if subject not in curves:
-        close = did_you_mean(subject, curves)
-        raise UserError(
-            f"--baseline: no learning curve of {subject!r}{close}. There are {', '.join(curves)}"
-        )
-    try:
-        curves = {n: [since(curve, after) for curve in own] for n, own in curves.items()}
-    except ValueError as error:
-        raise UserError(f"--after: {error}") from None
-    return reach_summary(
-        curves,
-        metric=metric,
-        score=score,
-        subject=subject,
-        resamples=resamples,
-        seed=seed,
-        setting="--metric",
-    )
+    return {
+        name: [read_result(folder / f"seed_{seed}" / name / RESULT)["curve"] for seed in seeds]
+        for name in variants
+    }
 
 
 def _reach(
@@ -300,7 +262,7 @@ def _figures(values: Values, resamples: int, seed: int) -> dict[str, Any]:
 
 
 def _budget(places: Sequence[Path]) -> dict[str, dict[str, float]]:
-    budgets = [_result(place / RESULT)["budget"] for place in places]
+    budgets = [read_result(place / RESULT)["budget"] for place in places]
     found = {}
     for key in COSTS:
         costs = [budget[key] for budget in budgets]
@@ -309,7 +271,12 @@ def _budget(places: Sequence[Path]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _result(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> dict[str, Any]:
+    """One of a benchmark's JSON files.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -104,7 +104,7 @@ def since(curve: Curve, steps: float) -> Curve:
     What all variants do before, such as the SFT stage, then dilutes no ratio. Metrics stay.
 
     Raises:
-        ValueError: the first look is later than that.
+        ValueError: the first look is later than that, or the last is not.
 
     >>> curve = [{"optimizer_steps": n, "seconds": n / 10, "score": 0.5} for n in (0, 40, 60)]
     >>> since(curve, 50)[1]
@@ -113,6 +113,8 @@ def since(curve: Curve, steps: float) -> Curve:
     before = [n for n, row in enumerate(curve) if row["optimizer_steps"] <= steps]
     if not before:
         raise ValueError(f"no look at or before {steps:g} optimiser steps")
+    if len(before) == len(curve):
+        raise ValueError(f"no look after {steps:g} optimiser steps")
     first = curve[before[-1]]
     return [
         {k: v - first[k] if k in COSTS else v for k, v in row.items()}
