@@ -26,6 +26,8 @@ VARIANTS_OF = {  # sets of variants, by the experiment that they are laid over
     "randomwalks_ablations": "randomwalks",
     "memory": "randomwalks",
     "reviews_memory": "reviews",
+    "reviews_alternation": "reviews",
+    "support_kl": "support",
 }
 NAMES = (*RECIPES, "no_clip", "same")
 RANDOMWALKS = Path("experiments/randomwalks.yaml")
