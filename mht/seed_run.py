@@ -19,10 +19,9 @@ from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.precision import resolve_dtype
 from mht.rewards import Reward
 from mht.rollout import Responder
-from mht.trainers.from_config import make_trainer
+from mht.trainers.from_config import experiment_look, make_trainer
 from mht.trainers.hybrid import HybridTrainer, Stats
 from mht.trainers.schedule import Plan
-from mht.validation import Validation
 from mht.variants import Variant, identity
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ class SeedRun:
     def _train(self, trainer: HybridTrainer, place: Path, plan: Plan, meter: Meter) -> Path:
         """Train into a folder, which is returned."""
         settings = trainer.config
-        look = self._validation(trainer, settings.eval_prompts)
+        look = experiment_look(trainer, self.config, self.validation)
 
         def after_cycle(cycle: int) -> Stats:
             every = settings.eval_every
@@ -149,17 +148,6 @@ class SeedRun:
         meter.cpu_seconds += time.process_time() - began
         trainer.save(place)
         return place
-
-    def _validation(self, trainer: HybridTrainer, prompts: int) -> Validation:
-        """Every variant is looked at with the experiment's reward, whatever it is trained by."""
-        return Validation(
-            trainer.policy,
-            trainer.responder,
-            self.validation[:prompts],
-            self.config.ppo.reward,
-            seed=self.config.base.seed,
-            batch_size=64,
-        )
 
     def _load(self, folder: Path) -> PreTrainedModel:
         dtype = resolve_dtype(self.config.model.dtype, self.device)

@@ -292,6 +292,11 @@ class HybridConfig(Section):
         return self.replayed_per_minibatch * self.batch_size // self.minibatch_size
 
     @property
+    def decoding(self) -> dict[str, float]:
+        """How responses are drawn to be learnt from."""
+        return {"response_tokens": self.response_tokens, "temperature": self.temperature}
+
+    @property
     def updates_per_ppo_step(self) -> int:
         """Optimiser steps in one PPO step."""
         return self.epochs * self.batch_size // self.minibatch_size

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mht.config import BaseConfig, HybridConfig, ModelConfig, SFTConfig
+from mht.config import BaseConfig, Config, HybridConfig, ModelConfig, SFTConfig
 from mht.data.examples import Example
+from mht.rewards import Reward
+from mht.rollout import Responder
 from mht.trainers.hybrid import HybridTrainer
 from mht.trainers.practice import section_named
+from mht.validation import Validation
 
 
 def make_trainer(
@@ -52,3 +55,24 @@ def make_trainer(
     if after:
         trainer.practice.cursors["sft"].position = after.steps * after.batch_size
     return trainer
+
+
+def experiment_look(
+    trainer: HybridTrainer, experiment: Config, examples: Sequence[Example]
+) -> Validation:
+    """How everything that an experiment compares is looked at, whatever it is trained by.
+
+    Args:
+        trainer: of one of the variants or trials.
+        experiment: whose ``ppo`` says the reward, the sampling and the number of prompts.
+        examples: for validation.
+    """
+    settings, own = experiment.ppo, trainer.responder
+    return Validation(
+        trainer.policy,
+        Responder(own.model, own.tokenizer, settings.decoding, own.trunk),
+        examples[: settings.eval_prompts],
+        settings.reward if isinstance(settings.reward, Reward) else None,
+        seed=experiment.base.seed,
+        batch_size=64,
+    )

@@ -134,11 +134,7 @@ class HybridTrainer:
             self.masters.read(model, base_model_name)
         if gradient_checkpointing:
             recompute_layers(model)
-        decoding = {
-            "response_tokens": config.response_tokens,
-            "temperature": config.temperature,
-        }
-        self.responder = Responder(model, self.tokenizer, decoding, self.policy.trunk)
+        self.responder = Responder(model, self.tokenizer, config.decoding, self.policy.trunk)
         self.reward = _as_reward(reward_fn if reward_fn is not None else config.reward)
         self.generator = torch.Generator(device=model.device).manual_seed(seed)
         self.updater = self._make_updater(optimizer_config, scheduler_config)

@@ -12,12 +12,9 @@ from typing import TYPE_CHECKING
 
 from mht.config import Config
 from mht.data.examples import read_examples
-from mht.rewards import Reward
-from mht.rollout import Responder
-from mht.trainers.from_config import make_trainer
+from mht.trainers.from_config import experiment_look, make_trainer
 from mht.trainers.history import History
-from mht.trainers.hybrid import HybridTrainer, Stats
-from mht.validation import Validation
+from mht.trainers.hybrid import Stats
 
 if TYPE_CHECKING:
     from mht.tuning.start import Start
@@ -49,7 +46,8 @@ def run_trial(
         model=config.model,
         after=config.sft,
     )
-    look = _validation(trainer, looked, start.prepared)
+    validation = read_examples(start.prepared / "validation.parquet")
+    look = experiment_look(trainer, looked, validation)
     cycles, every = len(config.ppo.plan), config.ppo.eval_every
 
     def after_cycle(cycle: int) -> Stats:
@@ -61,20 +59,3 @@ def run_trial(
         return {}
 
     trainer.train(config.ppo.plan, history, after_cycle)
-
-
-def _validation(trainer: HybridTrainer, looked: Config, prepared: Path) -> Validation:
-    settings = looked.ppo
-    decoding = {
-        "response_tokens": settings.response_tokens,
-        "temperature": settings.temperature,
-    }
-    own = trainer.responder
-    return Validation(
-        trainer.policy,
-        Responder(own.model, own.tokenizer, decoding, own.trunk),
-        read_examples(prepared / "validation.parquet")[: settings.eval_prompts],
-        settings.reward if isinstance(settings.reward, Reward) else None,
-        seed=looked.base.seed,
-        batch_size=64,
-    )
