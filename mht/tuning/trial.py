@@ -7,7 +7,6 @@ so `dvc repro` with the best values makes the same model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mht.config import Config
