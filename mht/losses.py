@@ -47,6 +47,29 @@ def whiten(x: Tensor, mask: Tensor, like: tuple[Tensor, Tensor] | None = None) -
     return centred * torch.rsqrt(masked_mean(spread.square(), counts) + 1e-8)
 
 
+def leave_one_out(scores: Tensor, groups: Tensor) -> Tensor:
+    """Scores less the mean of the group's other scores; of all others for a row without any.
+
+    Without bias as a baseline: it does not depend on the row's own response. RLOO, Ahmadian et al.
+    2024 (arXiv:2402.14740), after Kool et al. 2019 (openreview.net/forum?id=r1lgTGL5DE).
+
+    Args:
+        scores: (B,) float.
+        groups: (B,) int64, from 0 on; rows of one group are responses to one prompt.
+
+    Returns:
+        (B,). A single row keeps its score.
+
+    >>> leave_one_out(torch.tensor([1.0, 3.0, 8.0, 8.0]), torch.tensor([0, 0, 1, 1])).tolist()
+    [-2.0, 2.0, 0.0, 0.0]
+    """
+    count = int(groups.max()) + 1
+    sums = scores.new_zeros(count).index_add(0, groups, scores)
+    others = groups.bincount(minlength=count)[groups] - 1
+    alone = (scores.sum() - scores) / max(len(scores) - 1, 1)
+    return scores - torch.where(others > 0, (sums[groups] - scores) / others.clamp(min=1), alone)
+
+
 def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probability of each token under its logits divided by the temperature.
 

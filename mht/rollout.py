@@ -54,8 +54,8 @@ class Responder:
     Args:
         model: the policy's language model.
         tokenizer: its tokenizer, whose padding token is not an EOS.
-        decoding: ``response_tokens``, ``temperature`` and, outside training, ``top_k``, ``top_p``
-            and ``min_p``.
+        decoding: ``response_tokens``, ``temperature``, ``share_prompts`` and, outside training,
+            ``top_k``, ``top_p`` and ``min_p``; see `sample`.
         trunk: the model's frozen layers, where their output is to be kept.
     """
 

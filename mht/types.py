@@ -124,6 +124,11 @@ class Rollout:
         return self.prompt_ids.shape[0]
 
     @property
+    def prompts(self) -> Tensor:
+        """(B,) int64, equal where the prompts are."""
+        return distinct(self.prompt_ids, self.prompt_mask)[1]
+
+    @property
     def input_ids(self) -> Tensor:
         """(B, T) prompt and response."""
         import torch
@@ -146,3 +151,16 @@ class Rollout:
         """The rollout of some of the rows, in the order of ``index`` (int64)."""
         picked = {f.name: getattr(self, f.name) for f in fields(self)}
         return Rollout(**{k: None if v is None else v[index] for k, v in picked.items()})
+
+
+def distinct(prompt_ids: Tensor, prompt_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """A row (U,) of each different prompt, and which of these U each row (B,) has; int64.
+
+    Args:
+        prompt_ids: (B, P) int64, left-padded.
+        prompt_mask: (B, P) bool, True = a real token.
+    """
+    different, which = prompt_ids.masked_fill(~prompt_mask, -1).unique(dim=0, return_inverse=True)
+    numbers = which.new_ones(len(which)).cumsum(0) - 1
+    last = which.new_full((len(different),), len(which))
+    return last.scatter_reduce(0, which, numbers, "amin"), which

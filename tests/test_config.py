@@ -169,6 +169,8 @@ def test_wrong_postprocess_inside_a_reward(load):
 def test_what_must_fit_together(load):
     (found,) = problems(load, {"ppo.minibatch_size": 24})
     assert found.startswith("ppo.minibatch_size: 24 does not divide batch_size 256")
+    (found,) = problems(load, {"ppo.responses_per_prompt": 3})
+    assert found.startswith("ppo.responses_per_prompt: 3 does not divide batch_size 256")
     (found,) = problems(load, {"ppo.reward": None})
     assert found.startswith("ppo: PPO steps need a reward")
     (found,) = problems(load, {"data.splits": {"reward_model": 0.5, "test": 0.5}})

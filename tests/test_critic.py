@@ -113,6 +113,30 @@ def test_no_response_is_judged_by_what_became_of_it():
         assert ((after - before)[others].abs() > 1e-2).all()
 
 
+@pytest.mark.parametrize("groups", [[0, 0, 0, 0, 1, 1, 1, 1], [2, 0, 1, 0, 2, 2, 1, 2]])
+def test_no_group_is_judged_by_what_became_of_it(groups):
+    """A fit without the whole group, as if solved again; groups may differ in size."""
+    hidden, returns, mask = rollout_like()
+    returns = returns + numbers(*returns.shape, seed=9).float()
+    groups = torch.tensor(groups)
+    found = critic_of(shrinkage=1e-6).values(hidden, returns, mask, groups)
+    for group in range(int(groups.max()) + 1):
+        own = groups == group
+        rest = mask & ~own[:, None]
+        weight, bias = Fit.to(Moments.of(hidden[rest], returns[rest]), 1e-9).line
+        expected = hidden[own].double() @ weight + bias
+        assert_close(
+            found[own], torch.where(mask[own], expected, 0.0).float(), atol=1e-3, rtol=1e-3
+        )
+    assert not found[~mask].any()
+
+
+def test_a_group_each_is_what_no_groups_are():
+    rollout = rollout_like()
+    groups = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+    assert_close(critic_of().values(*rollout, groups), critic_of().values(*rollout))
+
+
 def test_each_is_judged_by_a_fit_to_all_others():
     """The same number as from leaving its states out and solving again, in the same units."""
     hidden, returns, mask = rollout_like()

@@ -61,6 +61,19 @@ def padded_batches(tokenizer, side, sizes):
     return DataLoader(rows, batch_sampler=picked, collate_fn=collate)
 
 
+def test_each_prompt_is_answered_several_times(tiny_model_dir, tiny_tokenizer):
+    config, drawn = hybrid_config(responses_per_prompt=4), []
+    trainer = trainer_of(tiny_model_dir(), tiny_tokenizer, config=config)
+    draw = trainer.devices.draw
+    trainer.devices.draw = lambda *args: drawn.append(draw(*args)) or drawn[-1]
+    for _ in range(2):
+        assert "ppo/score/std_within_prompts" in trainer.next_step("ppo")
+    for rollout in drawn:
+        assert rollout.prompts.bincount().tolist() == [4, 4]
+        assert len({tuple(row) for row in rollout.response_ids.tolist()}) > 2
+    assert trainer.practice.positions[1] == 4, "prompts, not responses, are what is walked through"
+
+
 # -- a plain loop -----------------------------------------------------------------------------
 
 
@@ -206,6 +219,9 @@ def test_batch_size_wins_over_the_config(tiny_model_dir, tiny_tokenizer):
     assert trainer.config.batch_size % trainer.config.minibatch_size == 0
     with pytest.raises(ConfigError, match="batch_size: should be at least 1, got 0"):
         trainer_of(tiny_model_dir(), tiny_tokenizer, batch_size=0)
+    groups = hybrid_config(responses_per_prompt=4)
+    with pytest.raises(ConfigError, match="batch_size: 6 does not hold responses_per_prompt 4"):
+        trainer_of(tiny_model_dir(), tiny_tokenizer, config=groups, batch_size=6)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from mht.losses import (
     explained_variance,
     gae,
     kl_estimate,
+    leave_one_out,
     masked_mean,
     policy_loss,
     token_logprobs,
@@ -103,6 +104,24 @@ def test_whiten_is_centred_and_scaled_under_the_mask():
 
 def test_whiten_of_equal_values_is_zero():
     assert whiten(torch.full((2, 3), 7.0), mask_of(3, 2, width=3)).abs().max() == 0
+
+
+def test_leave_one_out_by_hand():
+    """The third prompt has one response: it is compared with the mean of the other five, 3."""
+    scores = torch.tensor([1.0, 4.0, 2.0, 6.0, 9.0, 2.0])
+    close(leave_one_out(scores, torch.tensor([0, 1, 0, 1, 2, 0])), [-1, -2, 0.5, 2, 6, 0.5])
+    close(leave_one_out(torch.tensor([5.0]), torch.tensor([0])), [5.0])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), numbers), min_size=2, max_size=12), numbers)
+def test_what_all_responses_to_a_prompt_have_in_common_is_taken_out(rows, shift):
+    prompts, scores = (torch.tensor(column) for column in zip(*rows, strict=True))
+    scores, several = scores.double(), prompts.bincount(minlength=4)[prompts] > 1
+    before = leave_one_out(scores, prompts)
+    after = leave_one_out(scores + shift * prompts, prompts)
+    torch.testing.assert_close(after[several], before[several])
+    sums = torch.zeros(4).double().index_add(0, prompts[several], before[several])
+    torch.testing.assert_close(sums, torch.zeros(4).double())
 
 
 @pytest.mark.parametrize(

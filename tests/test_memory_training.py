@@ -275,6 +275,14 @@ def test_settings_that_make_no_sense_are_refused(memory, said):
     assert any(problem.startswith(said) for problem in caught.value.problems), caught.value
 
 
+def test_a_share_of_prompts_that_are_answered_several_times():
+    memory = MemoryConfig(type="adaptive", prompts=0.2)
+    plain = hybrid_config(batch_size=8).model_dump() | {"reward": TokenShare(), "memory": memory}
+    said = "memory.prompts: 0.2 of batch_size / responses_per_prompt 2 is not one row"
+    with pytest.raises(ConfigError, match=said):
+        build(HybridConfig, plain | {"responses_per_prompt": 4})
+
+
 def test_a_share_for_steps_that_there_are_none_of_is_refused():
     memory = MemoryConfig(type="adaptive", prompts=0.0, rehearsal=0.5)
     plain = hybrid_config().model_dump() | {"reward": TokenShare(), "memory": memory}

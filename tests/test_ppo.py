@@ -73,6 +73,26 @@ def test_the_ratio_is_1_before_any_update(tiny_model_dir, unfrozen, temperature)
     assert stats["kl/k1_nats"] == pytest.approx(0, abs=1e-4)  # nothing has trained yet
 
 
+@pytest.mark.parametrize("each", [1, 2])
+def test_how_hard_a_prompt_is_counts_only_where_it_is_answered_once(tiny_model_dir, each):
+    """PROMPTS has each prompt twice; both responses to the second one score 3 more."""
+    harder = [s + 3.0 * (i % 4 == 1) for i, s in enumerate(SCORES)]
+    trained = []
+    for scores in (SCORES, harder):
+        ppo = ppo_of(tiny_model_dir(), responses_per_prompt=each)
+        stats = ppo.step(sampled(ppo), scores)
+        assert stats["score/mean"] == pytest.approx(sum(scores) / 8)
+        trained.append(weights(ppo))
+    assert torch.allclose(*trained, atol=1e-6) == (each == 2)
+
+
+def test_the_spread_of_the_scores_within_prompts(tiny_model_dir):
+    """0 and 1, 0 and 2, 4 and 4, 1 and 7 have the variances .5, 2, 0 and 18."""
+    ppo = ppo_of(tiny_model_dir(), responses_per_prompt=2)
+    stats = ppo.step(sampled(ppo), [0.0, 0.0, 4.0, 1.0, 1.0, 2.0, 4.0, 7.0])
+    assert stats["score/std_within_prompts"] == pytest.approx(math.sqrt((0.5 + 2 + 0 + 18) / 4))
+
+
 def test_another_temperature_stops_the_run(tiny_model_dir):
     ppo = ppo_of(tiny_model_dir(), temperature=1.0)
     before = weights(ppo)

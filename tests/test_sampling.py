@@ -6,12 +6,14 @@ from training_fixtures import EOS, KINDS, PAD, examples, model_of, responses_of,
 
 from mht.data.examples import Example
 from mht.errors import DataError, ModelError
+from mht.models.context import limit_context
 from mht.models.head import response_logprobs
 from mht.models.policy import Policy
 from mht.rollout import Responder, end_tokens, pad_token, trimmed
 from mht.sampling.cache import SizedLayer, sized_cache
 from mht.sampling.decode import sample
 from mht.sampling.draw import draw, truncate_logits
+from mht.types import distinct
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61], [70, 71, 72]]
 TOKENS = 12
@@ -188,6 +190,48 @@ def test_eos_is_included_and_what_follows_is_padding(tiny_model_dir):
         assert ended or len(row) == 3
     assert (rollout.response_ids[~rollout.response_mask] == PAD).all()
     assert rollout.response_ids.shape[1] == rollout.lengths.max()
+
+
+def test_prompts_that_are_read_once_are_answered_as_if_each_row_had_read_its_own(
+    tiny_model_dir, kind
+):
+    """Among them one that is on its own, one that is longer, and a padded copy of another."""
+    policy = Policy(model_of(tiny_model_dir(kind, layers=4)), 2)
+    prompts = [PROMPTS[i] for i in (1, 0, 1, 2, 0, 1)]
+    ends = set(range(100, 130))
+    each, shared = (
+        write(
+            policy.model, prompts, left=2, temperature=0.8, eos_ids=ends, trunk=policy.trunk,
+            share_prompts=share,
+        )
+        for share in (False, True)
+    )  # fmt: skip
+    assert responses_of(each) == responses_of(shared)
+    rows = responses_of(each)
+    assert len({tuple(rows[i]) for i in (0, 2, 5)}) == 3, "copies of a prompt drew alike"
+    for name in ("logprobs", "entropies", "hidden"):
+        torch.testing.assert_close(getattr(each, name), getattr(shared, name), atol=1e-4, rtol=1e-4)
+    real = each.attention_mask[:, :-1]
+    torch.testing.assert_close(each.trunk[real], shared.trunk[real], atol=1e-4, rtol=1e-4)
+    assert len(set(each.lengths.tolist())) > 1, "no row left the batch early"
+
+
+def test_prompts_read_once_by_a_model_without_a_cache(tiny_model_dir):
+    model = model_of(tiny_model_dir())
+    limit_context(model, 3)
+    prompts = [PROMPTS[i] for i in (0, 3, 0)]
+    each, shared = (write(model, prompts, left=1, share_prompts=s) for s in (False, True))
+    assert responses_of(each) == responses_of(shared)
+
+
+def test_which_prompts_are_the_same():
+    ids = torch.tensor([[7, 1, 2], [3, 4, 5], [8, 1, 2], [0, 0, 9], [3, 4, 5]])
+    mask = torch.tensor([[0, 1, 1], [1, 1, 1], [0, 1, 1], [0, 0, 1], [1, 1, 1]]).bool()
+    read, which = distinct(ids, mask)
+    assert [sorted({0: [0, 2], 1: [1, 4], 3: [3]}[int(i)]) for i in read[which]] == [
+        [0, 2], [1, 4], [0, 2], [3], [1, 4],
+    ]  # fmt: skip
+    assert len(read) == 3
 
 
 def test_no_eos_at_all(tiny_model_dir):

@@ -146,7 +146,10 @@ class HybridConfig(Section):
         ppo_steps_per_cycle: PPO steps in each; may be 0. A PPO step samples ``batch_size``
             responses and makes ``epochs * batch_size / minibatch_size`` optimiser steps.
         reward: what scores a response; not needed without PPO steps.
-        batch_size: prompts per PPO step.
+        batch_size: responses per PPO step.
+        responses_per_prompt: of them; divides ``batch_size``. From 2 on, each score counts less the
+            mean of the same prompt's other responses (RLOO, arXiv:2402.14740): how hard the prompt
+            is, where prompts differ more than answers do, is no noise then.
         curriculum: how the steps per cycle move towards the two numbers above.
         minibatch_size: responses per optimiser step; divides ``batch_size``.
         microbatch_size: rows in one forward and backward pass, SFT's too; gradients add up to those
@@ -194,6 +197,7 @@ class HybridConfig(Section):
     curriculum: CurriculumConfig = CurriculumConfig()
     reward: Reward | None = None
     batch_size: Positive = 32
+    responses_per_prompt: Positive = 1
     minibatch_size: Positive = 16
     microbatch_size: Positive | None = None
     sft_batch_size: Positive = 16
@@ -236,6 +240,9 @@ class HybridConfig(Section):
         size, mini = self.batch_size, self.minibatch_size
         if size % mini:
             yield "minibatch_size", f"{mini} does not divide batch_size {size}: set one that does"
+        if size % self.responses_per_prompt:
+            what = f"{self.responses_per_prompt} does not divide batch_size {size}"
+            yield "responses_per_prompt", f"{what}: set one that does"
         sft, ppo = (sum(steps) for steps in zip((0, 0), *self.plan, strict=True))
         if ppo and self.reward is None:
             yield "", "PPO steps need a reward: set reward, or ppo_steps_per_cycle to 0"
@@ -251,6 +258,9 @@ class HybridConfig(Section):
         if self.replayed_per_step > self.memory.capacity:
             what = f"{self.memory.capacity} is less than the {self.replayed_per_step} responses"
             yield "memory.capacity", f"{what} that memory.replay.share replays: raise it"
+        if self.replayed_per_step and self.responses_per_prompt > 1:
+            what = "a past response is compared with no other of its prompt"
+            yield "memory.replay.share", f"{what}: set 0, or responses_per_prompt to 1"
         yield from _microbatch(self.microbatch_size, used)
         yield from _rate(self)
         if self.memory.is_on and sft + ppo:
@@ -263,10 +273,11 @@ class HybridConfig(Section):
         if not any(used):
             only = "SFT steps: set rehearsal" if has_sft else "PPO steps: set prompts"
             yield "memory.type", f"chooses nothing in {only} above 0, or type to none"
-        sizes = {"rehearsal": "sft_batch_size"} if has_sft else {}
-        sizes |= {"prompts": "batch_size"} if has_ppo else {}
-        for key, name in sizes.items():
-            share, size = getattr(memory, key), getattr(self, name)
+        sizes = {"rehearsal": ("sft_batch_size", self.sft_batch_size)} if has_sft else {}
+        per_prompt = " / responses_per_prompt" if self.responses_per_prompt > 1 else ""
+        sizes |= {"prompts": (f"batch_size{per_prompt}", self.prompts_per_step)} if has_ppo else {}
+        for key, (name, size) in sizes.items():
+            share = getattr(memory, key)
             if share and not round(share * size):
                 what = f"{share} of {name} {size} is not one row: set 0, or {1 / size:.3g} or more"
                 yield f"memory.{key}", what
@@ -294,7 +305,13 @@ class HybridConfig(Section):
     @property
     def decoding(self) -> dict[str, float]:
         """How responses are drawn to be learnt from."""
-        return {"response_tokens": self.response_tokens, "temperature": self.temperature}
+        drawn = {"response_tokens": self.response_tokens, "temperature": self.temperature}
+        return drawn | ({"share_prompts": True} if self.responses_per_prompt > 1 else {})
+
+    @property
+    def prompts_per_step(self) -> int:
+        """Prompts in each PPO step."""
+        return self.batch_size // self.responses_per_prompt
 
     @property
     def updates_per_ppo_step(self) -> int:

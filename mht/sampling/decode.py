@@ -14,7 +14,7 @@ from mht.models.packed import packed_linears
 from mht.models.trunk import Trunk
 from mht.sampling.draw import Generator, draw
 from mht.sampling.seeds import RowSeeds
-from mht.types import Rollout
+from mht.types import Rollout, distinct
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -105,6 +105,12 @@ class Writer:
             self.cache.batch_select_indices(index)
         self.mask, self.positions = self.mask[index], self.positions[index]
 
+    def copy(self, copies: Tensor) -> None:
+        """Go on with copies of the texts just read, (B,) int64: which one each row has."""
+        self.select(copies)
+        self.hidden = self.hidden[copies]
+        self.rows = torch.arange(len(copies), device=copies.device)
+
     def write(self, tokens: Tensor) -> None:
         """Put (n,) tokens behind the texts."""
         fed = tokens[:, None]  # the rest is in the cache, if there is one
@@ -129,6 +135,7 @@ def sample(
     generator: Generator | None = None,
     trunk: Trunk | None = None,
     limits: Tensor | None = None,
+    share_prompts: bool = False,
 ) -> Rollout:
     """Draw one response for each prompt.
 
@@ -149,6 +156,8 @@ def sample(
             not depend on the other rows.
         trunk: the model's frozen layers, if their output is to be kept with the rollout.
         limits: (B,) int64, a length limit of each row's own, none over ``response_tokens``.
+        share_prompts: rows with the same prompt have it read once; the numbers are the same but for
+            rounding.
 
     Returns:
         A rollout whose R is the longest response. Its logprobs are those of the distribution at
@@ -160,10 +169,18 @@ def sample(
     eos = torch.tensor(sorted(eos_ids), dtype=torch.long, device=device)
     ids, logprobs, entropies = Steps(batch, fill=pad_id), Steps(batch), Steps(batch)
     hidden, frozen = Steps(batch), Steps(batch)
-    writer = Writer(model, prompt_ids, prompt_mask, tokens=response_tokens)
+    every = torch.arange(batch, device=device)
+    read, copies = distinct(prompt_ids, prompt_mask) if share_prompts else (every, None)
+    writer = Writer(model, prompt_ids[read], prompt_mask[read], tokens=response_tokens)
     with packed_linears(model):
         for _ in range(response_tokens):
-            logits, rows = writer.next_logits(), writer.rows
+            logits = writer.next_logits()
+            below = trunk.output if trunk is not None and trunk.exists else None
+            if copies is not None:
+                writer.copy(copies)
+                logits, below = logits[copies], below if below is None else below[copies]
+                copies = None
+            rows = writer.rows
             drawn = draw(
                 logits,
                 temperature=temperature,
@@ -175,8 +192,8 @@ def sample(
             for steps, values in zip((ids, logprobs, entropies), drawn, strict=True):
                 steps.add(rows, values[:, None])
             hidden.add(rows, writer.hidden)
-            if trunk is not None and trunk.exists:
-                frozen.add(rows, trunk.output)
+            if below is not None:
+                frozen.add(rows, below)
             lengths[rows] += 1
             done = torch.isin(drawn.tokens, eos)
             ended[rows[done]] = True

@@ -5,7 +5,8 @@ tell a good state from a bad one. Least squares finds them at once. No response 
 became of it: its values are those of a fit to all other responses of its rollout, and to past
 ones. So, given the others, a value depends on the state alone: a baseline that biases no gradient
 (Greensmith et al. 2004, jmlr.org/papers/v5/greensmith04a.html). All of these fits come from one, by
-the hat matrix (Cook & Weisberg 1982, section 3.2).
+the hat matrix (Cook & Weisberg 1982, section 3.2). Where a prompt's responses are compared with one
+another, what followed one is in what followed the rest: then all of them are left out together.
 """
 
 from __future__ import annotations
@@ -107,13 +108,13 @@ class Fit:
         return weight, self.bias - weight @ self.mean
 
     def without_own(self, features: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-        """What fits to all but one response say of that one's states.
+        """What fits to all but one row say of that one's states.
 
-        With H the response's block of the hat matrix and e its residuals, a fit without it errs by
+        With H the row's block of the hat matrix and e its residuals, a fit without it errs by
         ``(1 - H)^-1 e``.
 
         Args:
-            features: (B, R, H) float64, of responses that this is a fit to, among others.
+            features: (B, R, H) float64, of rows that this is a fit to, among others.
             targets: (B, R) float64, of the same.
             mask: (B, R) True = a state.
 
@@ -146,27 +147,35 @@ class RidgeCritic:
         self.past: Moments | None = None
 
     @torch.no_grad()
-    def values(self, hidden: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    def values(
+        self, hidden: Tensor, returns: Tensor, mask: Tensor, groups: Tensor | None = None
+    ) -> Tensor:
         """Judge a rollout's states, then learn from them.
 
         Args:
             hidden: (B, R, H) last hidden states, of the state before each token.
             returns: (B, R) what followed, discounted.
             mask: (B, R) True = a real response token.
+            groups: (B,) int64 from 0 on, of responses that are left out together; None is each by
+                itself.
 
         Returns:
-            (B, R) float32, 0 at padding. A response's own returns have no part in its values. A
-            first rollout of one response has none to learn from: the head says its values.
+            (B, R) float32, 0 at padding. A group's own returns have no part in its values. A
+            first rollout of one group has none to learn from: the head says its values.
         """
         features, targets = hidden.double(), returns.double()
         known = Moments.of(features[mask], targets[mask])
         if self.past is not None:
             known = known + self.past
         fit = Fit.to(known, self.config.shrinkage)
-        if len(mask) == 1 and self.past is None:
+        rows, real = _members(torch.arange(len(mask), device=mask.device), groups)
+        if len(rows) == 1 and self.past is None:
             values = self.head(hidden)
         else:
-            values = fit.without_own(features, targets, mask).float()
+            own = mask[rows] & real[..., None]
+            parts = (features[rows], targets[rows], own)
+            others = fit.without_own(*(part.flatten(1, 2) for part in parts)).view(own.shape)
+            values = torch.empty_like(targets).index_copy_(0, rows[real], others[real]).float()
         weight, bias = fit.line
         self.head.weight.copy_(weight[None])
         self.head.bias.copy_(bias[None])
@@ -186,3 +195,14 @@ class RidgeCritic:
         self.head.bias.copy_(state["bias"])
         past = {name: state[name].to(device) for name in Moments.__annotations__ if name in state}
         self.past = Moments(**past) if past else None
+
+
+def _members(rows: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The rows (B,) by group, (G, size of the largest), and which of these are there, bool."""
+    if groups is None:
+        return rows[:, None], torch.ones_like(rows, dtype=torch.bool)[:, None]
+    sizes = groups.bincount()
+    places = torch.arange(int(sizes.max()), device=rows.device)
+    first = (sizes.cumsum(0) - sizes)[:, None]
+    in_order = groups.argsort(stable=True)
+    return in_order[(first + places).clamp(max=len(rows) - 1)], places < sizes[:, None]

@@ -358,6 +358,9 @@ def _with_batch_size(config: HybridConfig, batch_size: int | None) -> HybridConf
         return config
     if batch_size < 1:
         raise ConfigError([f"batch_size: should be at least 1, got {batch_size}"])
+    if batch_size % config.responses_per_prompt:
+        what = f"does not hold responses_per_prompt {config.responses_per_prompt} of each"
+        raise ConfigError([f"batch_size: {batch_size} {what}: set a multiple of it"])
     minibatch = config.minibatch_size
     changed = {
         "batch_size": batch_size,

@@ -31,6 +31,7 @@ from mht.losses import (
     gae,
     importance_weights,
     kl_estimate,
+    leave_one_out,
     masked_mean,
     token_rewards,
     whiten,
@@ -201,7 +202,8 @@ class PPO:
         values = old.values
         if self.critic is not None and is_fresh:
             _, followed = gae(rewards, torch.zeros_like(values), mask, gamma=c.gamma, lam=1.0)
-            values = self.critic.values(self._hidden(rollout), followed, mask)
+            compared = rollout.prompts if c.responses_per_prompt > 1 else None
+            values = self.critic.values(self._hidden(rollout), followed, mask, compared)
         advantages, returns = gae(rewards, values, mask, gamma=c.gamma, lam=c.lam)
         rollout = replace(rollout, hidden=None)
         return Experience(rollout, old.logprobs, values, ref, rewards, advantages, returns)
@@ -255,7 +257,7 @@ class PPO:
         return old
 
     def _shaped(self, scores: Tensor, rollout: Rollout, *, is_fresh: bool = True) -> Tensor:
-        """(B,) scores after the penalty for a missing EOS, normalisation and clipping.
+        """(B,) scores after the penalty for a missing EOS, normalisation, clipping, comparison.
 
         Past scores were counted when they were fresh: they are divided by the standard deviation as
         it stands, and leave it so.
@@ -266,7 +268,8 @@ class PPO:
         if c.score_norm:
             std = self.running_std
             scores = scores / (std.update(scores) if is_fresh else std.std)
-        return scores if c.score_clip is None else scores.clamp(-c.score_clip, c.score_clip)
+        scores = scores if c.score_clip is None else scores.clamp(-c.score_clip, c.score_clip)
+        return leave_one_out(scores, rollout.prompts) if c.responses_per_prompt > 1 else scores
 
     def _rollout_stats(
         self, rollout: Rollout, old: TokenScores, ref: Tensor, scores: Tensor, kl_coef: float
@@ -276,7 +279,12 @@ class PPO:
             kind: float((kl_estimate(old.logprobs, ref, kind) * mask).sum(1).mean())
             for kind in ("k1", "k3")
         }
-        return {
+        compared = {}
+        if self.config.responses_per_prompt > 1:  # the standard deviation that a prompt's have
+            apart = leave_one_out(scores, rollout.prompts).square().mean().sqrt()
+            each = self.config.responses_per_prompt
+            compared = {"score/std_within_prompts": float(apart) * math.sqrt(1 - 1 / each)}
+        return compared | {
             "score/mean": float(scores.mean()),
             "score/std": float(scores.std(unbiased=False)),
             "kl/k1_nats": per_response["k1"],

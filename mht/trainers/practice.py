@@ -140,9 +140,10 @@ class Practice:
         return round(self.config.memory.rehearsal * self.config.sft_batch_size)
 
     def ppo_rows(self) -> list[int]:
-        """The rows whose prompts come next."""
-        size = self.config.batch_size
-        return self._next("ppo", size, round(self.config.memory.prompts * size))
+        """The rows whose prompts come next, each as often as it is to be answered."""
+        size = self.config.prompts_per_step
+        rows = self._next("ppo", size, round(self.config.memory.prompts * size))
+        return [row for row in rows for _ in range(self.config.responses_per_prompt)]
 
     def _next(self, phase: str, size: int, wanted: int) -> list[int]:
         """At most ``wanted`` rows that the memory chooses, then the next of the data."""
