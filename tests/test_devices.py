@@ -32,6 +32,10 @@ RUNS = {
     },
     "memory": {"unfrozen": 1, "microbatch_size": 1, "memory": {"type": "adaptive", "capacity": 20}},
     "ridge": {"unfrozen": 1, "value_head": {"type": "ridge", "shrinkage": 20.0}},
+    "prompts": {  # the second of three is answered by both processes
+        "unfrozen": 1, "batch_size": 12, "responses_per_prompt": 4,
+        "value_head": {"type": "ridge", "shrinkage": 20.0},
+    },
     "fsdp_killed": {"memory": REPLAY},
 }  # fmt: skip
 FSDP = {
@@ -67,7 +71,7 @@ def same_figures(these, those):
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("run", ["top", "micro", "ridge", "fsdp_killed"])
+@pytest.mark.parametrize("run", ["top", "micro", "ridge", "prompts", "fsdp_killed"])
 def test_two_processes_make_the_steps_of_one(two, run):
     trainer, figures = worker.train(two.job, **RUNS[run])
     ours = worker.weights(trainer)

@@ -492,6 +492,13 @@ def test_mistakes_are_told_with_their_path(memory, said):
     assert said in str(caught.value)
 
 
+def test_past_responses_are_not_compared_within_prompts():
+    data = {"cycles": 0, "sft_steps_per_cycle": 1, "ppo_steps_per_cycle": 1}
+    data |= {"memory": memory_of(0.5), "responses_per_prompt": 4}
+    with pytest.raises(ConfigError, match="memory.replay.share: a past response is compared with"):
+        build(HybridConfig, data, path="ppo")
+
+
 def test_rows_that_processes_can_not_share_are_refused_before_anything_loads():
     sizes = hybrid_config(memory=memory_of(0.25)).split_sizes
     problems = indivisible({f"ppo.{name}": size for name, size in sizes.items()}, 2)
