@@ -1,8 +1,8 @@
 """What several responses to a prompt save: ``python -m bench.prompts``.
 
-PPO steps of experiments/support.yaml from its base model, with one response to each prompt and with as
-many as it says, in turn. Prints the seconds of sampling and of the whole step, and what part of the
-scores' variance is the prompts'. Needs the data of ``mht seeds experiments/support.yaml``.
+PPO steps of experiments/support.yaml from its base model, with one response to each prompt and with
+as many as it says, in turn. Prints the seconds of sampling and of the whole step, and what part of
+the scores' variance is the prompts'. Needs the data of ``mht seeds experiments/support.yaml``.
 """
 
 from __future__ import annotations
