@@ -23,7 +23,7 @@ from mht.trainers.hybrid import HybridTrainer, Stats
 
 EXPERIMENT = Path("experiments/support.yaml")
 DATA = Path("reports/seeds/support/data")
-ROUNDS = 3
+ROUNDS = 2
 
 
 def trainer_of(config: Config, each: int) -> HybridTrainer:
