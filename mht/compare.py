@@ -189,7 +189,7 @@ def tabulate(
     asked = [line for line in lines if line.p_adjusted is not None]
     adjusted = iter(holm([line.p_adjusted or 0.0 for line in asked]))
     lines = [_judged(line, next(adjusted)) if line in asked else line for line in lines]
-    prompts = len(found.runs[against][0].ids)
+    prompts = found.runs[against][0].prompts
     return Table(lines, against, found.seeds, prompts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -99,8 +100,9 @@ def evaluate_policy(
     bertscore_layer: int,
     start: PreTrainedModel | None = None,
     judges: Mapping[str, Reward] | None = None,
+    rounds: int = 1,
 ) -> tuple[list[Sample], Columns]:
-    """Everything that is measured of a policy, one value per sample.
+    """Everything that is measured of a policy, one value per sample, round after round.
 
     Args:
         policy: the model that writes.
@@ -115,18 +117,26 @@ def evaluate_policy(
         bertscore_layer: its layer.
         start: the SFT model that the policy's cycles began with, for the KL to it.
         judges: rewards that nobody was trained on, by name.
+        rounds: how often all prompts are answered. A reward that compares a batch's responses never
+            sees two to one prompt.
     """
-    answered = generate(responder, examples, batch_size=batch_size, seed=seed)
-    samples = [sample for _, batch in answered for sample in batch]
     temperature = responder.decoding["temperature"] or 1.0
-    columns = model_columns(base, answered, temperature)
-    columns["nll_human"], columns["tokens_human"] = target_nll(
-        policy, examples, responder.pad_id, batch_size=batch_size
-    )
-    columns |= reward_columns(judge, reward, samples, batch_size)
-    columns |= judge_columns(judges or {}, samples, batch_size)
-    if start is not None:
-        columns |= start_columns(start, answered, temperature)
+    nats, tokens = target_nll(policy, examples, responder.pad_id, batch_size=batch_size)
+    samples: list[Sample] = []
+    columns: Columns = {}
+    for number in range(rounds):
+        first = seed + number * math.ceil(len(examples) / batch_size)
+        answered = generate(responder, examples, batch_size=batch_size, seed=first)
+        drawn = [sample for _, batch in answered for sample in batch]
+        found = model_columns(base, answered, temperature)
+        found["nll_human"], found["tokens_human"] = nats, tokens
+        found |= reward_columns(judge, reward, drawn, batch_size)
+        found |= judge_columns(judges or {}, drawn, batch_size)
+        if start is not None:
+            found |= start_columns(start, answered, temperature)
+        samples += drawn
+        for name, values in found.items():
+            columns.setdefault(name, []).extend(values)
     columns |= text_metrics(
         samples, bertscore_model=bertscore_model, bertscore_layer=bertscore_layer
     )

@@ -178,6 +178,7 @@ class SeedRun:
             bertscore_layer=settings.bertscore_layer,
             start=self._load(sft) if settings.kl_to and sft else None,
             judges=settings.judges,
+            rounds=settings.responses_per_prompt,
         )
-        ids = [example.id for example in examples]
+        ids = [example.id for example in examples] * settings.responses_per_prompt
         write_samples(self.folder / variant.name / SAMPLES, ids, samples, columns)

@@ -162,5 +162,5 @@ def distinct(prompt_ids: Tensor, prompt_mask: Tensor) -> tuple[Tensor, Tensor]:
     """
     different, which = prompt_ids.masked_fill(~prompt_mask, -1).unique(dim=0, return_inverse=True)
     numbers = which.new_ones(len(which)).cumsum(0) - 1
-    last = which.new_full((len(different),), len(which))
-    return last.scatter_reduce(0, which, numbers, "amin"), which
+    first = which.new_full((len(different),), len(which))
+    return first.scatter_reduce(0, which, numbers, "amin"), which

@@ -50,9 +50,11 @@ def main(config: Config, run: Run) -> None:
         bertscore_layer=settings.bertscore_layer,
         start=start,
         judges=settings.judges,
+        rounds=settings.responses_per_prompt,
     )
-    ids = [example.id for example in examples]
-    summary = summarise(columns, samples, resamples=settings.resamples, seed=seed)
+    rounds = settings.responses_per_prompt
+    ids = [example.id for example in examples] * rounds
+    summary = summarise(columns, samples, rounds=rounds, resamples=settings.resamples, seed=seed)
     write_samples(f"reports/evaluate/{name}/samples.jsonl", ids, samples, columns)
     write_json(f"metrics/evaluate/{name}.json", summary)
     run.summary({f"evaluate/{metric}": value["mean"] for metric, value in summary.items()})

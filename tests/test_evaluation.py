@@ -16,7 +16,7 @@ from mht.errors import DataError, ModelError
 from mht.evaluation.bertscore import bertscore
 from mht.evaluation.metrics import METRICS, describe, distinct, normalise, text_metrics
 from mht.evaluation.statistics import bootstrap, holm, paired_difference, perplexity
-from mht.evaluation.summary import Units, read_samples, summarise, units, write_samples
+from mht.evaluation.summary import Evaluated, Units, read_samples, summarise, units, write_samples
 from mht.types import Sample
 
 TEXTS = [
@@ -225,6 +225,50 @@ def test_summarise_means_groups_and_ratios() -> None:
     assert found["p_positive"]["mean"] == 0.5 and found["p_positive"]["low"] < 0.5
     assert found == summarise(per_sample, samples, resamples=200, seed=0)
     json.dumps(found, allow_nan=False)
+
+
+def test_a_prompt_has_the_mean_of_its_responses() -> None:
+    texts = ["a b", "a c", "d d d d d", "e"]  # two rounds over two prompts
+    samples = [Sample("p", text, "t") for text in texts]
+    per_sample = {
+        "vader": [0.0, 0.5, 1.0, -0.5],
+        "bleu": [math.nan, 0.25, math.nan, 0.75],
+        "nll_generated": [1.0, 2.0, 3.0, 6.0],
+        "tokens_generated": [2.0, 2.0, 4.0, 2.0],
+    }
+    found = units(per_sample, samples, rounds=2)
+    assert found["vader"].columns == [[0.5, 0.0]]
+    assert math.isnan(found["bleu"].columns[0][0]) and found["bleu"].columns[0][1] == 0.5
+    assert found["perplexity_generated"].columns == [[2.0, 4.0], [3.0, 2.0]]
+    assert found["repetition"].columns == [[0.25, 0.0]]  # one run of four words of two is a repeat
+    assert found["distinct_1"].columns == [[pytest.approx((3 / 4 + 2 / 6) / 2)]]  # within a round
+    whole = summarise(per_sample, samples, rounds=2, resamples=50)
+    assert whole["perplexity_generated"]["mean"] == pytest.approx(math.exp(12 / 10), rel=1e-5)
+    with pytest.raises(ValueError, match="3 samples are not 2 whole rounds"):
+        units({}, samples[:3], rounds=2)
+
+
+def test_more_responses_to_a_prompt_take_out_what_chance_the_draws_had() -> None:
+    rng, prompts, rounds = np.random.default_rng(0), 100, 16
+    of_prompts, draws = rng.normal(0, 0.1, prompts), rng.normal(0, 1, (rounds, prompts))
+    samples = [Sample("p", " r")] * (prompts * rounds)
+    values = (of_prompts + draws).ravel().tolist()
+    widths = []
+    for size in (1, rounds):
+        found = summarise(
+            {"vader": values[: prompts * size]}, samples[: prompts * size], rounds=size
+        )["vader"]
+        widths.append(found["high"] - found["low"])
+    assert widths[1] == pytest.approx(widths[0] / 4, rel=0.2), "1 / sqrt(16) of it"
+
+
+@pytest.mark.parametrize(
+    ("ids", "rounds"),
+    [(["a"], 1), (["a", "b", "c"], 1), (["a", "b"] * 3, 3), (["a", "a"], 2), (["a", "b", "a"], 1)],
+)
+def test_rounds_are_known_by_the_ids(ids: list[str], rounds: int) -> None:
+    found = Evaluated(ids, [Sample("p", " r")] * len(ids), {})
+    assert (found.rounds, found.prompts) == (rounds, len(ids) // rounds)
 
 
 def test_perplexity_of_nothing_generated_is_left_out() -> None:

@@ -131,6 +131,21 @@ def test_evaluate_policy(policy, responder, tiny_tokenizer):
     assert columns["p_positive"] == pytest.approx(shares)
 
 
+def test_further_rounds_answer_all_prompts_again(policy, responder, tiny_tokenizer):
+    rows = examples(tiny_tokenizer)
+    spec = {"type": "diversity"}
+    options = {"judge": TokenShare(), "reward": make_reward(spec), "batch_size": 4,
+               "bertscore_model": None, "bertscore_layer": 1}  # fmt: skip
+    first, plain = evaluate_policy(policy, policy, responder, rows, seed=0, **options)
+    other, _ = evaluate_policy(policy, policy, responder, rows, seed=2, **options)
+    samples, columns = evaluate_policy(policy, policy, responder, rows, seed=0, rounds=2, **options)
+    assert samples == first + other, "two batches of prompts, so the third seed is the next round's"
+    assert {len(values) for values in columns.values()} == {2 * len(rows)}
+    assert {name: values[: len(rows)] for name, values in columns.items()} == plain
+    assert columns["nll_human"] == plain["nll_human"] * 2
+    assert [s.response for s in other] != [s.response for s in first]
+
+
 def test_the_sft_model_and_judges_are_measured_too(
     policy, responder, tiny_tokenizer, tiny_model_dir
 ):

@@ -27,7 +27,7 @@ VARIANTS_OF = {  # sets of variants, by the experiment that they are laid over
     "memory": "randomwalks",
     "reviews_memory": "reviews",
     "reviews_alternation": "reviews",
-    "support_anchored": "support",
+    "support_ablations": "support",
 }
 NAMES = (*RECIPES, "no_clip", "same")
 RANDOMWALKS = Path("experiments/randomwalks.yaml")

@@ -36,6 +36,8 @@ class EvaluateConfig(Section):
         split: whose prompts answer: "test", or "validation", so that settings can be chosen without
             a look at the test prompts.
         prompts: how many of them, from the first on.
+        responses_per_prompt: responses drawn to each. A figure is the mean over a prompt's
+            responses, then over prompts: its interval loses what chance the draws had in it.
         batch_size: prompts generated and scored at once.
         decoding: how responses are drawn.
         judge: the component behind ``p_positive``.
@@ -50,6 +52,7 @@ class EvaluateConfig(Section):
 
     split: Literal["test", "validation"] = "test"
     prompts: Positive = 256
+    responses_per_prompt: Positive = 1
     batch_size: Positive = 64
     decoding: DecodingConfig = DecodingConfig()
     judge: Reward

@@ -18,7 +18,7 @@ from mht.evaluation.guard import Bounds, Finding, check_judges, examine
 from mht.evaluation.measured import measure
 from mht.evaluation.metrics import describe
 from mht.evaluation.statistics import Difference, holm, paired_difference
-from mht.evaluation.summary import Evaluated, read_samples, significant, units, write_json
+from mht.evaluation.summary import Evaluated, read_samples, significant, write_json
 from mht.evaluation.wording import prompts_of
 
 VARIANTS = ("base", "sft_only", "ppo_only", "hybrid")
@@ -76,12 +76,12 @@ class Comparison:
     @property
     def prompts(self) -> int:
         """On how many prompts the variants were evaluated."""
-        return len(self.variants[0].evaluated.ids)
+        return self.variants[0].evaluated.prompts
 
     @property
     def asked(self) -> str:
         """The same with their kind, for people."""
-        return prompts_of(self.prompts, self.split)
+        return prompts_of(self.prompts, self.split, self.variants[0].evaluated.rounds)
 
     def __getitem__(self, name: str) -> Variant:
         """The variant of that name."""
@@ -145,7 +145,7 @@ def compare(
     differences = _differences(by_name[SUBJECT], by_name[baseline], resamples, seed)
     shown = [m for m in metrics if m in differences]
     adjusted = dict(zip(shown, holm([differences[m].p for m in shown]), strict=True))
-    rows = evenly_spaced(len(variants[0].evaluated.ids), samples)
+    rows = evenly_spaced(variants[0].evaluated.prompts, samples)
     measured = measure(
         {v.name: [v.evaluated] for v in variants}, {v.name: v.summary for v in variants}
     )
@@ -277,8 +277,7 @@ def _check_metrics(metrics: Sequence[str], variants: Sequence[Variant]) -> None:
 
 
 def _differences(a: Variant, b: Variant, resamples: int, seed: int) -> dict[str, Difference]:
-    left = units(a.evaluated.per_sample, a.evaluated.samples)
-    right = units(b.evaluated.per_sample, b.evaluated.samples)
+    left, right = a.evaluated.units(), b.evaluated.units()
     found = {}
     for metric in left:
         if metric not in right:

@@ -19,7 +19,7 @@ from mht.evaluation.statistics import (
     Interval,
     paired_difference,
 )
-from mht.evaluation.summary import Evaluated, units
+from mht.evaluation.summary import Evaluated
 
 
 class Measured(NamedTuple):
@@ -49,7 +49,7 @@ def measure(
     made: dict[str, dict[str, Floats]] = {}
     statistics: dict[str, str] = {}
     for name, own in runs.items():
-        found = [units(run.per_sample, run.samples) for run in own]
+        found = [run.units() for run in own]
         for metric in set.intersection(*(set(one) for one in found)):
             columns = [np.asarray(one[metric].columns, float) for one in found]
             made.setdefault(metric, {})[name] = np.stack(columns, axis=1)

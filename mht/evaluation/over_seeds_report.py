@@ -17,7 +17,7 @@ from mht.evaluation.over_seeds_curves import as_csv, bands, curves_png, front_pn
 from mht.evaluation.reach import Curve
 from mht.evaluation.reach_report import reach_markdown, reach_summary
 from mht.evaluation.statistics import STATISTICS, Floats
-from mht.evaluation.summary import Evaluated, read_samples, significant, units, write_json
+from mht.evaluation.summary import Evaluated, read_samples, significant, write_json
 
 RESULT, SAMPLES = "result.json", "samples.jsonl"
 REPORT_FILES = ("summary.json", "table.md", "curves.csv", "curves.png", "front.png")
@@ -91,7 +91,8 @@ def write_report(
         "seeds": list(seeds),
         "subject": subject,
         "variants": {name: (settings or {}).get(name, {}) for name in variants},
-        "prompts": len(found[subject][0].ids),
+        "prompts": found[subject][0].prompts,
+        "responses_per_prompt": found[subject][0].rounds,
         "split": split,
         "budget": {name: _budget(own) for name, own in places.items()},
         "metrics": {name: _figures(v, resamples, seed) for name, v in measured.items()},
@@ -155,7 +156,7 @@ def final_figures(folder: Path) -> dict[str, float]:
     """Every metric's value of one variant and seed, from its samples."""
     run = read_samples(folder / SAMPLES)
     found = {}
-    for name, (columns, statistic) in units(run.per_sample, run.samples).items():
+    for name, (columns, statistic) in run.units().items():
         data = np.asarray(columns, float)
         known = data[:, ~np.isnan(data).any(axis=0)]
         if known.size:
@@ -169,9 +170,7 @@ def metric_values(found: Mapping[str, Sequence[Evaluated]], metric: str) -> Valu
     Raises:
         ConfigError: there is no such metric.
     """
-    made = {
-        name: [units(run.per_sample, run.samples) for run in runs] for name, runs in found.items()
-    }
+    made = {name: [run.units() for run in runs] for name, runs in found.items()}
     known = sorted(set.intersection(*(set(one) for runs in made.values() for one in runs)))
     if metric not in known:
         close = did_you_mean(metric, known)
@@ -202,7 +201,9 @@ def markdown(summary: Mapping[str, Any]) -> str:
         rows.append([f"{entry.label} {entry.arrow}".strip(), *shown])
         rows.append(["- interquartile mean", *(f"{of[name]['iqm']:.3g}" for name in variants)])
     split = summary.get("split", "test")
-    asked = f"{summary['prompts']} {'' if split == 'test' else f'{split} '}prompts"
+    rounds = summary.get("responses_per_prompt", 1)
+    each = f" ({rounds} responses each)" if rounds > 1 else ""
+    asked = f"{summary['prompts']} {'' if split == 'test' else f'{split} '}prompts{each}"
     head = (
         f"{len(summary['seeds'])} seeds, {asked}. Means over seeds with 95% "
         "intervals over seeds and prompts.\n\n"

@@ -130,7 +130,8 @@ class _Results(NamedTuple):
     @property
     def asked(self) -> str:
         """How many prompts, of which kind."""
-        return prompts_of(self.summary["prompts"], self.split)
+        rounds = self.summary.get("responses_per_prompt", 1)
+        return prompts_of(self.summary["prompts"], self.split, rounds)
 
 
 def _results(folder: Path) -> _Results:

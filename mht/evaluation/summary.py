@@ -1,7 +1,8 @@
 """From per-sample values to means with intervals, and the files that hold both.
 
 A metric is the mean of per-sample values (repetition is one, made of the response), the mean over
-groups of responses (distinct-n), or a perplexity made of two per-sample columns.
+groups of responses (distinct-n), or a perplexity made of two per-sample columns. Where prompts have
+several responses, samples are round after round over all prompts, and a prompt has the mean of its.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from mht.errors import DataError
 from mht.evaluation.metrics import describe, distinct, repetition
@@ -29,7 +32,7 @@ class Evaluated(NamedTuple):
     """What samples.jsonl holds.
 
     Attributes:
-        ids: the examples' ids, in order.
+        ids: the examples' ids, in order; round after round where prompts have several responses.
         samples: the texts.
         per_sample: metric or column name to a value per sample; NaN where there is none.
     """
@@ -37,6 +40,22 @@ class Evaluated(NamedTuple):
     ids: list[str]
     samples: list[Sample]
     per_sample: dict[str, list[float]]
+
+    @property
+    def rounds(self) -> int:
+        """How many responses each prompt has."""
+        prompts = self.ids.index(self.ids[0], 1) if self.ids[0] in self.ids[1:] else len(self.ids)
+        rounds, rest = divmod(len(self.ids), prompts)
+        return 1 if rest or self.ids != self.ids[:prompts] * rounds else rounds
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts were answered: the samples of the first round."""
+        return len(self.ids) // self.rounds
+
+    def units(self) -> dict[str, Units]:
+        """What each metric is computed from; see `units`."""
+        return units(self.per_sample, self.samples, self.rounds)
 
 
 class Units(NamedTuple):
@@ -46,31 +65,47 @@ class Units(NamedTuple):
     statistic: str
 
 
-def units(per_sample: Mapping[str, Sequence[float]], samples: Sequence[Sample]) -> dict[str, Units]:
+def units(
+    per_sample: Mapping[str, Sequence[float]], samples: Sequence[Sample], rounds: int = 1
+) -> dict[str, Units]:
     """What each metric is computed from, keyed by metric and sorted.
 
-    Plain metrics keep a value for every sample, NaN included, so that two variants stay paired.
+    Plain metrics keep a value for every prompt, NaN included, so that two variants stay paired.
+
+    Args:
+        per_sample: metric or column name to a value per sample.
+        samples: the texts, round after round.
+        rounds: responses to a prompt. They are no units of their own, for what a prompt has
+            in common they share: a unit's value is their mean.
 
     Raises:
         ValueError: a column is not as long as ``samples`` or holds a number that is not finite
-            (NaN is fine only in a metric that needs a target).
+            (NaN is fine only in a metric that needs a target), or the last round is not whole.
     """
-    if not samples:
-        raise ValueError("no samples to summarise")
+    if not samples or len(samples) % rounds:
+        raise ValueError(f"{len(samples)} samples are not {rounds} whole rounds over the prompts")
+    size = len(samples) // rounds
+
+    def averaged(values: Sequence[float]) -> list[float]:
+        return list(values) if rounds == 1 else np.reshape(values, (rounds, -1)).mean(0).tolist()
+
     for name, values in per_sample.items():
         _check(name, values, len(samples))
     found: dict[str, Units] = {}
     raw = {column for pair in RATIOS.values() for column in pair}
     for name, values in per_sample.items():
         if name not in raw:
-            found[name] = Units([list(values)], "mean")
+            found[name] = Units([averaged(values)], "mean")
     for name, (nats, tokens) in RATIOS.items():
         if nats in per_sample and any(per_sample[tokens]):
-            found[name] = Units([list(per_sample[nats]), list(per_sample[tokens])], "perplexity")
+            columns = [averaged(per_sample[nats]), averaged(per_sample[tokens])]
+            found[name] = Units(columns, "perplexity")
     responses = [sample.response for sample in samples]
-    found["repetition"] = Units([repetition(responses)], "mean")
+    found["repetition"] = Units([averaged(repetition(responses))], "mean")
+    parts = [responses[start : start + size] for start in range(0, len(responses), size)]
     for name, n in DISTINCT.items():
-        found[name] = Units([distinct(responses, n)], "mean")
+        by_group = [value for part in parts for value in distinct(part, n)]
+        found[name] = Units([averaged(by_group)], "mean")
     return dict(sorted(found.items()))
 
 
@@ -78,6 +113,7 @@ def summarise(
     per_sample: Mapping[str, Sequence[float]],
     samples: Sequence[Sample],
     *,
+    rounds: int = 1,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
@@ -88,6 +124,7 @@ def summarise(
             ``tokens_<of>`` for "human" and "generated" become ``perplexity_<of>``, weighted by
             tokens; the others are averaged over the samples that have a value.
         samples: what was evaluated; distinct-n and repetition come from the responses.
+        rounds: responses to a prompt; the samples are round after round.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 
@@ -98,7 +135,7 @@ def summarise(
         ValueError: columns of the wrong length, or numbers that are not finite.
     """
     summary = {}
-    for name, (columns, statistic) in units(per_sample, samples).items():
+    for name, (columns, statistic) in units(per_sample, samples, rounds).items():
         known = [c for c in zip(*columns, strict=True) if not any(math.isnan(v) for v in c)]
         if known:
             made = bootstrap(

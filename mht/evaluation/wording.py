@@ -23,13 +23,14 @@ def number(value: float) -> str:
     return f"{value:.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
 
 
-def prompts_of(count: int, split: str) -> str:
-    """How many prompts, and of which split where it is not the test split.
+def prompts_of(count: int, split: str, rounds: int = 1) -> str:
+    """How many prompts, of which split where it is not the test split, and how often answered.
 
-    >>> [prompts_of(64, "test"), prompts_of(64, "validation")]
-    ['64 unseen prompts', '64 validation prompts']
+    >>> [prompts_of(64, "test"), prompts_of(64, "validation", 4)]
+    ['64 unseen prompts', '64 validation prompts (4 responses each)']
     """
-    return f"{count} {'unseen' if split == 'test' else split} prompts"
+    each = f" ({rounds} responses each)" if rounds > 1 else ""
+    return f"{count} {'unseen' if split == 'test' else split} prompts{each}"
 
 
 def signed(value: float) -> str:
