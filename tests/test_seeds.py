@@ -148,6 +148,17 @@ def test_validation_prompts_are_measured_instead(done, config, tmp_path):
     assert len(found) == 6
 
 
+def test_every_prompt_may_be_answered_twice(done, config, tmp_path):
+    evaluate = config.evaluate.model_copy(update={"responses_per_prompt": 2})
+    chosen = config.model_copy(update={"evaluate": evaluate})
+    data, base = done[0] / "data", variants_of(chosen)[0]
+    SeedRun(chosen, tmp_path, data / "base", data / "prepared").run(base)
+    found, once = (read_samples(f / "base/samples.jsonl") for f in (tmp_path, done[0] / "seed_0"))
+    assert (found.rounds, found.prompts, once.rounds) == (2, 6, 1)
+    assert found.samples[:6] == once.samples, "the first round is what one response would be"
+    assert [s.response for s in found.samples[6:]] != [s.response for s in once.samples]
+
+
 def test_equal_variants_are_trained_once(done):
     folder, _ = done
     for name in ("samples.jsonl", "result.json"):
