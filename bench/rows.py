@@ -74,7 +74,7 @@ ROWS: dict[str, Measured] = {
     "ppo_iteration_frozen": _trl(6),
     "ppo_iteration_full": _trl("all"),
     "rollout": Turns("mht_rollout", "hf_rollout", "transformers.generate", "", STEP, 7),
-    "sft": Turns("mht_sft", "trl_sft", "TRL 1.16 SFTTrainer", "trl", SFT, 3),
+    "sft": Turns("mht_sft", "trl_sft", "TRL 1.16 SFTTrainer", "", SFT, 3),
     "time_to_reward": Reach(),
     "growth": Growth(PPO),
     "rewards": Rewards(),

@@ -1,8 +1,8 @@
 """MHT beside its peers, in one run: ``python -m bench.run [row ...]`` writes bench/results.json.
 
 Both sides of a row stay loaded and take turns, so that a noisy machine disturbs both alike; what is
-reported is the ratio of each pair of rounds: its median, minimum and maximum. Each peer has an
-environment of its own below .mht/bench, made the first time; all use this project's torch.
+reported is the ratio of each pair of rounds: its median, minimum and maximum. TRL 0.11.4
+has an environment of its own below .mht/bench, made the first time; all use this project's torch.
 """
 
 from __future__ import annotations

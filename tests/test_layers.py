@@ -40,10 +40,10 @@ FACE = Path("mht/__init__.py")  # imports on first use only, and nothing in mht 
 ALLOWED = {(Path("mht/__main__.py"), Path("mht/cli.py"))}  # `python -m mht` is the command
 
 HEAVY = {
-    "accelerate", "bert_score", "bitsandbytes", "datasets", "deepspeed", "dvc", "gguf",
-    "lion_pytorch", "matplotlib", "mlflow", "nltk", "optuna", "pandas", "peft", "pyarrow",
+    "accelerate", "bert_score", "bitsandbytes", "datasets", "deepspeed", "detoxify", "dvc",
+    "gguf", "lion_pytorch", "matplotlib", "mlflow", "nltk", "optuna", "pandas", "peft", "pyarrow",
     "rouge_score", "sacrebleu", "scipy", "sentence_transformers", "sklearn", "torch",
-    "transformers", "vaderSentiment",
+    "transformers", "trl", "vaderSentiment",
 }  # fmt: skip
 TORCH_IS_FINE_IN = {
     "decoding", "losses", "models", "sampling", "rollout", "validation", "evaluator", "trainers",

@@ -91,7 +91,7 @@ def test_a_package_of_your_own(tmp_path, monkeypatch):
 
 
 def test_a_function_of_trl_s_kind(tmp_path, monkeypatch):
-    """With TRL where it is installed; here with a module in its place."""
+    """TRL itself takes seconds to import, so a module stands in its place here."""
     monkeypatch.chdir(tmp_path)
     Path("rewards").mkdir()
     Path("rewards/theirs.py").write_text(block("python", "# rewards/theirs.py"))

@@ -1,4 +1,4 @@
-"""Rewards to and from TRL: its documented call, its own trainer where installed, its functions."""
+"""Rewards to and from TRL: its documented call, its own trainer, its functions."""
 
 import asyncio
 import inspect
@@ -69,7 +69,7 @@ def test_a_state_goes_on_from_call_to_call():
 @pytest.mark.slow
 def test_trl_s_own_trainer_takes_it(tiny_model_dir, tmp_path):
     """One step of GRPO with a tiny model."""
-    trl = pytest.importorskip("trl", reason="TRL has an environment of its own: bench/peers.py")
+    import trl
     from datasets import Dataset
 
     parts = {"match": {"type": "rouge_l"}, "words": {"type": "jaccard"}}
@@ -158,7 +158,6 @@ def test_what_a_function_wants_and_nobody_has_is_said(function):
 
 
 def test_a_reward_of_trl_s_library_is_two_lines(tmp_path):
-    pytest.importorskip("trl", reason="TRL has an environment of its own: bench/peers.py")
     file = tmp_path / "theirs.py"
     file.write_text(
         "def score(completions, **columns):\n"
