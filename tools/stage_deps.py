@@ -28,6 +28,7 @@ EXCLUDED = {
     Path("mht/errors.py"): "what failing runs say",
     Path("mht/types.py"): "declarations",
     Path("mht/preflight.py"): "refuses settings and changes none",
+    Path("mht/model_folder.py"): "refuses models and changes none",
     Path("mht/launched.py"): "which process this is",
     Path("mht/progress.py"): "what people see while it runs",
     Path("mht/project.py"): "where the project lies",

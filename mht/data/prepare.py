@@ -15,7 +15,8 @@ from mht.data.lengths import length_statistics, plot_lengths
 from mht.data.records import read_jsonl, write_json
 from mht.data.split import REWARD_MODEL, TEST, TRAIN, VALIDATION, assign, place
 from mht.data.tokenize import Cut, Encoder, Limits, cut_row
-from mht.errors import DataError, ModelError
+from mht.errors import DataError
+from mht.model_folder import check_files, reading
 from mht.progress import track
 
 if TYPE_CHECKING:
@@ -88,12 +89,10 @@ def load_encoder(config: Config, model: str | Path) -> Encoder:
     from transformers import AutoConfig, AutoTokenizer
 
     trust = config.model.trust_remote_code
-    try:
+    with reading(f"{model}: no tokenizer there; run the stage fetch"):
+        check_files(model)
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust)
         settings = AutoConfig.from_pretrained(model, trust_remote_code=trust)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{model}: no tokenizer there; run the stage fetch: {reason}") from None
     tokenizer.model_max_length = 10**9  # lengths are checked here, not warned about there
     limits = Limits(
         config.data.max_prompt_tokens,

@@ -15,7 +15,13 @@ from mht.data.examples import Example, collate_prompts
 from mht.decoding.base import Generated, token_lists
 from mht.errors import ModelError, UserError
 from mht.models.packed import packed_linears
-from mht.models.value import VALUE_HEAD_FILE, LinearHead, load_value_head, make_value_head
+from mht.models.value import (
+    VALUE_HEAD_FILE,
+    LinearHead,
+    load_value_head,
+    make_value_head,
+    stored_value_head,
+)
 from mht.sampling.decode import Steps, Writer
 from mht.sampling.draw import draw, truncate_logits
 from mht.sampling.seeds import RowSeeds
@@ -39,20 +45,19 @@ def read_value_head(model: PreTrainedModel, folder: str | Path) -> LinearHead:
         ModelError: there is none, it was never trained, or it is a branch, which reads whole texts
             and not the cache.
     """
-    from safetensors import safe_open
-
     file = Path(folder) / VALUE_HEAD_FILE
     if not file.is_file():
         raise ModelError(f"{folder}: no {VALUE_HEAD_FILE}: value-guided decoding needs PPO's")
-    with safe_open(file, "pt") as opened:
-        kind: Any = opened.metadata() or {"type": "linear", "activation": "relu"}
-        inner = opened.get_slice("inner.weight").get_shape() if kind["type"] == "mlp" else [None]
+    stored, state = stored_value_head(file)
+    kind: Any = stored
     if kind["type"] == "branch":
         raise ModelError(
             f"{file}: a value head of type branch can't look ahead token by token; train with "
             "ppo.value_head.type linear or mlp"
         )
-    config = ValueHeadConfig(type=kind["type"], activation=kind["activation"], hidden_size=inner[0])
+    inner = state.get("inner.weight")
+    width = None if inner is None else len(inner)
+    config = ValueHeadConfig(type=kind["type"], activation=kind["activation"], hidden_size=width)
     head = make_value_head(model, model, config, frozen=0)
     if not isinstance(head, LinearHead) or not load_value_head(head, config, folder):
         raise ModelError(f"{file}: does not fit the model beside it")

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from mht.errors import ModelError
+from mht.model_folder import check_files, check_weights, reading
 from mht.types import Sample
 
 
@@ -59,15 +60,14 @@ def _encoder(model: str, layer: int, device: str) -> tuple[Any, Any]:
     from bert_score.utils import get_model, get_tokenizer
     from transformers import AutoConfig
 
-    try:
+    with reading(f"evaluate.bertscore_model: {model} is no encoder"):
+        check_files(model)
         config = AutoConfig.from_pretrained(model)
         tokenizer = get_tokenizer(model, use_fast=True)
         layers = config.num_hidden_layers
         if layer > layers:
             raise ModelError(f"evaluate.bertscore_layer: {model} has {layers} layers, got {layer}")
         encoder = get_model(model, layer).to(device)
-    except (OSError, ValueError, AttributeError) as error:
-        first = str(error).splitlines()[0]
-        raise ModelError(f"evaluate.bertscore_model: {model} is no encoder: {first}") from error
+        check_weights(encoder)
     tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings)
     return tokenizer, encoder

@@ -19,6 +19,13 @@ from typing import TYPE_CHECKING, Any
 from mht.component import did_you_mean
 from mht.config.policy import ScratchConfig
 from mht.errors import ModelError
+from mht.model_folder import (
+    check_files,
+    check_runs,
+    check_sentence_encoder,
+    check_whole,
+    reading,
+)
 from mht.models.scratch import make_scratch
 from mht.sources.bundled import MINILM, SMOLLM2, Bundled, cache_folder, package_file, sha256_of
 
@@ -106,10 +113,11 @@ def fetch_encoder(name: str, folder: str | Path) -> dict[str, Any]:
         return _fetch_causal_encoder(name, folder)
     from sentence_transformers import SentenceTransformer
 
-    try:
+    problem = f"reward_model.encoder: {name!r} is no encoder"
+    with reading(problem):
+        check_files(source)
         encoder = SentenceTransformer(str(source), device="cpu")
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"reward_model.encoder: {name!r} is no encoder: {_line(error)}") from None
+        check_sentence_encoder(encoder)
     encoder.save_pretrained(str(_emptied(Path(folder))), create_model_card=False)
     return asset
 
@@ -126,14 +134,33 @@ def _fetch_causal_encoder(name: str, folder: str | Path) -> dict[str, Any]:
 
 def _is_causal(folder: Path) -> bool:
     """Whether a folder's config says that it holds a causal language model."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return bool(_causal(_made_for(folder)))
     except (OSError, ValueError):
         return False  # what is wrong with it, loading it as an encoder will say
-    made_for = set(config.get("architectures") or ())
-    return bool(made_for & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()))
+
+
+def _made_for(folder: Path) -> list[str]:
+    """The classes that a folder's config names.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is not JSON, or is no config.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ValueError("it holds no JSON object")
+    classes = config.get("architectures") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"its architectures are no list of names: {json.dumps(classes)[:60]}")
+    return classes
+
+
+def _causal(classes: list[str]) -> set[str]:
+    """Those classes that are causal language models."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return set(classes) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
 
 
 def set_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -178,18 +205,19 @@ def _grow(model: PreTrainedModel, size: int) -> None:
 
 def _load(source: Path, config: ModelConfig, **options: Any) -> tuple[Any, Any]:
     """Model and tokenizer of a folder."""
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    problem = f"model.name: can't load {str(config.name)!r}"
     options |= {"trust_remote_code": config.trust_remote_code, "local_files_only": True}
-    try:
+    with reading(problem):
+        check_files(source)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model, report = AutoModelForCausalLM.from_pretrained(
             source, dtype=_stored_dtype(config), output_loading_info=True, **options
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"model.name: can't load {config.name!r}: {_line(error)}") from None
-    _check_loaded(str(config.name), model, tokenizer, report)
+        _check_loaded(str(config.name), model, tokenizer, report)
+        check_whole(model, report)
+        check_runs(model)
     return model, tokenizer
 
 
@@ -218,20 +246,17 @@ def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any])
 
 
 def _check_causal(folder: Path, name: str, trust: bool) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
     file = folder / "config.json"
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        made_for = _made_for(folder)
     except FileNotFoundError:
         raise ModelError(
             f"model.name: {name!r} is no model folder: it has no config.json"
         ) from None
-    except ValueError as error:
-        raise ModelError(f"model.name: {file}: not JSON: {_line(error)}") from None
-    made_for = config.get("architectures") or []
-    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    if made_for and not (set(made_for) & known or trust):
+    except (OSError, ValueError, RecursionError) as error:
+        kind = "not JSON" if isinstance(error, json.JSONDecodeError) else "no config"
+        raise ModelError(f"model.name: {file}: {kind}: {_line(error)}") from None
+    if made_for and not (_causal(made_for) or trust):
         raise ModelError(
             f"model.name: {name!r} is a {made_for[0]}, not a causal language model: give one "
             "such as gpt2 (a ...ForCausalLM or ...LMHeadModel)"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from mht.errors import ModelError
+from mht.model_folder import check_files, check_weights, reading
 from mht.models.judged import NAMES, Compared, Rated, Text
 from mht.order import bucketed
 from mht.progress import track
@@ -28,19 +28,13 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    with _is_encoder(folder):
+    with reading(_no_encoder(folder)):
+        check_files(folder)
         return AutoTokenizer.from_pretrained(folder)
 
 
-@contextmanager
-def _is_encoder(folder: str) -> Iterator[None]:
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"reward_model.encoder: {folder} holds no encoder ({reason})") from None
+def _no_encoder(folder: str) -> str:
+    return f"reward_model.encoder: {folder} holds no encoder"
 
 
 def load_encoder(
@@ -57,10 +51,11 @@ def load_encoder(
 
     labels = {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
     tokenizer = load_tokenizer(folder)
-    with _is_encoder(folder):
+    with reading(_no_encoder(folder)):
         model = AutoModelForSequenceClassification.from_pretrained(
             folder, num_labels=len(names), dtype=torch.float32, **labels
         )
+        check_weights(model)
     if tokenizer.pad_token_id is None:
         raise ModelError(f"reward_model.encoder: the tokenizer of {folder} has no padding token")
     if model.config.pad_token_id is None:  # a causal LM looks for its last token before it

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mht.errors import ModelError
+from mht.model_folder import check_files, check_runs, check_whole, reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -49,19 +50,22 @@ def load_causal_lm(
         trust_remote_code: run code that comes with the model.
 
     Raises:
-        ModelError: it is no model, or it can't be reached.
+        ModelError: it is no model, it can't be reached, it lacks weights, has some that are not
+            finite, or does not compute.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    problem = _not_a_model(name)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(name), dtype=getattr(torch, dtype), **options
+    with reading(problem):
+        check_files(name)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(name), dtype=getattr(torch, dtype), output_loading_info=True, **options
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise _not_a_model(name, error) from None
-    return model.to(device).eval()
+        check_whole(model, report)
+        model = model.to(device).eval()
+        check_runs(model)
+    return model
 
 
 def load_tokenizer(
@@ -74,18 +78,15 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
-    try:
+    problem = _not_a_model(name, "tokenizer")
+    with reading(problem):
+        check_files(name)
         return AutoTokenizer.from_pretrained(
             str(name), revision=revision, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise _not_a_model(name, error) from None
 
 
-def _not_a_model(name: str | Path, error: Exception) -> ModelError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _not_a_model(name: str | Path, kind: str = "causal language model") -> str:
     if Path(name).is_dir():
-        what = "the folder holds no causal language model that can be loaded"
-    else:
-        what = "no such folder, and no such model could be had from the hub"
-    return ModelError(f"{name}: {what} ({reason})")
+        return f"{name}: the folder holds no {kind} that can be loaded"
+    return f"{name}: no such folder, and no such model could be had from the hub"

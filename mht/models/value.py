@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from mht.config.policy import ValueHeadConfig
 from mht.errors import ModelError
+from mht.model_folder import check_tensors, reading
 from mht.models.head import has_plain_head
 from mht.models.logits import hidden_at
 from mht.models.trunk import Trunk, decoder_layers, final_norms
@@ -222,6 +223,25 @@ def _is_linear(config: ValueHeadConfig) -> bool:
     return config.type in ("linear", "ridge")
 
 
+def stored_value_head(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What `save_value_head` wrote: the head's type and activation, and its state.
+
+    Raises:
+        ModelError: the file is damaged, or holds no value head.
+    """
+    from safetensors import safe_open
+
+    with reading(f"{file}: no value head can be loaded from it"):
+        with safe_open(file, "pt") as opened:
+            kind = opened.metadata() or {"type": "linear", "activation": "relu"}
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        last = {"linear": "weight", "mlp": "weight", "branch": "output.weight"}[kind["type"]]
+        if kind["activation"] not in ACTIVATIONS or last not in state:
+            raise ValueError(f"its weights are {', '.join(state) or 'none'}")
+        check_tensors(state)
+    return kind, state
+
+
 def load_value_head(head: ValueHead, config: ValueHeadConfig, folder: str | Path) -> bool:
     """Restore the head that `save_value_head` wrote.
 
@@ -230,15 +250,14 @@ def load_value_head(head: ValueHead, config: ValueHeadConfig, folder: str | Path
 
     Returns:
         Whether it was restored.
-    """
-    from safetensors import safe_open
 
+    Raises:
+        ModelError: the file is damaged.
+    """
     file = Path(folder) / VALUE_HEAD_FILE
     if not file.is_file():
         return False
-    with safe_open(file, "pt") as opened:
-        kind = opened.metadata() or {"type": "linear"}
-        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    kind, state = stored_value_head(file)
     own = head.state_dict()
     alike = kind["type"] == ("linear" if _is_linear(config) else config.type) and (
         config.type != "mlp" or kind["activation"] == config.activation

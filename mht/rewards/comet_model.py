@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mht.errors import ModelError
+from mht.model_folder import check_tensors
 from mht.rewards.models import batches, first_line, load, quiet, valid_unicode
 
 HPARAMS, CHECKPOINT = "hparams.yaml", "checkpoints/model.ckpt"
@@ -31,7 +32,9 @@ def comet_model(model: str, encoder: str | None, device: str) -> CometModel:
     """
     folder = Path(model).expanduser().resolve()
     settings = read_settings(folder)
-    name = encoder or settings["pretrained_model"]
+    name = encoder or settings.get("pretrained_model")
+    if not isinstance(name, str):
+        raise ModelError(f"{folder / HPARAMS}: pretrained_model is {name!r}: set encoder")
     stamp = weights_of(folder).stat().st_mtime_ns
     return load(name, device, "COMET encoder", CometModel, str(folder), stamp)
 
@@ -47,7 +50,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     try:
         found = YAML(typ="safe").load((folder / HPARAMS).read_text("utf-8"))
         assert isinstance(found, Mapping), "it holds no mapping"
-    except (YAMLError, OSError, ValueError, AssertionError) as error:
+    except (YAMLError, OSError, ValueError, AssertionError, RecursionError) as error:
         raise ModelError(f"{folder / HPARAMS} can't be read ({first_line(error)})") from None
     settings = {"layer_norm": True, "layer_transformation": "softmax", "layer": "mix", **found}
     settings.setdefault("final_activation", None)
@@ -204,7 +207,9 @@ def _weights(file: Path) -> dict[str, Any]:
                 f"{file} holds more than tensors, or no state_dict: save its state_dict as "
                 f"{file.with_suffix('.safetensors').name} beside it"
             ) from error
-    return {key: value for key, value in found.items() if not key.startswith(NOT_NEEDED)}
+    weights = {key: value for key, value in found.items() if not key.startswith(NOT_NEEDED)}
+    check_tensors(weights)
+    return weights
 
 
 def _fill(module: Any, weights: Mapping[str, Any], start: str) -> None:

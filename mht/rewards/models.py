@@ -11,18 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mht.errors import ModelError
+from mht.model_folder import check_files, check_runs, check_whole, reading
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
-LOAD_ERRORS = (
-    OSError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-    ImportError,
-    AttributeError,
-    AssertionError,
-)
 
 
 def find_folder(name: str, what: str) -> str:
@@ -140,16 +132,12 @@ def _load(
     folder: str, stamp: int, device: str, name: str, what: str, loader: Any, *options: Any
 ) -> Any:
     import torch
-    from safetensors import SafetensorError
 
-    try:
-        with torch.random.fork_rng(devices=[]), quiet():
-            return loader(folder, device, *options)
-    except (*LOAD_ERRORS, SafetensorError) as error:
-        raise ModelError(
-            f"model {name!r} does not load as a {what} ({first_line(error)}): "
-            f"set model to the folder or the hub name of one, saved as safetensors"
-        ) from error
+    problem = f"model {name!r} does not load as a {what}"
+    advice = "set model to the folder or the hub name of one, saved as safetensors"
+    with reading(problem, advice), torch.random.fork_rng(devices=[]), quiet():
+        check_files(folder)
+        return loader(folder, device, *options)
 
 
 def _stamp(folder: str) -> int:
@@ -177,7 +165,8 @@ def pretrained(auto: Any, folder: str, device: str) -> tuple[Any, Any]:
     """Tokenizer and model of a folder: safetensors only, no code of its own, eval mode.
 
     Raises:
-        ValueError: weights of this kind of model are not in the folder (they would be random).
+        ValueError: weights of this kind of model are not in the folder (they would be random), or
+            are not finite.
     """
     import torch
     from transformers import AutoTokenizer
@@ -190,11 +179,11 @@ def pretrained(auto: Any, folder: str, device: str) -> tuple[Any, Any]:
         dtype=torch.float32 if device == "cpu" else "auto",
         output_loading_info=True,
     )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ValueError(f"it has no weights for {', '.join(missing[:3])}")
+    check_whole(model, report)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return tokenizer, model.to(device).eval()
+    model = model.to(device).eval()
+    check_runs(model)
+    return tokenizer, model
 
 
 def token_limit(tokenizer: Any, model: Any) -> int | None:

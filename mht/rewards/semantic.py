@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mht.errors import MissingPackage, ModelError
+from mht.model_folder import check_weights
 from mht.rewards.base import Device, Positive, Range, TargetReward, reward
 from mht.rewards.models import load, quiet, valid_unicode
 from mht.rewards.sentence_encoder import embed
@@ -137,4 +138,5 @@ def _bert_scorer(folder: str, device: str, layers: int, lang: str, baseline: str
     )
     if scorer._tokenizer.model_max_length > 1_000_000:  # "no limit" overflows bert-score's cutting
         scorer._tokenizer.model_max_length = scorer._model.config.max_position_embeddings
+    check_weights(scorer._model)
     return scorer

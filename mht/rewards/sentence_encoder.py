@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mht.errors import MissingPackage
+from mht.model_folder import check_sentence_encoder
 from mht.rewards.models import load, valid_unicode
 
 
@@ -44,10 +45,12 @@ def embed(texts: Sequence[str], model: str, device: str, batch_size: int, *, nee
 def _encoder(folder: str, device: str) -> Any:
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(
+    encoder = SentenceTransformer(
         folder,
         device=device,
         trust_remote_code=False,
         local_files_only=True,
         model_kwargs={"use_safetensors": True},
     )
+    check_sentence_encoder(encoder)
+    return encoder
