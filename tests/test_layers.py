@@ -13,7 +13,10 @@ from tools.stage_deps import all_imports, needed, read_stages, too_broad
 # From the bottom up. A file imports only from its own family or from a lower row.
 LAYERS = [
     {"errors"},
-    {"types", "losses", "order", "launched", "walks", "project", "docstrings", "model_folder"},
+    {
+        "types", "losses", "order", "launched", "walks", "project", "docstrings", "model_folder",
+        "words",
+    },  # fmt: skip
     {"progress"},
     {"component"},
     {"rewards", "memory", "evaluation", "tracking", "sources"},

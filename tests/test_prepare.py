@@ -466,3 +466,14 @@ def test_histogram_counts_everything(tmp_path):
     lines = (tmp_path / "lengths.csv").read_text().splitlines()
     assert lines[0] == "length,prompt,target" and lines[2] == "1,2,0"
     assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_texts_without_spaces_are_examples_too(bench):
+    rows = [{"text": f"这是第{n}部很好看的电影"} for n in "一二三四五六"]
+    figures = bench.run(rows)
+    assert figures["dropped_short"] == 0 and len(bench.everything) == 6
+    assert all(len(e.prompt) == 5 for e in bench.everything)
+    spaces = bench.run(rows[:3] + [{"text": "one two three four five six seven eight nine"}] * 1
+                       + [{"text": f"a b c d e f g h {n}"} for n in range(3)],
+                       segmenter="spaces")  # fmt: skip
+    assert spaces["dropped_short"] == 3

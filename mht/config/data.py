@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from mht.component import Section
 from mht.config.bounds import Decay, NonNegative, Positive, Rate, Share, Weight
 from mht.sources import Source
+from mht.words import Segmenter
 
 
 class SplitConfig(Section):
@@ -41,6 +42,9 @@ class DataConfig(Section):
         splits: how the texts are divided.
         prompt_words: for texts without a prompt of their own: how many of the first words are the
             prompt; the rest is the target.
+        segmenter: what a word is in scripts without spaces, such as Chinese and Thai: "characters"
+            takes each character for one, "icu" the words of ICU's dictionaries (needs the package
+            icu4py), "spaces" what stands between spaces.
         min_target_words: texts that leave a shorter target are dropped.
         duplicates: "drop" leaves the first of texts that are alike; "keep" leaves all, where it
             means something how often a text occurs. Either way they are in the same split.
@@ -53,6 +57,7 @@ class DataConfig(Section):
     labels: Source | None = None
     splits: SplitConfig = SplitConfig()
     prompt_words: Positive = 5
+    segmenter: Segmenter = "characters"
     min_target_words: Positive = 3
     duplicates: Literal["drop", "keep"] = "drop"
     max_prompt_tokens: Positive = 256

@@ -18,6 +18,7 @@ from mht.data.tokenize import Cut, Encoder, Limits, cut_row
 from mht.errors import DataError
 from mht.model_folder import check_files, reading
 from mht.progress import track
+from mht.words import chunks
 
 if TYPE_CHECKING:
     from mht.config import Config, DataConfig
@@ -131,14 +132,14 @@ def make_examples(
         if not all(row[k] for k in ("text", "prompt", "target") if k in row):
             counts["dropped_empty"] += 1
             continue
-        cut = cut_row(row, config.prompt_words)
+        cut = cut_row(row, config.prompt_words, config.segmenter)
         if cut.key in seen and config.duplicates == "drop":
             same = (cut.prompt, cut.target) in exact
             counts["dropped_duplicate" if same else "dropped_near_duplicate"] += 1
             continue
         seen.add(cut.key)
         exact.add((cut.prompt, cut.target))
-        if cut.messages is None and len(cut.target.split()) < config.min_target_words:
+        if cut.messages is None and _words(cut, config) < config.min_target_words:
             counts["dropped_short"] += 1
             leftover.append(cut)
             continue
@@ -149,6 +150,10 @@ def make_examples(
         else:
             examples.append((cut, example))
     return examples, leftover
+
+
+def _words(cut: Cut, config: DataConfig) -> int:
+    return len(chunks(cut.target, config.segmenter))
 
 
 def _shares(config: DataConfig, own_labels: bool) -> dict[str, float]:

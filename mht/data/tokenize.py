@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mht.data.clean import content_key
 from mht.data.examples import Example
 from mht.errors import DataError
+from mht.words import pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,11 +38,17 @@ class Cut:
     group: str
 
 
-def cut_row(row: Mapping[str, Any], prompt_words: int) -> Cut:
-    """Prompt and target of a cleaned row; a text no longer than the prompt has the target ""."""
+def cut_row(row: Mapping[str, Any], prompt_words: int, segmenter: str = "characters") -> Cut:
+    """Prompt and target of a cleaned row; a text no longer than the prompt has the target "".
+
+    Args:
+        row: as a source gives it, cleaned.
+        prompt_words: words of a text that are its prompt, with the punctuation that clings to them.
+        segmenter: what a word is in a script without spaces.
+    """
     if "text" in row:
-        head = re.match(rf"(?:\S+\s+){{0,{prompt_words - 1}}}\S+", row["text"])
-        end = head.end() if head else 0
+        head = list(islice(pieces(row["text"], segmenter), prompt_words))
+        end = head[-1][1] if head else 0
         key = content_key(row["text"])
         return Cut(row["text"][:end], row["text"][end:], None, key, key)
     turns = row.get("item", {}).get("turns", [])
