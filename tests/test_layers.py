@@ -14,9 +14,16 @@ from tools.stage_deps import all_imports, needed, read_stages, too_broad
 LAYERS = [
     {"errors"},
     {
-        "types", "losses", "order", "launched", "walks", "project", "docstrings", "model_folder",
+        "types",
+        "losses",
+        "order",
+        "launched",
+        "walks",
+        "project",
+        "docstrings",
+        "model_folder",
         "words",
-    },  # fmt: skip
+    },
     {"progress"},
     {"component"},
     {"rewards", "memory", "evaluation", "tracking", "sources"},
