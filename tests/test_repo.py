@@ -164,7 +164,7 @@ def imported_packages() -> set[str]:
 
 
 # imported where a user asks for them, with a message that says what to install
-OPTIONAL = {"bitsandbytes", "optuna", "peft"}
+OPTIONAL = {"bitsandbytes", "icu4py", "optuna", "peft"}
 # packages that another one is made of and hands out
 PART_OF = {"pydantic_core": "pydantic", "scmrepo": "dvc"}
 
