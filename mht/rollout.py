@@ -14,6 +14,7 @@ from mht.data.examples import Example, collate_prompts
 from mht.errors import DataError, ModelError
 from mht.sampling.decode import sample
 from mht.sampling.draw import Generator
+from mht.sampling.padding import content_mask, left_padded, response_content
 from mht.types import Rollout, Sample
 
 if TYPE_CHECKING:
@@ -111,36 +112,34 @@ class Responder:
                 f"context of {context}: lower response_tokens, or shorten the prompts"
             )
 
-    def rebuild(self, prompt_ids: Tensor, response_ids: Tensor) -> Rollout:
+    def rebuild(
+        self,
+        prompt_ids: Tensor,
+        response_ids: Tensor,
+        prompt_mask: Tensor | None = None,
+        response_mask: Tensor | None = None,
+    ) -> Rollout:
         """A rollout from token ids alone.
 
         Args:
-            prompt_ids: (B, P) int64; what is PAD is padding, on either side.
-            response_ids: (B, R) int64; each ends with its first EOS, or else with its last token
-                that is not PAD.
+            prompt_ids: (B, P) int64, padded on either side.
+            response_ids: (B, R) int64, right-padded; what follows a row's first EOS is padding.
+            prompt_mask: (B, P) bool, True = a real token; None takes the runs of PAD at a row's
+                ends as padding, as it does for the responses.
+            response_mask: (B, R) bool, True = a real token.
         """
         device = self.model.device
         prompts, responses = prompt_ids.to(device), response_ids.to(device)
-        prompt_mask = prompts != self.pad_id
-        response_mask, ended = self._response_mask(responses)
-        order = prompt_mask.int().argsort(dim=1, stable=True)  # padding to the left
-        longest = max(int(response_mask.sum(1).max()), 1)
+        real = content_mask(prompts, self.pad_id) if prompt_mask is None else prompt_mask.to(device)
+        given = None if response_mask is None else response_mask.to(device)
+        mask, ended = response_content(responses, self.pad_id, self.eos_ids, given)
+        longest = max(int(mask.sum(1).max()), 1)
         return Rollout(
-            prompts.gather(1, order),
-            prompt_mask.gather(1, order),
-            responses[:, :longest],
-            response_mask[:, :longest],
+            *left_padded(prompts, real, self.pad_id),
+            responses.masked_fill(~mask, self.pad_id)[:, :longest],
+            mask[:, :longest],
             ended,
         )
-
-    def _response_mask(self, responses: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, R) bool, True = a token of the response, and (B,) bool, True = ended by EOS."""
-        eos = torch.tensor(sorted(self.eos_ids), dtype=torch.long, device=responses.device)
-        column = torch.arange(responses.shape[1], device=responses.device)
-        ends = torch.isin(responses, eos)
-        last = torch.where(responses != self.pad_id, column, -1).amax(1)
-        last = torch.where(ends.any(1), ends.int().argmax(1), last)
-        return column <= last[:, None], ends.any(1)
 
     def samples(self, rollout: Rollout, examples: Sequence[Example]) -> list[Sample]:
         """The texts of a rollout, special tokens left out, with what the data says of each."""

@@ -26,6 +26,7 @@ LAYERS = [
     },
     {"progress"},
     {"component"},
+    {"keywords"},
     {"rewards", "memory", "evaluation", "tracking", "sources"},
     {"config", "reward_types", "reward_spec", "score_file"},
     {"score_report"},

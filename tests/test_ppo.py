@@ -5,8 +5,17 @@ import statistics
 
 import pytest
 import torch
-from training_fixtures import EOS, PAD, hybrid_config, model_of, responses_of, rollout_of
+from training_fixtures import (
+    EOS,
+    PAD,
+    examples,
+    hybrid_config,
+    model_of,
+    responses_of,
+    rollout_of,
+)
 
+from mht import HybridTrainer
 from mht.errors import UserError
 from mht.losses import AdaptiveKL, FixedKL
 from mht.models.policy import Policy
@@ -332,6 +341,40 @@ def test_target_kl_stops_the_epochs(tiny_model_dir):
         steps[limit] = ppo.step(sampled(ppo), SCORES)["optim/steps"]
     assert steps[None] == 12
     assert 1 <= steps[1e-9] <= steps[1e-4] < 12
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "polynomial"])
+def test_a_schedule_ends_although_its_epochs_were_stopped_early(
+    tiny_model_dir, tiny_tokenizer, kind
+):
+    """The rate after each PPO step is that of a run which was not stopped."""
+    rates = {}
+    for limit in (None, 1e-9):
+        config = hybrid_config(
+            ppo_steps_per_cycle=3, epochs=4, target_kl=limit, scheduler={"type": kind}
+        )
+        trainer = HybridTrainer(
+            tiny_model_dir(), tiny_tokenizer, examples(tiny_tokenizer), config=config, device="cpu"
+        )
+        steps, rates[limit] = [], []
+
+        def log(stats, step, trainer=trainer, limit=limit, steps=steps):
+            rates[limit].append(trainer.updater.lr)
+            steps.append(stats.get("ppo/optim/steps"))
+
+        trainer.train(log=log)
+        assert trainer.updater.scheduler.last_epoch == config.optimizer_steps == 1 + 3 * 8
+        assert (steps[1:] == [8.0] * 3) is (limit is None)
+    assert rates[1e-9] == rates[None]
+    assert rates[None][-1] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_smaller_batch_skips_only_its_own_steps(tiny_model_dir):
+    for responses, planned in ((8, 12), (5, 12), (4, 6), (1, 6)):
+        ppo = ppo_of(tiny_model_dir(), epochs=6, lr=1e-2, target_kl=1e-9, minibatch_size=4)
+        rollout = sampled(ppo)
+        ppo.step(rollout.rows(torch.arange(responses)), SCORES[:responses])
+        assert ppo.updates.updater.scheduler.last_epoch == planned
 
 
 def test_an_entropy_bonus_spreads_the_policy(tiny_model_dir):

@@ -172,6 +172,7 @@ def test_a_run_killed_again_and_again_ends_the_same(job):
         {"value_head": {"type": "branch", "num_layers": 1}, "dtype": "bfloat16"},
         {"value_head": {"type": "ridge"}},
         {"lora": {"r": 2}, "dtype": "bfloat16"},
+        {"target_kl": 1e-9, "epochs": 3},
     ],
     ids=str,
 )

@@ -26,6 +26,7 @@ EXCLUDED = {
     Path("mht/config"): "what it reads is in the stage's params; it knows every reward",
     Path("mht/component.py"): "turns params into objects; same params, same objects",
     Path("mht/errors.py"): "what failing runs say",
+    Path("mht/keywords.py"): "what wrong calls say",
     Path("mht/types.py"): "declarations",
     Path("mht/preflight.py"): "refuses settings and changes none",
     Path("mht/model_folder.py"): "refuses models and changes none",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mht.config.policy import LoRAConfig, ValueHeadConfig
+from mht.errors import ModelError
 from mht.models.adapter import add_adapters, merged, without_adapters
 from mht.models.context import context_window
 from mht.models.head import has_plain_head, response_logprobs, response_scores
@@ -68,6 +69,11 @@ class Policy:
         frozen = freeze_below(model, num_layers_unfrozen)
         if lora is not None:
             add_adapters(model, list(decoder_layers(model))[len(frozen) :], lora)
+        if not any(p.requires_grad for p in model.parameters()):
+            raise ModelError(
+                "base_model_name: no weight of the model trains: call requires_grad_(True) on what "
+                "should"
+            )
         self.trunk = Trunk(frozen if context_window(model) is None else [])
         self.reference = frozen_copy(model, without_adapters(model))
         for each in (self.model, self.reference):

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from mht.component import Component, Registry, build, refuse
 from mht.errors import ConfigError, RewardError
+from mht.keywords import explain_keywords
 from mht.rewards import cache, calls, scoring
 from mht.types import Sample, Scored
 
@@ -312,6 +313,7 @@ def postprocess(*names: str) -> Any:
     return POSTPROCESS.register(*names)
 
 
+@explain_keywords("make_reward", spec="config reward reward_config reward_spec")
 def make_reward(spec: Any, path: str = "reward") -> Reward:
     """Build a reward from plain data, as YAML or JSON gives it.
 

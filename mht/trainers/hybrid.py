@@ -10,22 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
 
 from mht.component import build
 from mht.config import HybridConfig, LoRAConfig, OptimizerConfig, SchedulerConfig
 from mht.data.examples import Example, collate_prompts, collate_sft
-from mht.errors import ConfigError, UserError
+from mht.errors import UserError
+from mht.keywords import explain_keywords
 from mht.models.context import limit_context
 from mht.models.embeddings import mean_embeddings
-from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.policy import Policy
-from mht.models.precision import resolve_dtype
 from mht.models.recompute import recompute_layers
 from mht.models.references import References
 from mht.progress import track
-from mht.rewards import Reward, make_reward
+from mht.rewards import Reward
 from mht.rollout import Responder
+from mht.trainers.arguments import (
+    SYNONYMS,
+    RewardFn,
+    as_model,
+    as_rate,
+    as_reward,
+    as_tokenizer,
+    in_config,
+    with_batch_size,
+)
 from mht.trainers.background import background
 from mht.trainers.devices import make_devices
 from mht.trainers.figures import headline, text_stats
@@ -35,7 +43,8 @@ from mht.trainers.ppo import PPO, Stats
 from mht.trainers.practice import Practice
 from mht.trainers.schedule import Phase, Plan, schedule
 from mht.trainers.sft import SFT
-from mht.types import Rollout, Sample, Scored
+from mht.trainers.single_steps import SingleSteps
+from mht.types import Sample, Scored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,10 +52,9 @@ if TYPE_CHECKING:
     from mht.trainers.checkpoint import Checkpoints
 
 Log = Callable[[Stats, int], None]
-RewardFn = Reward | Mapping[str, Any] | Callable[..., float]
 
 
-class HybridTrainer:
+class HybridTrainer(SingleSteps):
     """Trains one policy by SFT and PPO in turn.
 
     Started by `accelerate launch`, every process makes the same calls with the same, whole batches
@@ -85,10 +93,11 @@ class HybridTrainer:
         UserError: the model, the tokenizer or a setting is wrong.
     """
 
+    @explain_keywords("HybridTrainer", in_config, **SYNONYMS)
     def __init__(
         self,
         base_model_name: str | Path | PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase | None = None,
+        tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
         train_data: Sequence[Example] | None = None,
         reward_fn: RewardFn | None = None,
         optimizer_config: OptimizerConfig | Mapping[str, Any] | None = None,
@@ -106,20 +115,15 @@ class HybridTrainer:
         gradient_checkpointing: bool = False,
     ):
         config = config or HybridConfig(cycles=0, sft_steps_per_cycle=0, ppo_steps_per_cycle=0)
-        self.config = _with_batch_size(config, batch_size)
-        self.lr = config.lr if lrate is None else lrate
+        self.config = with_batch_size(config, batch_size)
+        self.lr = config.lr if lrate is None else as_rate(lrate)
         self.devices = make_devices(device)
         self.devices.check(self.config.split_sizes)
         torch.manual_seed(seed)
-        where = self.devices.device
-        model = (
-            load_causal_lm(base_model_name, dtype=resolve_dtype(dtype, where), device=where)
-            if isinstance(base_model_name, str | Path)
-            else base_model_name.to(where).eval()
-        )
+        model = as_model(base_model_name, dtype=dtype, device=self.devices.device)
         if context_window is not None:
             limit_context(model, context_window)
-        self.tokenizer = tokenizer or load_tokenizer(model.name_or_path)
+        self.tokenizer = as_tokenizer(tokenizer, model)
         self.devices.start_alike(model)
         if isinstance(lora, Mapping):
             lora = build(LoRAConfig, lora, path="model.lora")
@@ -135,7 +139,7 @@ class HybridTrainer:
         if gradient_checkpointing:
             recompute_layers(model)
         self.responder = Responder(model, self.tokenizer, config.decoding, self.policy.trunk)
-        self.reward = _as_reward(reward_fn if reward_fn is not None else config.reward)
+        self.reward = as_reward(reward_fn if reward_fn is not None else config.reward)
         self.generator = torch.Generator(device=model.device).manual_seed(seed)
         self.updater = self._make_updater(optimizer_config, scheduler_config)
         minibatches = torch.Generator().manual_seed(seed + 1)
@@ -157,7 +161,6 @@ class HybridTrainer:
         if train_data and references is not None:
             references.check([example.item for example in train_data])
         self.step = 0
-        self._sampled: Rollout | None = None
 
     def _make_updater(self, optimizer_config: Any, scheduler_config: Any) -> Updater:
         optimizer = make_optimizer(self.masters, optimizer_config or self.config.optimizer, self.lr)
@@ -172,6 +175,12 @@ class HybridTrainer:
 
     # -- the loop ---------------------------------------------------------------------------
 
+    @explain_keywords(
+        "HybridTrainer.train",
+        plan="steps cycles schedule epochs",
+        log="callback callbacks logger on_step",
+        checkpoints="resume resume_from_checkpoint checkpoint",
+    )
     def train(
         self,
         plan: Plan | None = None,
@@ -276,71 +285,7 @@ class HybridTrainer:
             [float(score(s.response, s.target, prompt=s.prompt, item=s.item)) for s in samples]
         )
 
-    # -- single steps -----------------------------------------------------------------------
-
-    def sft_step(self, batch: Mapping[str, Tensor]) -> float:
-        """One SFT step.
-
-        Args:
-            batch: (B, T) tensors ``input_ids``, ``attention_mask`` and ``labels`` (-100 = not
-                trained on).
-
-        Returns:
-            The loss before the step, nats per token.
-        """
-        return self.sft.step(batch)
-
-    def respond_to_batch(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Sample one response for each prompt.
-
-        Args:
-            input_ids: (B, P) int64 prompts, PAD on either side.
-            attention_mask: (B, P), 1 = a real token; None takes what is not PAD.
-
-        Returns:
-            (B, R) int64, right-padded with PAD, EOS included.
-        """
-        empty = input_ids.new_full((len(input_ids), 1), self.responder.pad_id)
-        prompts = self.responder.rebuild(self._with_pad(input_ids, attention_mask), empty)
-        ids, mask = prompts.prompt_ids, prompts.prompt_mask
-        rollout = self.devices.draw(self.responder, ids, mask, self.generator)
-        self._sampled = rollout
-        return rollout.response_ids
-
-    def _with_pad(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        if attention_mask is None:
-            return ids
-        return ids.masked_fill(~attention_mask.bool(), self.responder.pad_id)
-
-    def ppo_step(
-        self,
-        input_ids: Tensor,
-        response_ids: Tensor,
-        rewards: Sequence[float] | Tensor,
-        attention_mask: Tensor | None = None,
-        items: Sequence[Mapping[str, Any]] | None = None,
-    ) -> Stats:
-        """One PPO step on given responses.
-
-        Args:
-            input_ids: (B, P) int64 prompts, PAD on either side.
-            response_ids: (B, R) int64 responses to them, right-padded.
-            rewards: B scores, one per response.
-            attention_mask: (B, P) of the prompts, 1 = a real token; None takes what is not PAD.
-            items: each prompt's row of the data, for references with a ``where``.
-
-        Returns:
-            The step's figures, keys ``group/name``.
-        """
-        rollout = self.responder.rebuild(self._with_pad(input_ids, attention_mask), response_ids)
-        known, self._sampled = self._sampled, None
-        if (
-            known is not None
-            and _same(known.response_ids, response_ids.to(self.policy.device))
-            and _same(known.prompt_ids, rollout.prompt_ids)
-        ):
-            rollout = known  # with its sampled logprobs and the trunk's output
-        return self.ppo.step(rollout, [float(r) for r in rewards], items)
+    # -- what lasts ---------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
         """Write policy, tokenizer and value head in the Hugging Face layout, and the memory.
@@ -351,28 +296,3 @@ class HybridTrainer:
         weights = self.devices.weights(self.policy) or self.masters.weights(self.policy)
         self.devices.on_main(lambda: self.policy.save(folder, self.tokenizer, weights))
         self.devices.on_main(lambda: self.practice.save(folder))
-
-
-def _with_batch_size(config: HybridConfig, batch_size: int | None) -> HybridConfig:
-    if batch_size is None:
-        return config
-    if batch_size < 1:
-        raise ConfigError([f"batch_size: should be at least 1, got {batch_size}"])
-    if batch_size % config.responses_per_prompt:
-        what = f"does not hold responses_per_prompt {config.responses_per_prompt} of each"
-        raise ConfigError([f"batch_size: {batch_size} {what}: set a multiple of it"])
-    minibatch = config.minibatch_size
-    changed = {
-        "batch_size": batch_size,
-        "sft_batch_size": batch_size,
-        "minibatch_size": minibatch if batch_size % minibatch == 0 else batch_size,
-    }
-    return config.model_copy(update=changed)
-
-
-def _as_reward(reward: RewardFn | None) -> Reward | Callable[..., float] | None:
-    return make_reward(reward) if isinstance(reward, Mapping) else reward
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool((a == b).all())

@@ -15,6 +15,7 @@ from mht.component import build
 from mht.config import OptimizerConfig, SchedulerConfig
 from mht.config.optim import ENDLESS, PACKAGES
 from mht.errors import ConfigError, MissingPackage, UserError
+from mht.keywords import explain_keywords
 from mht.trainers.devices import Devices
 from mht.trainers.masters import Masters
 
@@ -57,17 +58,23 @@ class Diverged(UserError, FloatingPointError):
     """The loss or its gradients are not finite any more."""
 
 
+@explain_keywords(
+    "make_optimizer",
+    parameters="params model_parameters",
+    config="optimizer optimizer_config optim name spec type",
+    lr="learning_rate lrate rate",
+)
 def make_optimizer(
     parameters: Iterable[nn.Parameter],
-    config: OptimizerConfig | Mapping[str, Any] | None = None,
+    config: OptimizerConfig | Mapping[str, Any] | str | None = None,
     lr: float = 1e-4,
 ) -> torch.optim.Optimizer:
     """An optimiser over the parameters.
 
     Args:
         parameters: what trains.
-        config: its name and options, such as ``{"OPTIMIZER": "adamw_8bit"}`` or
-            ``{"type": "adamw", "weight_decay": 0.01}``; upper and lower case are the same.
+        config: its name, or that and options: ``{"OPTIMIZER": "adamw_8bit"}``, ``{"type":
+            "adamw", "weight_decay": 0.01}``; upper and lower case are the same.
         lr: learning rate; one in ``config`` wins.
 
     Raises:
@@ -75,7 +82,7 @@ def make_optimizer(
         MissingPackage: lion and those with 8 bits come from packages of their own.
     """
     if not isinstance(config, OptimizerConfig):
-        options = _plain(config)
+        options = _plain(config, "optimizer")
         lr = _number("optimizer.lr", options.pop("lr", lr), float)
         config = build(OptimizerConfig, options, path="optimizer")
     options = config.options
@@ -104,9 +111,14 @@ def _home(kind: str) -> Any:
     return import_module(module)
 
 
+@explain_keywords(
+    "make_scheduler",
+    config="scheduler scheduler_config lr_scheduler name spec type",
+    training_steps="num_training_steps total_steps max_steps steps",
+)
 def make_scheduler(
     optimizer: torch.optim.Optimizer,
-    config: SchedulerConfig | Mapping[str, Any] | None = None,
+    config: SchedulerConfig | Mapping[str, Any] | str | None = None,
     training_steps: int | None = None,
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """A learning-rate schedule over optimiser steps.
@@ -124,7 +136,7 @@ def make_scheduler(
     from transformers import get_scheduler
 
     if not isinstance(config, SchedulerConfig):
-        options = _plain(config)
+        options = _plain(config, "scheduler")
         training_steps = options.pop("training_steps", training_steps)
         config = build(SchedulerConfig, options, path="scheduler")
     if training_steps is not None:
@@ -157,8 +169,12 @@ def _library_options(config: SchedulerConfig, steps: int) -> dict[str, Any]:
     return options
 
 
-def _plain(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Options in lower case under this project's names."""
+def _plain(config: Mapping[str, Any] | str | None, path: str) -> dict[str, Any]:
+    """Options in lower case under this project's names; a name alone is the type."""
+    if isinstance(config, str):
+        return {"type": config}
+    if config is not None and not isinstance(config, Mapping):
+        raise ConfigError([f"{path}: should be a dict with its type and options, got {config!r}"])
     lowered = {str(key).lower(): value for key, value in (config or {}).items()}
     return {ALIASES.get(key, key): value for key, value in lowered.items()}
 
@@ -263,6 +279,11 @@ class Updater:
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)  # sampling can use the memory
         return norm
+
+    def skip(self, steps: int) -> None:
+        """Move the schedule on by steps that it counts and that are not made."""
+        for _ in range(steps):
+            self.scheduler.step()
 
     def _left_out(self, norm: float) -> bool:
         """Move the loss scale; whether gradients of this norm overflowed, so there is no step."""

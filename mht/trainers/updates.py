@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -44,6 +45,9 @@ class Updates:
     def __call__(self, experience: Experience, fresh: int | None = None) -> Stats:
         """Make them; their mean figures.
 
+        Where ``target_kl`` stops them early, the schedule moves on over those left out: it ends
+        with the run.
+
         Args:
             experience: of the rollout; past rows after the first ``fresh``.
             fresh: None is all of them.
@@ -52,6 +56,8 @@ class Updates:
             RatioError: the first minibatch's logprobs are not those that were sampled.
         """
         seen: list[Stats] = []
+        rows = len(experience.rollout) if fresh is None else fresh
+        planned = self.config.epochs * math.ceil(rows / self.config.minibatch_size)
         for minibatch, tokens in self.minibatches(experience, fresh):
             parts: list[tuple[Stats, float]] = []
             rate = self.updater.lr
@@ -65,6 +71,7 @@ class Updates:
             limit = self.config.target_kl
             if limit is not None and stats["policy/approx_kl_nats"] > limit:
                 break
+        self.updater.skip(planned - len(seen))
         means = {name: sum(s[name] for s in seen) / len(seen) for name in seen[0]}
         means["policy/ratio_max"] = max(s["policy/ratio_max"] for s in seen)
         return means | {"optim/steps": float(len(seen))}
