@@ -32,6 +32,10 @@ class DataError(UserError):
     """An input file or a column of it is wrong."""
 
 
+class OutputError(UserError):
+    """A file can't be written: the disk is full, or it refuses."""
+
+
 class ModelError(UserError):
     """A model can't be had or is not what it should be."""
 

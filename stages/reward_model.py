@@ -6,12 +6,14 @@ With ``reward_model.judge_share`` a second one, on other texts, that is no rewar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mht.data.judgements import Judgements, read_judgements, set_apart
 from mht.data.records import write_csv, write_json
 from mht.models.loading import resolve_device
 from mht.models.reward_model import Learnt, learn
+from mht.outputs import replaced_folder
 from mht.stage import run_stage
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 Figures = dict[str, float]
 
-MODEL, JUDGE = "models/reward_model", "models/reward_model/judge"
+MODEL, JUDGE = "models/reward_model", "judge"  # a folder in that one
 
 
 def main(config: Config, run: Run) -> None:
@@ -28,11 +30,14 @@ def main(config: Config, run: Run) -> None:
     judgements = read_judgements("data/prepared/labels.parquet")
     share = config.reward_model.judge_share
     own, apart = set_apart(judgements, share) if share else (judgements, None)
-    learnt = _learn(own, MODEL, config, run.log)
+    learnt = _learn(own, config, run.log)
     figures = learnt.figures
-    if apart is not None:
-        judge = _learn(apart, JUDGE, config, lambda stats, step: run.log(_judge(stats), step))
-        figures = {**figures, **_judge(judge.figures)}
+    with replaced_folder(MODEL) as folder:
+        _save(learnt, folder)
+        if apart is not None:
+            judge = _learn(apart, config, lambda stats, step: run.log(_judge(stats), step))
+            figures = {**figures, **_judge(judge.figures)}
+            _save(judge, folder / JUDGE)
     write_json("metrics/reward_model.json", figures)
     write_csv("plots/reward_model_calibration.csv", learnt.bins)
     run.summary({f"reward_model/{name}": value for name, value in figures.items()})
@@ -41,11 +46,8 @@ def main(config: Config, run: Run) -> None:
     print(f"accuracy {figures['accuracy']:.3f} on {held:.0f} held out")
 
 
-def _learn(
-    judgements: Judgements, folder: str, config: Config, log: Callable[[Figures, int], None]
-) -> Learnt:
-    """Learn from the judgements and save the model."""
-    learnt = learn(
+def _learn(judgements: Judgements, config: Config, log: Callable[[Figures, int], None]) -> Learnt:
+    return learn(
         judgements.kind,
         judgements.rows,
         "data/raw/encoder",
@@ -54,9 +56,11 @@ def _learn(
         device=resolve_device(config.base.device),
         log=log,
     )
+
+
+def _save(learnt: Learnt, folder: Path) -> None:
     learnt.model.save_pretrained(folder)
     learnt.tokenizer.save_pretrained(folder)
-    return learnt
 
 
 def _judge(figures: Mapping[str, float]) -> Figures:

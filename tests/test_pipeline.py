@@ -3,6 +3,7 @@
 import copy
 import csv
 import functools
+import hashlib
 import io
 import json
 import re
@@ -369,6 +370,67 @@ def test_ppo_and_the_baseline_from_the_base_watch_it(bench):
 
 def test_without_an_edit_nothing_reruns(bench):
     assert bench.reruns() == set()
+
+
+# A stage run by hand.
+
+
+def damaged(clone: Clone) -> list[str]:
+    """Objects in DVC's cache whose content is no longer what their name says."""
+    objects = clone.path / ".dvc" / "cache" / "files" / "md5"
+    files = [file for file in objects.glob("*/*") if file.suffix != ".dir"]
+    assert len(files) > 20
+    return [
+        str(file)
+        for file in files
+        if hashlib.md5(file.read_bytes()).hexdigest() != file.parent.name + file.name
+    ]
+
+
+BY_HAND = {
+    "fetch": ["data/raw/examples.jsonl", "models/base/config.json"],
+    "prepare": ["data/prepared/train.parquet"],
+    "reward_model": ["models/reward_model/config.json"],
+    "sft": ["models/sft/model.safetensors"],
+    "ppo": ["models/hybrid/model.safetensors"],
+    "baseline sft_only": ["models/sft_only/model.safetensors"],
+    "evaluate hybrid": ["reports/evaluate/hybrid/samples.jsonl"],
+    "benchmark": ["reports/benchmark/report.html"],
+}
+OTHERWISE = {
+    "base.seed": 7, "data.prompt_words": 5, "model.num_layers_unfrozen": "all", "sft.lr": 0.01,
+    "ppo.lr": 0.01, "evaluate.decoding.temperature": 0.5, "benchmark.resamples": 60,
+    "data.source.path": "data/local/fewer.jsonl", "reward_model.lr": 0.01,
+}  # fmt: skip
+
+
+def run_by_hand(clone: Clone, stages: list[str]) -> None:
+    """Run stages on other settings, their outputs being hard links into DVC's cache."""
+    clone.dvc("checkout", "--relink")
+    rows = (clone.path / "data/local/reviews.jsonl").read_text(encoding="utf-8").splitlines()
+    (clone.path / "data/local/fewer.jsonl").write_text("\n".join(rows[:-4]), encoding="utf-8")
+    clone.set_params(OTHERWISE)
+    for stage in stages:
+        files = [clone.path / name for name in BY_HAND[stage]]
+        assert all(file.stat().st_nlink > 1 for file in files), "not linked: this shows nothing"
+        before = [file.read_bytes() for file in files]
+        clone.run("python", "-m", *f"stages.{stage}".split())
+        assert files[0].read_bytes() != before[0], f"{stage} wrote the same"
+        assert damaged(clone) == [], stage
+    assert list(clone.path.rglob("*.part")) == []
+
+
+def test_a_stage_run_by_hand_leaves_dvcs_cache_alone(clone):
+    run_by_hand(clone, ["fetch", "prepare"])
+    (clone.path / "data/local/fewer.jsonl").unlink()
+    clone.run("git", "checkout", "params.yaml", "metrics", "plots")
+    clone.dvc("checkout", "--force")
+    assert "up to date" in clone.dvc("status", "fetch", "prepare").stdout
+
+
+@pytest.mark.slow
+def test_every_stage_run_by_hand_leaves_dvcs_cache_alone(clone):
+    run_by_hand(clone, list(BY_HAND))
 
 
 # Mistakes cost nothing that was there before.

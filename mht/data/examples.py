@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mht.errors import DataError
+from mht.outputs import replaced
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,9 +66,8 @@ def write_table(path: str | Path, rows: Sequence[Mapping[str, Any]], schema: Any
     import pyarrow as pa
     from pyarrow import parquet
 
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(pa.Table.from_pylist(list(rows), schema), file)
+    with replaced(path) as part:
+        parquet.write_table(pa.Table.from_pylist(list(rows), schema), part)
 
 
 def collate_prompts(examples: Sequence[Example], pad_id: int) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mht.data.examples import Example
+from mht.outputs import replaced
 
 MOST_BINS = 1000
 
@@ -50,11 +51,11 @@ def plot_lengths(examples: Sequence[Example], folder: str | Path) -> None:
     """Write ``lengths.csv`` (length, prompt, target) and ``lengths.png``."""
     rows = histogram(examples)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lengths.csv").open("w", encoding="utf-8", newline="") as file:
+    with replaced(folder / "lengths.csv") as part, part.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([("length", "prompt", "target"), *rows])
-    _draw(rows, folder / "lengths.png")
+    with replaced(folder / "lengths.png") as part:
+        _draw(rows, part)
 
 
 def _draw(rows: Sequence[tuple[int, int, int]], path: Path) -> None:

@@ -9,21 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from mht.errors import DataError
+from mht.outputs import replaced, write_text
 
 
 def write_json(path: str | Path, data: Any) -> None:
     """Write JSON with sorted keys and floats of 6 significant digits."""
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_rounded(data), sort_keys=True, indent=2, ensure_ascii=False)
-    file.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line; what JSON has no form for (dates...) as a string."""
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8", newline="\n") as out:
+    with replaced(path) as part, part.open("w", encoding="utf-8", newline="\n") as out:
         for row in rows:
             line = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
             out.write(line + "\n")
@@ -54,9 +51,7 @@ def _rounded(data: Any) -> Any:
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of the same keys as a table; floats with 6 significant digits."""
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8", newline="") as out:
+    with replaced(path) as part, part.open("w", encoding="utf-8", newline="") as out:
         table = csv.writer(out, lineterminator="\n")
         table.writerow(rows[0])
         table.writerows(_rounded(list(row.values())) for row in rows)

@@ -20,6 +20,7 @@ from mht.evaluation.metrics import describe
 from mht.evaluation.statistics import Difference, holm, paired_difference
 from mht.evaluation.summary import Evaluated, read_samples, significant, write_json
 from mht.evaluation.wording import prompts_of
+from mht.outputs import write_bytes, write_text
 
 VARIANTS = ("base", "sft_only", "ppo_only", "hybrid")
 SUBJECT = "hybrid"  # what differences are taken of
@@ -208,19 +209,18 @@ def write_outputs(
 
     root = Path(root)
     folder = root / "reports/benchmark"
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(root / "metrics/benchmark.json", {v.name: v.summary for v in comparison.variants})
     write_json(root / "metrics/benchmark_differences.json", _differences_json(comparison))
-    _write(root / "plots/benchmark.csv", report.csv_rows(comparison))
-    _write(folder / "table.md", report.markdown_table(comparison))
-    _write(folder / "samples.md", report.markdown_samples(comparison))
+    write_text(root / "plots/benchmark.csv", report.csv_rows(comparison))
+    write_text(folder / "table.md", report.markdown_table(comparison))
+    write_text(folder / "samples.md", report.markdown_samples(comparison))
     write_json(folder / "guard.json", guard_json(comparison.findings))
     curves = plots.read_curves(root)
     figures = plots.figures(comparison, curves)
     for name, png in figures.items():
-        (folder / f"{name}.png").write_bytes(png)
+        write_bytes(folder / f"{name}.png", png)
     dark = plots.figures(comparison, curves, dark=True)
-    _write(folder / "report.html", report.html(comparison, figures, dark))
+    write_text(folder / "report.html", report.html(comparison, figures, dark))
     if uneven := comparison.uneven():
         warn(uneven)
 
@@ -245,11 +245,6 @@ def _differences_json(comparison: Comparison) -> dict[str, Any]:
         for metric, d in comparison.differences.items()
     }
     return {f"{SUBJECT}_minus_{comparison.baseline}": rows}
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _check_prompts(variants: Sequence[Variant]) -> None:

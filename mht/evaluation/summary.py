@@ -18,6 +18,7 @@ import numpy as np
 from mht.errors import DataError
 from mht.evaluation.metrics import describe, distinct, repetition
 from mht.evaluation.statistics import bootstrap
+from mht.outputs import write_text
 from mht.types import Sample
 
 RATIOS = {  # perplexity: (nats, tokens), both per sample
@@ -172,8 +173,7 @@ def write_samples(
         numbers = {name: float(per_sample[name][i]) for name in sorted(per_sample)}
         row |= {name: significant(v) for name, v in numbers.items() if not math.isnan(v)}
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text("".join(lines), encoding="utf-8", newline="\n")
+    write_text(path, "".join(lines))
 
 
 def read_samples(path: str | Path) -> Evaluated:
@@ -202,9 +202,8 @@ def significant(value: float, digits: int = 6) -> float:
 
 def write_json(path: str | Path, data: Any) -> None:
     """Write data as JSON with sorted keys and a final newline; the folder is made."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    Path(path).write_text(text + "\n", encoding="utf-8", newline="\n")
+    write_text(path, text + "\n")
 
 
 def _check(name: str, values: Sequence[float], count: int) -> None:

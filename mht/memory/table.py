@@ -17,6 +17,7 @@ import numpy as np
 from mht.errors import UserError
 from mht.memory.difficulty import CLASSES
 from mht.memory.store import Attempt
+from mht.outputs import replaced
 
 if TYPE_CHECKING:
     from mht.memory.base import Memory
@@ -51,9 +52,9 @@ def save(memory: Memory, path: str | Path, identity: Mapping[str, Any]) -> None:
     }
     text = json.dumps(about, sort_keys=True)
     signed = json.dumps({"about": text, "sha256": _digest(text)})
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     table = table.replace_schema_metadata({KEY: signed.encode()})
-    parquet.write_table(table, path, write_page_checksum=True)
+    with replaced(path) as part:
+        parquet.write_table(table, part, write_page_checksum=True)
 
 
 def _digest(data: Any) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mht.outputs import replaced, write_bytes
+
 if TYPE_CHECKING:
     from mht.memory.markov import MarkovMemory
 
@@ -45,14 +47,12 @@ def write_transitions(memory: MarkovMemory, tables: str | Path, plots: str | Pat
     _write(tables / TRANSITIONS, ("from", "to", "probability", "from_name", "to_name"), named)
     top = np.sort(np.argsort(-stationary, kind="stable")[:SHOWN])
     rows = np.stack([chain.transition_probabilities(state)[top] for state in top.tolist()])
-    plots.mkdir(parents=True, exist_ok=True)
     picture = draw(rows, stationary[top], [names[state] for state in top.tolist()], chain.states)
-    (plots / FIGURE).write_bytes(picture)
+    write_bytes(plots / FIGURE, picture)
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replaced(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(header)
         for row in rows:

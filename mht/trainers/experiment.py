@@ -12,11 +12,12 @@ from mht.data.records import write_json
 from mht.errors import ConfigError
 from mht.memory.markov import MarkovMemory
 from mht.memory.transitions import write_transitions
+from mht.outputs import replaced_folder
 from mht.rewards import Reward
 from mht.trainers.checkpoint import Checkpoints
 from mht.trainers.from_config import make_trainer
 from mht.trainers.history import History
-from mht.trainers.hybrid import Stats
+from mht.trainers.hybrid import HybridTrainer, Stats
 from mht.trainers.schedule import Plan
 from mht.validation import Validation
 
@@ -78,8 +79,10 @@ def train_variant(
         else None
     )
 
-    # DVC empties models/<name> before a killed stage goes on, so what is saved on the way waits
-    cycles = (scratch or Path(f"models/{name}")) / "cycles"
+    # models/<name> is written whole at the end, so what is saved on the way waits
+    cycles = (scratch or Path(f".mht/scratch/{name}")) / "cycles"
+    if not scratch and devices.is_main:
+        shutil.rmtree(cycles, ignore_errors=True)  # of an earlier run
 
     def after_cycle(cycle: int) -> Stats:
         if settings.save_every and cycle and cycle % settings.save_every == 0:
@@ -93,20 +96,32 @@ def train_variant(
 
     trainer.train(plan, history, after_cycle, checkpoints)
     history.publish()
-    trainer.save(f"models/{name}")
     if not devices.is_main:
+        trainer.save(f"models/{name}")  # all take part, the main one writes
         return
-    if scratch and cycles.is_dir():
-        shutil.copytree(cycles, f"models/{name}/cycles", dirs_exist_ok=True)
-    history.write(f"plots/{name}")
-    if isinstance(trainer.practice.memory, MarkovMemory):
-        write_transitions(trainer.practice.memory, f"models/{name}", f"plots/{name}")
+    with (
+        replaced_folder(f"models/{name}") as model,
+        replaced_folder(f"plots/{name}") as plots,
+    ):
+        _write(trainer, history, cycles, model, plots)
     final = history.last("validation") | history.last("ppo", over=5) | history.last("sft", over=5)
     write_json(f"metrics/{name}.json", final)
     run.summary(final)
     run.model(f"models/{name}")
     if checkpoints:
         checkpoints.clear()
+
+
+def _write(
+    trainer: HybridTrainer, history: History, cycles: Path, model: Path, plots: Path
+) -> None:
+    """Fill the folders of the model and of the curves."""
+    trainer.save(model)
+    if cycles.is_dir():
+        shutil.copytree(cycles, model / "cycles")
+    history.write(plots)
+    if isinstance(trainer.practice.memory, MarkovMemory):
+        write_transitions(trainer.practice.memory, model, plots)
 
 
 def check_watched(settings: HybridConfig, run: Run, section: str) -> None:
