@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mht.data.clean import content_key
+from mht.data.clean import content_key, group_key
 from mht.data.examples import Example
 from mht.errors import DataError
 from mht.words import pieces
@@ -28,7 +28,8 @@ class Cut:
         target: with its leading space where it continues the prompt.
         messages: the conversation with the prompt as its last turn; None for a continuation.
         key: sha256 of the whole content; duplicates share it.
-        group: sha256 of what must not be in two splits: the text, or the opening question.
+        group: sha256 of what must not be in two splits: the text, or the opening question,
+            without punctuation.
     """
 
     prompt: str
@@ -49,14 +50,14 @@ def cut_row(row: Mapping[str, Any], prompt_words: int, segmenter: str = "charact
     if "text" in row:
         head = list(islice(pieces(row["text"], segmenter), prompt_words))
         end = head[-1][1] if head else 0
-        key = content_key(row["text"])
-        return Cut(row["text"][:end], row["text"][end:], None, key, key)
+        keys = content_key(row["text"]), group_key(row["text"])
+        return Cut(row["text"][:end], row["text"][end:], None, *keys)
     turns = row.get("item", {}).get("turns", [])
     messages = [*turns, {"role": "user", "content": row["prompt"]}]
     texts = [turn["content"] for turn in messages]
     opening = next(turn["content"] for turn in messages if turn["role"] == "user")
     key = content_key(*texts, row["target"])
-    return Cut("\n".join(texts), row["target"], messages, key, content_key(opening))
+    return Cut("\n".join(texts), row["target"], messages, key, group_key(opening))
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, cut: Cut) -> list[int]:
