@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from mht.config.policy import LoRAConfig, ValueHeadConfig
 from mht.errors import ModelError
-from mht.models.adapter import add_adapters, merged, without_adapters
+from mht.models.adapter import (
+    add_adapters,
+    has_adapters,
+    merged,
+    train_adapters,
+    without_adapters,
+)
 from mht.models.context import context_window
 from mht.models.head import has_plain_head, response_logprobs, response_scores
 from mht.models.logits import spread
@@ -47,7 +53,8 @@ class Policy:
     Args:
         model: the language model, in evaluation mode; its trainable part is set here.
         num_layers_unfrozen: how many of the top layers train, or "all".
-        lora: adapters that train in place of those layers' weights; None has none.
+        lora: adapters that train in place of those layers' weights; None has none, or the one that
+            the model comes with.
         value_head: its kind.
 
     Attributes:
@@ -67,7 +74,15 @@ class Policy:
     ):
         self.model = model
         frozen = freeze_below(model, num_layers_unfrozen)
-        if lora is not None:
+        own = has_adapters(model)
+        if own and lora is not None:
+            raise ModelError(
+                "model.lora: the model has an adapter already: leave lora out to train that one, "
+                "or give model.merge_and_unload()"
+            )
+        if own:
+            train_adapters(model, frozen)
+        elif lora is not None:
             add_adapters(model, list(decoder_layers(model))[len(frozen) :], lora)
         if not any(p.requires_grad for p in model.parameters()):
             raise ModelError(
@@ -75,7 +90,7 @@ class Policy:
                 "should"
             )
         self.trunk = Trunk(frozen if context_window(model) is None else [])
-        self.reference = frozen_copy(model, without_adapters(model))
+        self.reference = frozen_copy(model, None if own else without_adapters(model))
         for each in (self.model, self.reference):
             has_plain_head(each)  # found out now, while the frozen layers compute
         self._head_config = value_head or ValueHeadConfig()

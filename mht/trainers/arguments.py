@@ -11,6 +11,7 @@ import torch
 
 from mht.config import HybridConfig
 from mht.errors import ConfigError, ModelError
+from mht.models.adapter import unwrapped
 from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.precision import resolve_dtype
 from mht.rewards import Reward, make_reward
@@ -55,6 +56,7 @@ def as_model(given: Any, *, dtype: str, device: torch.device) -> PreTrainedModel
     """
     if isinstance(given, str | Path):
         return load_causal_lm(given, dtype=resolve_dtype(dtype, device), device=device)
+    given = unwrapped(given) if isinstance(given, torch.nn.Module) else given
     _check_causal(given)
     if getattr(given, "is_quantized", False):
         raise ModelError(
@@ -74,7 +76,8 @@ def _check_causal(model: Any) -> None:
 
     wanted = "base_model_name: needs a folder, a hub name or a loaded causal LM, got"
     if not isinstance(model, PreTrainedModel):
-        raise ModelError(f"{wanted} {model!r:.80}")
+        is_module = isinstance(model, torch.nn.Module)
+        raise ModelError(f"{wanted} {type(model).__name__ if is_module else model!r:.80}")
     if model.config.is_encoder_decoder or model.get_output_embeddings() is None:
         raise ModelError(f"{wanted} a {type(model).__name__}")
 
