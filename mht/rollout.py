@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mht.data.control import end_ids
 from mht.data.examples import Example, collate_prompts
+from mht.data.limits import context_of
+from mht.data.text import Codec
 from mht.errors import DataError, ModelError
 from mht.sampling.decode import sample
 from mht.sampling.draw import Generator
@@ -25,11 +28,8 @@ if TYPE_CHECKING:
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Every token id that ends a response."""
-    named = [model.config.get_text_config().eos_token_id, tokenizer.eos_token_id]
-    if getattr(model, "generation_config", None) is not None:
-        named.append(model.generation_config.eos_token_id)
-    lists = [ids if isinstance(ids, list) else [ids] for ids in named]
-    return {int(i) for ids in lists for i in ids if i is not None}
+    generation = getattr(model, "generation_config", None)
+    return end_ids(tokenizer, model.config.get_text_config(), generation)
 
 
 def pad_token(tokenizer: PreTrainedTokenizerBase, ends: set[int]) -> int:
@@ -71,6 +71,7 @@ class Responder:
         self.decoding = dict(decoding)
         self.eos_ids = end_tokens(model, tokenizer)
         self.pad_id = pad_token(tokenizer, self.eos_ids)
+        self.codec = Codec(tokenizer, self.eos_ids)
 
     def respond(self, examples: Sequence[Example], generator: torch.Generator) -> Rollout:
         """One response for each example's prompt."""
@@ -104,7 +105,7 @@ class Responder:
         shortest, longest = int(lengths.min()), int(lengths.max())
         if not shortest:
             raise DataError(f"prompt {int(lengths.argmin())} of the batch has no token to continue")
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        context = context_of(self.model.config)
         wanted = self.decoding["response_tokens"]
         if context is not None and longest + wanted > context:
             raise DataError(
@@ -142,14 +143,19 @@ class Responder:
         )
 
     def samples(self, rollout: Rollout, examples: Sequence[Example]) -> list[Sample]:
-        """The texts of a rollout, special tokens left out, with what the data says of each."""
-        rows = [
-            row[keep].tolist()
-            for row, keep in zip(rollout.response_ids, rollout.response_mask, strict=True)
+        """The texts of a rollout, as `mht.data.text` reads its tokens, with the data's own."""
+        prompts = _token_lists(rollout.prompt_ids, rollout.prompt_mask)
+        responses = _token_lists(rollout.response_ids, rollout.response_mask)
+        texts = map(self.codec.response_text, prompts, responses)
+        return [
+            Sample(e.prompt, text, e.target, e.item, e.joiner)
+            for e, text in zip(examples, texts, strict=True)
         ]
-        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
-        pairs = zip(examples, texts, strict=True)
-        return [Sample(e.prompt, text, e.target, e.item) for e, text in pairs]
+
+
+def _token_lists(ids: Tensor, mask: Tensor) -> list[list[int]]:
+    """The tokens of each row that are not padding."""
+    return [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
 
 
 def trimmed(rollout: Rollout) -> Rollout:

@@ -9,10 +9,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from mht.chat import render
 from mht.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def joiner(prompt: str, *continuations: str) -> str:
+    r"""What stands between a prompt and its answer where no chat template says so.
+
+    Nothing where the prompt is empty or whitespace is there already; else a new line.
+
+    Args:
+        prompt: the text before it.
+        continuations: what may follow, such as target and response.
+
+    >>> joiner("How was it?", "Great"), joiner("The film is", " great")
+    ('\n', '')
+    """
+    is_apart = not prompt or prompt[-1].isspace() or any(c[:1].isspace() for c in continuations)
+    return "" if is_apart else "\n"
 
 
 @dataclass(frozen=True)
@@ -24,17 +41,25 @@ class Sample:
         response: what the policy wrote, without the prompt.
         target: the reference text, or "" where the data has none.
         item: the whole data row, for rewards that need more than the texts.
+        joiner: what stands between prompt and response; None takes what `joiner` says.
     """
 
     prompt: str
     response: str
     target: str = ""
     item: Mapping[str, Any] = field(default_factory=dict)
+    joiner: str | None = None
 
     @property
     def full(self) -> str:
-        """The prompt and the response as one text."""
-        return self.prompt + self.response
+        r"""The prompt and the response as one text.
+
+        >>> Sample("The film is", " great").full, Sample("How was it?", "Great").full
+        ('The film is great', 'How was it?\nGreat')
+        """
+        given = self.joiner
+        between = joiner(self.prompt, self.target, self.response) if given is None else given
+        return self.prompt + between + self.response
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -63,14 +88,9 @@ class Sample:
             return self.prompt, self.response
         if text != "chat":
             return self.full if text == "full" else self.response
-        from jinja2 import TemplateError
-
         if not tokenizer.chat_template:
             raise ModelError("the model's tokenizer has no chat template: set text to pair or full")
-        try:
-            chat = tokenizer.apply_chat_template(self.messages, tokenize=False)
-        except TemplateError as error:
-            raise ModelError(f"the model's chat template refuses a conversation: {error}") from None
+        chat = render(tokenizer, self.messages, add_generation_prompt=False)
         adds_bos = tokenizer.bos_token and tokenizer("")["input_ids"][:1] == [
             tokenizer.bos_token_id
         ]

@@ -14,6 +14,7 @@ from tools.stage_deps import all_imports, needed, read_stages, too_broad
 LAYERS = [
     {"errors"},
     {"outputs"},
+    {"chat"},
     {
         "types",
         "losses",

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -14,9 +15,10 @@ from mht.data.clean import clean, content_key, normalise
 from mht.data.fetch import fetch_rows
 from mht.data.judgements import read_judgements
 from mht.data.lengths import histogram, plot_lengths
+from mht.data.limits import Limits
 from mht.data.prepare import prepare
 from mht.data.split import assign, place, unit_hash
-from mht.data.tokenize import Limits, cut_row
+from mht.data.tokenize import cut_row
 from mht.errors import DataError
 
 SHARES = {"test": 0.2, "validation": 0.1, "reward_model": 0.3}
@@ -35,9 +37,11 @@ def sentences(count):
 class Stub:
     """The sections of a config that prepare reads."""
 
-    def __init__(self, data, response_tokens=4):
+    def __init__(self, data, response_tokens=4, evaluated=1):
         self.data = data
-        self.ppo = type("Section", (), {"response_tokens": response_tokens})
+        self.ppo = SimpleNamespace(response_tokens=response_tokens)
+        self.baselines = [("ppo_only", SimpleNamespace(response_tokens=1))]
+        self.evaluate = SimpleNamespace(decoding=SimpleNamespace(response_tokens=evaluated))
         self.model = type("Section", (), {"trust_remote_code": False})
 
 

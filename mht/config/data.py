@@ -49,7 +49,8 @@ class DataConfig(Section):
         duplicates: "drop" leaves the first of texts that are alike; "keep" leaves all, where it
             means something how often a text occurs. Either way they are in the same split.
         max_prompt_tokens: a longer prompt is an error, unless ``long_prompts`` says otherwise.
-        long_prompts: "error", "drop", or "truncate" (keeps the prompt's end).
+        long_prompts: "error", "drop", or "truncate" (drops the oldest turns, then the beginning of
+            the last).
         max_target_tokens: longer targets are cut and then carry no EOS.
     """
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mht.errors import DataError
 from mht.outputs import replaced
+from mht.types import joiner
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +29,7 @@ class Example:
         prompt_ids: what the model is given.
         target_ids: the target's tokens, then EOS unless it was cut.
         item: the row's other columns.
+        joiner: what stands between prompt and target; None takes what `mht.types.joiner` says.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Example:
     prompt_ids: list[int]
     target_ids: list[int]
     item: Mapping[str, Any] = field(default_factory=dict)
+    joiner: str | None = None
 
 
 def read_examples(path: str | Path) -> list[Example]:
@@ -45,7 +48,12 @@ def read_examples(path: str | Path) -> list[Example]:
         DataError: the file is not there.
     """
     rows = read_table(path).to_pylist()
-    return [Example(**{**row, "item": json.loads(row["item"])}) for row in rows]
+    return [_example(row) for row in rows]
+
+
+def _example(row: Mapping[str, Any]) -> Example:
+    between = row.get("joiner", joiner(row["prompt"], row["target"]))
+    return Example(**{**row, "item": json.loads(row["item"]), "joiner": between})
 
 
 def read_table(path: str | Path) -> Any:

@@ -12,6 +12,7 @@ from mht.data.clean import clean, content_key
 from mht.data.judgements import Judgements
 from mht.data.kinds import Kind, kind_of
 from mht.data.tokenize import Cut, cut_row
+from mht.types import Sample
 
 Row = dict[str, Any]
 Keys = set[str] | None
@@ -58,7 +59,7 @@ def row_key(row: Row) -> str:
 def _texts(rows: Iterable[Row], avoid: set[str]) -> Iterator[tuple[str, str, Row]]:
     """Content key and text of each row; of a prompt with its target the text is both."""
     for row in rows:
-        text = row["text"] if "text" in row else f"{row['prompt']} {row['target']}".strip()
+        text = row["text"] if "text" in row else Sample(row["prompt"], row["target"]).full
         key = content_key(text)
         if text and key not in avoid:
             yield key, text, row

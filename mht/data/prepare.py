@@ -8,16 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mht.data.control import end_ids
+from mht.data.encoder import Encoder
 from mht.data.examples import Example, write_table
 from mht.data.judgements import write_judgements
 from mht.data.labels import clean_row, judged, policy_texts
 from mht.data.lengths import length_statistics, plot_lengths
+from mht.data.limits import Limits, context_of, response_lengths
 from mht.data.records import read_jsonl, write_json
 from mht.data.split import REWARD_MODEL, TEST, TRAIN, VALIDATION, assign, place
-from mht.data.tokenize import Cut, Encoder, Limits, cut_row
+from mht.data.text import Codec
+from mht.data.tokenize import Cut, cut_row
 from mht.errors import DataError
 from mht.model_folder import check_files, reading
 from mht.progress import track
+from mht.types import joiner
 from mht.words import chunks
 
 if TYPE_CHECKING:
@@ -38,7 +43,7 @@ def prepare(
     """Write the prepared splits, the labels, their statistics and a histogram.
 
     Args:
-        config: the whole of params.yaml; ``data`` and ``ppo.response_tokens`` are read.
+        config: the whole of params.yaml; ``data`` and the lengths of responses are read.
         raw: folder that `fetch` wrote.
         model: folder with the policy's tokenizer and config.
         out: folder for ``{train,validation,test,labels}.parquet``.
@@ -95,13 +100,23 @@ def load_encoder(config: Config, model: str | Path) -> Encoder:
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust)
         settings = AutoConfig.from_pretrained(model, trust_remote_code=trust)
     tokenizer.model_max_length = 10**9  # lengths are checked here, not warned about there
+    lengths = response_lengths(config)
     limits = Limits(
-        config.data.max_prompt_tokens,
-        getattr(settings, "max_position_embeddings", None),
-        max(config.ppo.response_tokens, config.data.max_target_tokens + 1),
+        config.data.max_prompt_tokens, context_of(settings), max(lengths.values()), lengths
     )
     limits.check()
-    return Encoder(tokenizer, config.data, limits)
+    ends = end_ids(tokenizer, settings.get_text_config(), _generation(model))
+    return Encoder(Codec(tokenizer, ends), config.data, limits)
+
+
+def _generation(model: str | Path) -> Any:
+    """The folder's settings for generation, which may name more tokens that end a response."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(model)
+    except OSError:
+        return None  # few fresh models have any
 
 
 def make_examples(
@@ -209,9 +224,11 @@ def write_examples(path: Path, examples: Sequence[Example]) -> None:
 
     ids = pa.list_(pa.int64())
     text = {name: pa.string() for name in ("id", "prompt", "target")}
-    schema = pa.schema({**text, "prompt_ids": ids, "target_ids": ids, "item": pa.string()})
+    columns = {**text, "prompt_ids": ids, "target_ids": ids, "item": pa.string()}
+    if any(e.joiner not in (None, joiner(e.prompt, e.target)) for e in examples):
+        columns["joiner"] = pa.string()  # as a reader can't infer it
     rows = [
         {**vars(e), "item": json.dumps(e.item, sort_keys=True, ensure_ascii=False)}
         for e in examples
     ]
-    write_table(path, rows, schema)
+    write_table(path, rows, pa.schema(columns))

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from mht.data.clean import content_key
 from mht.data.examples import Example
-from mht.data.tokenize import Cut, prompt_tokens
+from mht.data.text import Codec
+from mht.data.tokenize import Cut, read
 from mht.errors import UserError
 from mht.sampling.seeds import RowSeeds, row_seeds
-from mht.types import Rollout, Sample, Scored
+from mht.types import Rollout, Sample, Scored, joiner
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -122,12 +123,15 @@ def prompt_examples(
         prompts: texts that the model is to continue.
         chat: they are a user's messages, put into the tokenizer's chat template if it has one.
     """
+    codec = Codec(tokenizer)
     found = []
     for prompt in prompts:
         key = content_key(prompt)
         messages = [{"role": "user", "content": prompt}] if chat else None
-        ids = prompt_tokens(tokenizer, Cut(prompt, "", messages, key, key))
-        found.append(Example(key[:16], prompt, "", ids, []))
+        between = joiner(prompt) if chat else ""
+        cut = Cut(prompt, "", messages, key, key, between)
+        ids = read(codec, cut).ids
+        found.append(Example(key[:16], prompt, "", ids, [], joiner=between))
     return found
 
 
