@@ -113,10 +113,10 @@ def _generation(model: str | Path) -> Any:
     """The folder's settings for generation, which may name more tokens that end a response."""
     from transformers import GenerationConfig
 
-    try:
+    if not Path(model, "generation_config.json").exists():
+        return None
+    with reading(f"{model}: its generation_config.json can't be read"):
         return GenerationConfig.from_pretrained(model)
-    except OSError:
-        return None  # few fresh models have any
 
 
 def make_examples(
