@@ -12,19 +12,24 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import entry_points
+from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError, core_schema
 
-from mht.errors import ConfigError
+from mht.errors import LISTED, SHOWN, ConfigError, shown
+from mht.plain import misfit
 
 S = TypeVar("S", bound="Section")
 MANY = 5  # choices; a list of more of them is not read to its end
+HINTED = 200  # keys of a mapping; in one of more no two names are compared
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``" (did you mean 'x'?)"`` for the closest known name, or nothing."""
+    if len(name) > 100:
+        return ""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -94,7 +99,7 @@ class Registry:
         if name not in self._classes:
             names = self.names()
             raise KeyError(
-                f"unknown {self.kind} {name!r}{did_you_mean(name, names)}. "
+                f"unknown {self.kind} {shown(name)}{did_you_mean(name, names)}. "
                 f"Available: {', '.join(names)}"
             )
         return self._classes[name]
@@ -129,7 +134,7 @@ class Section(BaseModel):
             return handler(data)
         except ValidationError as error:
             errors = error.errors(include_url=False)
-            text = "; ".join(_one_each(_problems(errors, cls, data, "")))
+            text = "; ".join(_one_each(islice(_problems(errors, cls, data, ""), LISTED)))
             details = {"cls": cls, "errors": errors, "text": text}
             raise PydanticCustomError("nested", "{text}", details) from None
 
@@ -168,11 +173,11 @@ class Component(Section):
             raise PydanticCustomError(
                 "component",
                 "{text}",
-                {"text": f"a {kind} is a mapping with a 'type', got {data!r}", "at": ()},
+                {"text": f"a {kind} is a mapping with a 'type', got {shown(data)}", "at": ()},
             )
         name = data.get("type")
         if not isinstance(name, str):
-            got = "it is missing" if name is None else f"got {name!r}"
+            got = "it is missing" if name is None else f"got {shown(name)}"
             raise PydanticCustomError(
                 "component",
                 "{text}",
@@ -207,6 +212,10 @@ def build(cls: type[S], data: Any, *, path: str = "", source: str = "the configu
     Raises:
         ConfigError: with one line per mistake, all of them.
     """
+    beyond = misfit(data)
+    if beyond:
+        where = f"{path}{beyond[0]}".removeprefix(".") or "the top level"
+        raise ConfigError([f"{where}: {beyond[1]}"], source)
     try:
         return cls.model_validate(data)
     except ValidationError as error:
@@ -248,7 +257,9 @@ def _walk(path: str, data: Any, loc: Iterable[Any]) -> tuple[str, Any]:
     """Follow pydantic's location through the data; union tags at its end are no keys."""
     for key in loc:
         if isinstance(data, Mapping):
-            path, data = f"{path}.{key}" if path else str(key), data.get(key)
+            step = key if isinstance(key, str) and key.isprintable() else shown(key)
+            step = step if len(step) <= SHOWN else shown(step)
+            path, data = f"{path}.{step}" if path else step, data.get(key)
         elif isinstance(data, list | tuple) and isinstance(key, int):
             path, data = f"{path}[{key}]", data[key] if key < len(data) else None
         elif data is None and isinstance(key, str) and not path:
@@ -260,7 +271,8 @@ def _unknown_key(cls: type[Section], key: str, data: Any) -> str:
     if key in cls.not_here:
         return cls.not_here[key]
     known = cls.keys_for(data)
-    return f"no such option {key!r}{did_you_mean(key, known)}. Available: {', '.join(known)}"
+    hint = did_you_mean(key, known) if len(data) < HINTED else ""
+    return f"no such option {shown(key)}{hint}. Available: {', '.join(known)}"
 
 
 def _sentence(error: Any) -> str:
@@ -269,7 +281,10 @@ def _sentence(error: Any) -> str:
     got = error.get("input")
     if error["type"] == "literal_error" and isinstance(got, str) and message.count("'") > MANY * 2:
         message += did_you_mean(got, message.split("'")[1::2])
-    shown = "" if isinstance(got, Mapping | list) else f", got {got!r}"
+    if error["type"] == "string_type" and isinstance(got, int | float):
+        message += ": put it in quotes"
+    if isinstance(got, str) and len(got) > SHOWN:  # a validator may have echoed it whole
+        message = message.replace(repr(got), shown(got)).replace(got, shown(got))
     if not message[:2].isupper():  # an abbreviation, such as PPO, stays
         message = message[:1].lower() + message[1:]
-    return f"{message}{shown}"
+    return message if isinstance(got, Mapping | list) else f"{message}, got {shown(got)}"

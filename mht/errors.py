@@ -3,6 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+SHOWN = 200  # characters of a value in a message
+LISTED = 30  # problems in a message
+
+
+def shown(value: Any) -> str:
+    """A value as a message echoes it: its repr, cut off at 200 characters.
+
+    >>> shown("yes"), shown(2**70)
+    ("'yes'", 'a whole number of 71 bits')
+    """
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a whole number of {value.bit_length()} bits"
+    if isinstance(value, str | bytes):
+        value = value[: SHOWN + 1]
+    text = repr(value)
+    return text if len(text) <= SHOWN + 2 else f"{text[:SHOWN]}..."
 
 
 class UserError(Exception):
@@ -17,7 +35,7 @@ class ConfigError(UserError):
     """The configuration is wrong.
 
     Args:
-        problems: one ``path: message`` line for each mistake, all of them.
+        problems: one ``path: message`` line for each mistake, all of them; the message shows 30.
         source: where the configuration came from, such as ``params.yaml``.
     """
 
@@ -25,7 +43,8 @@ class ConfigError(UserError):
         self.problems = list(problems)
         count = len(self.problems)
         head = f"{count} problem{'' if count == 1 else 's'} in {source}"
-        super().__init__("\n  ".join([head, *self.problems]))
+        more = [f"and {count - LISTED} more"] if count > LISTED else []
+        super().__init__("\n  ".join([head, *self.problems[:LISTED], *more]))
 
 
 class DataError(UserError):

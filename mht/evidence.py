@@ -82,9 +82,15 @@ def plan(
     for variant in variants_of(config):
         check(variant.config)
     name = "-".join(Path(overlay).stem for overlay in overlays)
-    first = config.base.seed
-    seeds = range(first, first + (count or config.benchmark.seeds))
+    seeds = _seeds(config.base.seed, count or config.benchmark.seeds)
     return Benchmark(config, Path(out) if out else FOLDER / name, seeds)
+
+
+def _seeds(first: int, count: int) -> range:
+    if first + count > 2**63:
+        what = f"{count} seeds from it on are not all below 2**63: lower it, got {first}"
+        raise ConfigError([f"base.seed: {what}"])
+    return range(first, first + count)
 
 
 def tracking_of(benchmark: Benchmark, *, tracked: bool) -> SeedsRun:

@@ -78,7 +78,7 @@ def _lengths(config: Config) -> Iterator[str]:
     lengths = {
         f"{path}.response_tokens": section.response_tokens
         for path, section in _trained(config).items()
-        if isinstance(section, HybridConfig) and any(ppo for _, ppo in section.plan)
+        if isinstance(section, HybridConfig) and section.steps[1]
     }
     lengths["data.max_target_tokens"] = config.data.max_target_tokens + 1  # with its EOS
     lengths["evaluate.decoding.response_tokens"] = config.evaluate.decoding.response_tokens
@@ -166,10 +166,17 @@ def shape_of(name: str | ScratchConfig) -> Shape:
     if name in BUNDLED:
         return BUNDLED[name]
     folder = Path(name).expanduser()
-    found = _read(folder if folder.is_dir() else _fetched(name))
+    found = _read(folder if _is_folder(folder) else _fetched(name))
     inner = found.get("text_config")
     found = inner if isinstance(inner, Mapping) else found
     return Shape(_first(found, LAYERS), _first(found, CONTEXT))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name longer than any that a disk has
+        return False
 
 
 def _fetched(name: str) -> Path | None:

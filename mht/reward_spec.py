@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mht.errors import ConfigError, UserError
+from mht.plain import parse_json, parse_yaml, read_text
 from mht.rewards import Reward, make_reward
 
 FILES = (".json", ".yaml", ".yml")
@@ -35,9 +35,9 @@ def _of_file(path: Path) -> Reward:
     if not path.is_file():
         raise UserError(f"--reward: no such file {str(path)!r}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except ValueError as error:
-        raise UserError(f"{path}: not text: {error}") from None
+        text = read_text(path)
+    except ConfigError as error:
+        raise UserError(f"{path}: {error.problems[0]}") from None
     data, where = _chosen(
         _parsed(text, str(path), "JSON" if path.suffix == ".json" else "YAML"), path
     )
@@ -61,10 +61,7 @@ def _chosen(data: Any, path: Path) -> tuple[Any, str]:
 
 
 def _parsed(text: str, where: str, kind: str) -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
-        return json.loads(text) if kind == "JSON" else YAML(typ="safe").load(text)
-    except (ValueError, YAMLError) as error:
-        raise UserError(f"{where}: not {kind}: {' '.join(str(error).split())}") from None
+        return parse_json(text, where) if kind == "JSON" else parse_yaml(text, where)
+    except ConfigError as error:
+        raise UserError(f"{where}: not {kind}: {error.problems[0]}") from None

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mht.errors import UserError
+from mht.config.bounds import LONGEST_NAME
+from mht.errors import UserError, shown
 from mht.project import repo_root
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ def tune(
     load_optuna()
     name = name or _name(files, params)
     if name != Path(name).name or not name.replace("-", "").replace("_", "").isalnum():
-        raise UserError(f"--name: letters, digits, - and _ alone, got {name!r}")
+        raise UserError(f"--name: letters, digits, - and _ alone, got {shown(name)}")
+    if len(name) > LONGEST_NAME:
+        raise UserError(f"--name: at most {LONGEST_NAME} characters, got {len(name)}")
     folder = repo_root() / STUDIES / name
     if apply:
         return _apply(folder, params)

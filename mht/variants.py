@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from mht.component import build, did_you_mean
 from mht.config import Config, HybridConfig, SFTConfig
+from mht.config.bounds import name_problem
 from mht.config.evaluation import RECIPES
 from mht.config.overlay import lay_over
-from mht.errors import ConfigError
+from mht.errors import ConfigError, shown
 
 if TYPE_CHECKING:
     from mht.trainers.schedule import Plan
@@ -134,7 +134,7 @@ def variants_of(config: Config) -> list[Variant]:
     names = [variant.name for variant in found] + list(wanted.variants)
     if wanted.subject not in names:
         close = did_you_mean(wanted.subject, names)
-        what = f"no such variant {wanted.subject!r}{close}. There are {', '.join(names)}"
+        what = f"no such variant {shown(wanted.subject)}{close}. There are {', '.join(names)}"
         problems.append(f"benchmark.subject: {what}")
     if problems:
         raise ConfigError(problems, "the benchmark's variants")
@@ -142,17 +142,17 @@ def variants_of(config: Config) -> list[Variant]:
 
 
 def _own(name: str, changes: Mapping[str, Any], config: Config) -> Variant:
-    path = f"benchmark.variants.{name}"
+    path = f"benchmark.variants.{name if name_problem(name) is None else shown(name)}"
     if name in RECIPES:
         raise ConfigError([f"{path}: this name is a recipe's: choose another"])
-    if not re.fullmatch(r"\w[\w.+-]*", name):
-        what = "a name is made of letters, digits and . _ + -, as it becomes a folder's"
-        raise ConfigError([f"{path}: {what}"])
+    problem = name_problem(name)
+    if problem:
+        raise ConfigError([f"{path}: {problem}"])
     wanted = nested({key: value for key, value in changes.items() if key != "recipe"})
     recipe = changes.get("recipe", "hybrid")
     if recipe not in RECIPES:
         close = did_you_mean(str(recipe), RECIPES)
-        what = f"no such recipe {recipe!r}{close}. There are {', '.join(RECIPES)}"
+        what = f"no such recipe {shown(recipe)}{close}. There are {', '.join(RECIPES)}"
         raise ConfigError([f"{path}.recipe: {what}"])
     settings = config.model_dump()
     lay_over(settings, wanted)

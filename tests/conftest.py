@@ -1,5 +1,7 @@
 """What many tests share: no network, one thread, a tiny tokenizer and tiny random models.
 
+MHT_TEST_THREADS=2 gives them two threads: `make processors` holds that they pass so too.
+
 ``tiny_tokenizer`` is built in this process from a few sentences. ``tiny_model_dir(kind)`` writes a
 random model of a real architecture with that tokenizer as a Hugging Face folder and returns its
 path; the same arguments give the same folder for the whole session.
@@ -11,7 +13,7 @@ import os
 import socket
 
 # before anything imports torch or a Hugging Face library; stages that tests start inherit it
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = os.environ.get("MHT_TEST_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

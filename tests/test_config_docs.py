@@ -56,7 +56,7 @@ def test_every_key_has_a_row():
     row = "| `ppo.dual_clip` | number or `null` | > 1 | `null` | lower bound for negative"
     assert row in page
     assert "| `data.splits.test` | number | >= 0, <= 1 | `0.15` |" in page
-    assert "| `ppo.cycles` | integer | >= 0 | required |" in page
+    assert "| `ppo.cycles` | integer | >= 0, <= 100000 | required |" in page
     assert "| `model.lora` | section or `null` |  | `null` |" in page
     assert "| `ppo.references.NAME.kl_coef` | number | >= 0 | required |" in page
 

@@ -25,6 +25,7 @@ LAYERS = [
         "docstrings",
         "model_folder",
         "words",
+        "plain",
     },
     {"progress"},
     {"component"},

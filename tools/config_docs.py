@@ -157,7 +157,7 @@ def shape(hint: Any) -> Shape:
 def _bounds(metadata: tuple[Any, ...]) -> str:
     single = [m for item in metadata for m in getattr(item, "metadata", [item])]
     words = [
-        f"{sign} {getattr(m, name):g}"
+        f"{sign} {_bound(getattr(m, name))}"
         for m in single
         for name, sign in SIGNS.items()
         if hasattr(m, name)
@@ -166,6 +166,10 @@ def _bounds(metadata: tuple[Any, ...]) -> str:
     if sizes:
         words.append(" to ".join(map(str, sorted(sizes))) + " of them")
     return ", ".join(words)
+
+
+def _bound(value: float) -> str:
+    return "2**63" if value == 2**63 else f"{value:g}"
 
 
 def _inside(hint: Any) -> tuple[str, type[Section] | None]:

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from mht.component import Section, build
-from mht.config.bounds import NonNegative, Positive, Weight
+from mht.config.bounds import Label, Positive, Seed, Weight
 from mht.config.data import DataConfig, RewardModelConfig, SplitConfig
 from mht.config.evaluation import BenchmarkConfig, DecodingConfig, EvaluateConfig, GuardConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
@@ -29,6 +27,7 @@ from mht.config.training import (
 )
 from mht.config.tuning import TuneConfig
 from mht.errors import ConfigError
+from mht.plain import read_yaml
 
 __all__ = [
     "BaseConfig",
@@ -62,7 +61,8 @@ class BaseConfig(Section):
     """What all stages share.
 
     Attributes:
-        seed: seeds every random number; the same seed gives the same outputs.
+        seed: below 2**63; seeds every random number: the same seed gives the same outputs, on one
+            type of processor with one number of threads.
         experiment: the MLflow experiment; changes no result.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         accelerate: a file of configs/accelerate/, as `accelerate config` writes them: the training
@@ -71,8 +71,8 @@ class BaseConfig(Section):
             run goes on; 0 writes one after every step; changes no result.
     """
 
-    seed: NonNegative = 0
-    experiment: str = "mht"
+    seed: Seed = 0
+    experiment: Label = "mht"
     device: str = "auto"
     accelerate: str | None = None
     checkpoint_every_s: Weight = 60.0
@@ -147,26 +147,6 @@ class Config(Section):
             "ppo_only": self.baselines.ppo_only.optimizer_steps,
             "hybrid": sft + self.ppo.optimizer_steps,
         }
-
-
-def read_yaml(path: str | Path) -> Any:
-    """The plain data of a YAML 1.2 file.
-
-    Raises:
-        ConfigError: no such file, not UTF-8, or not YAML; with the line.
-    """
-    try:
-        return YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(["no such file"], str(path)) from None
-    except UnicodeDecodeError as error:
-        problem = f"byte {error.start} is not UTF-8: save it as UTF-8"
-        raise ConfigError([problem], str(path)) from None
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError([f"{where}{what}"], str(path)) from None
 
 
 def load_config(path: str | Path = "params.yaml") -> Config:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from mht.component import Section
-from mht.config.bounds import NonNegative, Positive, Share, Weight
+from mht.config.bounds import Label, NonNegative, Positive, Resamples, Share, Weight
 from mht.rewards import Reward
 
 
@@ -58,9 +58,9 @@ class EvaluateConfig(Section):
     judge: Reward
     bertscore_model: str | None = "data/raw/encoder"
     bertscore_layer: Positive = 5
-    resamples: Positive = 1000
+    resamples: Resamples = 1000
     kl_to: Literal["sft"] | None = None
-    judges: dict[str, Reward] = Field(default_factory=dict)
+    judges: dict[Label, Reward] = Field(default_factory=dict)
 
 
 class GuardConfig(Section):
@@ -129,10 +129,10 @@ class BenchmarkConfig(Section):
     metrics: list[str]
     samples: Positive = 8
     baseline: Literal["base", "sft_only", "ppo_only"] = "sft_only"
-    resamples: Positive = 2000
-    seeds: Positive = 3
+    resamples: Resamples = 2000
+    seeds: Annotated[int, Field(gt=0, le=1000)] = 3
     guard: GuardConfig | None = GuardConfig()
     recipes: list[Recipe] = Field(default_factory=lambda: list(RECIPES))
-    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict, max_length=100)
     subject: str = "hybrid"
     reach: ReachConfig = ReachConfig()

@@ -9,6 +9,7 @@ from typing import Any
 from mht.component import build
 from mht.config import Config, read_yaml
 from mht.errors import ConfigError
+from mht.plain import read_text
 
 
 def lay_over(settings: MutableMapping[str, Any], overlay: Mapping[str, Any]) -> None:
@@ -82,7 +83,7 @@ def apply_experiment(overlay: str | Path, params: str | Path = "params.yaml") ->
     from ruamel.yaml import YAML
 
     load_experiment(overlay, params)
-    over = YAML().load(Path(overlay).read_text(encoding="utf-8"))
+    over = YAML().load(read_text(overlay))
     _rewrite(params, lambda settings: lay_over(settings, over))
 
 
@@ -112,7 +113,7 @@ def _rewrite(params: str | Path, change: Callable[[MutableMapping[str, Any]], No
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.add_representer(type(None), _null)
     file = Path(params)
-    settings = yaml.load(file.read_text(encoding="utf-8"))
+    settings = yaml.load(read_text(file))
     change(settings)
     with file.open("w", encoding="utf-8", newline="\n") as out:
         yaml.dump(settings, out)

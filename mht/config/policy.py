@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mht.component import Section, refuse
-from mht.config.bounds import NonNegative, Positive, Rate, Share, Weight
+from mht.config.bounds import LONGEST_NAME, Positive, Rate, Seed, Share, Weight
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]  # part of a metric's name and of a key
+Name = Annotated[
+    str, Field(pattern=r"^[A-Za-z]\w*$", max_length=LONGEST_NAME)
+]  # part of a metric's name and of a key
 
 
 class LoRAConfig(Section):
@@ -114,11 +116,11 @@ class ScratchConfig(Section):
 
     type: Literal["scratch"]
     architecture: Literal["llama", "gpt2"] = "llama"
-    layers: Positive = 2
-    width: Positive = 64
+    layers: Annotated[int, Field(gt=0, le=1000)] = 2
+    width: Annotated[int, Field(gt=0, le=2**16)] = 64
     heads: Positive = 4
-    context: Positive = 64
-    seed: NonNegative = 0
+    context: Annotated[int, Field(gt=0, le=2**20)] = 64
+    seed: Seed = 0
 
     def __str__(self) -> str:
         return f"a fresh {self.architecture} of {self.layers} layers, {self.width} wide"

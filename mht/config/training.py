@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mht.component import Section, refuse
-from mht.config.bounds import NonNegative, Positive, Rate, Share, Weight
+from mht.config.bounds import MOST_STEPS, Cycles, NonNegative, Positive, Rate, Share, Weight
+from mht.config.curriculum import CurriculumConfig
 from mht.config.memory import MemoryConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.policy import Name, ReferenceConfig, ValueHeadConfig
@@ -36,7 +37,7 @@ class SFTConfig(Section):
         eval_examples: how many validation examples, from the first on.
     """
 
-    steps: NonNegative
+    steps: Annotated[int, Field(ge=0, le=MOST_STEPS)]
     batch_size: Positive = 16
     microbatch_size: Positive | None = None
     lr: Rate = 1e-4
@@ -105,38 +106,6 @@ class KLControl(Section):
     horizon: Positive = 10_000
 
 
-class CurriculumConfig(Section):
-    """How the mix of SFT and PPO changes over the cycles.
-
-    Attributes:
-        type: "none": every cycle alike. Otherwise the first cycle has ``sft_steps`` and
-            ``ppo_steps``, the last one ``sft_steps_per_cycle`` and ``ppo_steps_per_cycle``, and
-            those between follow a straight line, a half cosine, or change at once half-way (step).
-        sft_steps: in the first cycle.
-        ppo_steps: in the first cycle.
-    """
-
-    type: Literal["none", "linear", "cosine", "step"] = "none"
-    sft_steps: NonNegative = 0
-    ppo_steps: NonNegative = 0
-
-    def steps(self, last: tuple[int, int], cycle: int, cycles: int) -> tuple[int, int]:
-        """SFT and PPO steps of one of the cycles, counted from 0."""
-        if self.type == "none":
-            return last
-        way = cycle / max(cycles - 1, 1)
-        done = {
-            "linear": way,
-            "cosine": (1 - math.cos(math.pi * way)) / 2,
-            "step": float(way >= 0.5),
-        }[self.type]
-        sft, ppo = (
-            math.floor(a + (b - a) * done + 0.5)
-            for a, b in zip((self.sft_steps, self.ppo_steps), last, strict=True)
-        )
-        return sft, ppo
-
-
 class HybridConfig(Section):
     """The cycles of SFT and PPO, and the PPO itself.
 
@@ -191,7 +160,7 @@ class HybridConfig(Section):
         ("top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"), TRUNCATED
     )
 
-    cycles: NonNegative
+    cycles: Cycles
     sft_steps_per_cycle: NonNegative
     ppo_steps_per_cycle: NonNegative
     curriculum: CurriculumConfig = CurriculumConfig()
@@ -243,7 +212,11 @@ class HybridConfig(Section):
         if size % self.responses_per_prompt:
             what = f"{self.responses_per_prompt} does not divide batch_size {size}"
             yield "responses_per_prompt", f"{what}: set one that does"
-        sft, ppo = (sum(steps) for steps in zip((0, 0), *self.plan, strict=True))
+            return  # what follows counts prompts
+        sft, ppo = self.steps
+        if sft + ppo > MOST_STEPS:
+            what = f"{sft + ppo:,} steps in all are more than {MOST_STEPS:,}: lower it, or the"
+            yield "cycles", f"{what} steps per cycle"
         if ppo and self.reward is None:
             yield "", "PPO steps need a reward: set reward, or ppo_steps_per_cycle to 0"
         if self.cycles and not sft + ppo:
@@ -285,7 +258,7 @@ class HybridConfig(Section):
     @property
     def split_sizes(self) -> dict[str, int]:
         """By key, the numbers of rows that several processes share; of the phases that are used."""
-        has_sft, has_ppo = (any(steps[phase] for steps in self.plan) for phase in (0, 1))
+        has_sft, has_ppo = map(bool, self.steps)
         names = ["sft_batch_size"] * has_sft + ["batch_size", "minibatch_size"] * has_ppo
         replayed = self.replayed_per_minibatch if has_ppo else 0
         rows = {"memory.replay.share (rows of a minibatch)": replayed} if replayed else {}
@@ -322,12 +295,21 @@ class HybridConfig(Section):
     def plan(self) -> list[tuple[int, int]]:
         """SFT and PPO steps of each cycle."""
         ends = self.sft_steps_per_cycle, self.ppo_steps_per_cycle
+        if self.curriculum.type == "none":
+            return [ends] * self.cycles
         return [self.curriculum.steps(ends, i, self.cycles) for i in range(self.cycles)]
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """SFT and PPO steps of all cycles together."""
+        plan = self.plan
+        return sum(sft for sft, _ in plan), sum(ppo for _, ppo in plan)
 
     @property
     def optimizer_steps(self) -> int:
         """Optimiser steps of the whole schedule, SFT and PPO."""
-        return sum(sft + ppo * self.updates_per_ppo_step for sft, ppo in self.plan)
+        sft, ppo = self.steps
+        return sft + ppo * self.updates_per_ppo_step
 
 
 class BaselinesConfig(Section):

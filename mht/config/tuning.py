@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from mht.component import Section, refuse
-from mht.config.bounds import NonNegative, Positive, Rate
+from mht.config.bounds import NonNegative, Positive, Rate, Seed
 
 VALIDATION = "validation/"
+MOST_POINTS = 100_000  # of a grid: all of them are in memory
 Value = bool | int | float | str | None
 
 
@@ -82,6 +83,8 @@ class SearchedConfig(Section):
             yield "log", f"needs a low above 0, got {self.low:g}"
         if self.log and self.step is not None:
             yield "step", "goes with log: false only"
+        if self.step and (self.high - self.low) / self.step > MOST_POINTS:
+            yield "step", f"makes more than {MOST_POINTS:,} values: raise it"
 
     @property
     def ends(self) -> dict[str, Value]:
@@ -100,7 +103,7 @@ class SearchedConfig(Section):
         step = self.step or (1 if self.type == "int" and not self.log else None)
         if step is None:
             return None
-        count = math.floor((self.high - self.low) / step + 1e-9) + 1
+        count = min(math.floor((self.high - self.low) / step + 1e-9), MOST_POINTS) + 1
         values = [self.low + i * step for i in range(count)]
         return [int(v) if self.type == "int" else float(v) for v in values]
 
@@ -131,11 +134,15 @@ class TuneConfig(Section):
     pruner: Literal["median", "hyperband", "none"] = "median"
     startup_trials: NonNegative = 5
     warmup_cycles: NonNegative = 1
-    seed: NonNegative = 0
+    seed: Seed = 0
     budget_s: Rate | None = None
 
     @model_validator(mode="after")
     def _grid_ends(self) -> TuneConfig:
         endless = [p for p, s in self.space.items() if self.sampler == "grid" and s.grid is None]
         refuse((f"space.{path}", "a grid needs a step, or choices") for path in endless)
+        if self.sampler == "grid":
+            points = math.prod(len(searched.grid or ()) for searched in self.space.values())
+            what = f"a grid of {points:,} points is more than {MOST_POINTS:,}: raise steps"
+            refuse([("space", what)] if points > MOST_POINTS else [])
         return self

@@ -10,12 +10,13 @@ from typing import Annotated, Any, ClassVar
 from pydantic import PlainValidator, TypeAdapter, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from mht.errors import shown
 from mht.rewards.base import Example, Reward
 from mht.types import Sample
 
 _LIST = TypeAdapter(list[Reward])
 _MAPPING = TypeAdapter(dict[str, Reward])
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ -]*")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ -]{,99}")
 
 
 def _components(data: Any) -> list[Reward] | dict[str, Reward]:
@@ -42,8 +43,8 @@ def _good_name(key: Any) -> bool:
 
 def _bad_name(key: Any) -> InitErrorDetails:
     text = (
-        f"{key!r} can't name a component: use letters, digits, _ and - (it becomes part of a "
-        "metric's name), and neither 'post' nor 'failed'"
+        f"{shown(key)} can't name a component: use letters, digits, _ and - (it becomes part of a "
+        "metric's name), 100 at most, and neither 'post' nor 'failed'"
     )
     problem = PydanticCustomError("component", "{text}", {"text": text, "at": ()})
     return InitErrorDetails(type=problem, loc=(str(key),), input=key)

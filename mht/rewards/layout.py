@@ -78,7 +78,7 @@ class FormatAccuracy(TextReward):
             raise ValueError("is required with format: regex")
         try:
             re.compile(self.pattern)
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(f"is no regular expression: {error}, got {self.pattern!r}") from None
 
     def _wrong_schema(self) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ def schedule(plan: Plan) -> list[tuple[Phase | Literal["end"], int]]:
     """
     parts: list[tuple[Phase | Literal["end"], int]] = [("end", 0)]
     for cycle, (sft_steps, ppo_steps) in enumerate(plan, 1):
-        parts += [("sft", cycle) for _ in range(sft_steps)]
-        parts += [("ppo", cycle) for _ in range(ppo_steps)]
+        parts += [("sft", cycle)] * sft_steps
+        parts += [("ppo", cycle)] * ppo_steps
         parts.append(("end", cycle))
     return parts
