@@ -253,9 +253,9 @@ def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def flip(path):
+def flip(path, place=-1):
     data = bytearray(path.read_bytes())
-    data[-1] ^= 1
+    data[place] ^= 1
     path.write_bytes(data)
 
 
@@ -263,6 +263,7 @@ DAMAGES = {
     "tensors cut": lambda folder: cut(folder / TENSORS),
     "tensors changed": lambda folder: flip(folder / TENSORS),
     "no tensors": lambda folder: (folder / TENSORS).unlink(),
+    "plain changed": lambda folder: flip(folder / PLAIN, -1000),
     "plain cut": lambda folder: cut(folder / PLAIN),
     "plain empty": lambda folder: (folder / PLAIN).write_bytes(b""),
     "plain of another kind": lambda folder: (folder / PLAIN).write_text("[1]"),

@@ -2,6 +2,8 @@
 
 A killed run goes on from its newest checkpoint and ends with the very bytes that the uninterrupted
 one would have written (on a CPU). Tensors are safetensors, the rest is JSON: nothing is unpickled.
+Every byte of a checkpoint is under a hash. One that is damaged, or that the trainer can't take,
+gives way to the one before it, and the trainer is then as if it had not been tried.
 """
 
 from __future__ import annotations
@@ -13,11 +15,15 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from mht.errors import UserError
 from mht.launched import is_main_process
+from mht.model_folder import reason_of
 from mht.trainers.state import State, capture, restore
 
 if TYPE_CHECKING:
@@ -25,11 +31,17 @@ if TYPE_CHECKING:
     from mht.trainers.hybrid import HybridTrainer
 
 TENSORS, PLAIN = "state.safetensors", "state.json"
+KEYS = {"done", "identity", "history", "tensors"}
 KEEP = 2
+BEFORE = "going on from the one before it"
 
 
 class CheckpointError(UserError):
     """The folder holds the checkpoints of another run."""
+
+
+class _Unfit(Exception):
+    """A state that the trainer can't take."""
 
 
 class Checkpoints:
@@ -73,7 +85,7 @@ class Checkpoints:
         """Restore the newest whole checkpoint.
 
         Returns:
-            How many parts of the schedule it has behind it; 0 where there is no checkpoint.
+            How many parts of the schedule it has behind it; 0 where there is no whole checkpoint.
 
         Raises:
             CheckpointError: the checkpoints are of a run with another identity, or the processes
@@ -88,24 +100,45 @@ class Checkpoints:
         return done
 
     def _restore_newest(self, trainer: HybridTrainer) -> int:
-        for path in sorted(self._complete(), reverse=True):
-            state = self._read(path)
-            if state is None:
-                if trainer.devices.is_main:
-                    print(
-                        f"the checkpoint {path} is damaged: going on from the one before it",
-                        file=sys.stderr,
-                        flush=True,
-                    )
+        paths = sorted(self._complete(), reverse=True)
+        for path in paths:
+            try:
+                state = _read(path)
+            except (OSError, ValueError) as error:
+                _say(trainer, f"the checkpoint {path} is damaged: {BEFORE} ({error})")
                 continue
             self._check_identity(path, state.plain["identity"])
-            restore(trainer, state)
-            if self.history is not None:
-                self.history.set_state(state.plain["history"])
+            try:
+                self._apply(trainer, state)
+            except _Unfit as error:
+                _say(trainer, f"the checkpoint {path} does not fit: {BEFORE} ({error})")
+                continue
             if trainer.devices.is_main:
                 print(f"resumed after step {trainer.step}", flush=True)
             return int(state.plain["done"])
+        if paths:
+            _say(trainer, f"no checkpoint in {self.folder} can be used: beginning at the start")
         return 0
+
+    def _apply(self, trainer: HybridTrainer, state: State) -> None:
+        """Put a state into the trainer and its history; both stay as they are where it fails.
+
+        Raises:
+            _Unfit: it does not fit.
+        """
+        before = capture(trainer).copied()
+        rows = self.history.get_state() if self.history else []
+        try:
+            restore(trainer, state)
+            if self.history is not None:
+                self.history.set_state(state.plain["history"])
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a reward of the user's own may raise anything
+            restore(trainer, before)
+            if self.history is not None:
+                self.history.set_state(rows)
+            raise _Unfit(reason_of(error)) from error
 
     def offer(self, trainer: HybridTrainer, done: int) -> None:
         """Write a checkpoint if it is time for one; ``done`` parts of the schedule are behind."""
@@ -130,17 +163,19 @@ class Checkpoints:
             "done": done,
             "identity": self.identity,
             "history": self.history.get_state() if self.history else None,
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "tensors": hashlib.sha256(data).hexdigest(),
         }
         new = self.folder / f"{done:08d}"
         half = self.folder / f".{new.name}"
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(parents=True)
         _write(half / TENSORS, data)
-        _write(half / PLAIN, json.dumps(state.plain).encode())
+        _write(half / PLAIN, sealed(json.dumps(state.plain).encode()))
         shutil.rmtree(new, ignore_errors=True)  # a damaged one that was resumed from before
         half.rename(new)
-        for old in sorted(self._complete())[:-KEEP]:
+        _sync(self.folder)
+        kept = [path for path in sorted(self._complete()) if path.name <= new.name][-KEEP:]
+        for old in {*self._complete()} - {*kept}:  # older, or damaged and passed over
             shutil.rmtree(old)
         self._written = time.monotonic()
         if self.history is not None:
@@ -155,21 +190,7 @@ class Checkpoints:
         Path(f"{self.folder}.lock").unlink(missing_ok=True)
 
     def _complete(self) -> list[Path]:
-        return [p for p in self.folder.glob("[0-9]*") if p.is_dir()]
-
-    def _read(self, path: Path) -> State | None:
-        """A checkpoint, or None where it is damaged."""
-        from safetensors.torch import load
-
-        try:
-            plain = json.loads((path / PLAIN).read_text(encoding="utf-8"))
-            data = (path / TENSORS).read_bytes()
-        except (OSError, ValueError):
-            return None
-        digest = plain.get("sha256") if isinstance(plain, dict) else None
-        if hashlib.sha256(data).hexdigest() != digest:
-            return None
-        return State(load(data), plain)
+        return [p for p in self.folder.glob("[0-9]*") if p.is_dir() and p.name.isdecimal()]
 
     def _check_identity(self, path: Path, theirs: Mapping[str, Any]) -> None:
         different = [
@@ -184,9 +205,65 @@ class Checkpoints:
             )
 
 
+def sealed(body: bytes) -> bytes:
+    """A JSON value with its hash, as one JSON object.
+
+    >>> len(sealed(b"[]")), json.loads(sealed(b"[]"))["state"]
+    (91, [])
+    """
+    return b'{"sha256": "%s", "state": %s}' % (hashlib.sha256(body).hexdigest().encode(), body)
+
+
+def _unsealed(data: bytes) -> Any:
+    """The value of `sealed`.
+
+    Raises:
+        ValueError: a byte of it has changed.
+    """
+    body = data[len(sealed(b"")) - 1 : -1]
+    if sealed(body) != data:
+        raise ValueError(f"{PLAIN} does not fit its hash")
+    return json.loads(body)
+
+
+def _read(path: Path) -> State:
+    """A checkpoint.
+
+    Raises:
+        OSError: a file of it can't be read.
+        ValueError: its content is not what was written.
+    """
+    from safetensors.torch import load
+
+    plain = _unsealed((path / PLAIN).read_bytes())
+    if not isinstance(plain, dict) or not plain.keys() >= KEYS:
+        raise ValueError(f"{PLAIN} is of another version")
+    data = (path / TENSORS).read_bytes()
+    if hashlib.sha256(data).hexdigest() != plain["tensors"]:
+        raise ValueError(f"{TENSORS} does not fit its hash")
+    if plain["done"] != int(path.name):
+        raise ValueError(f"it was written as {plain['done']:08d}")
+    return State(load(data), plain)
+
+
+def _say(trainer: HybridTrainer, line: str) -> None:
+    if trainer.devices.is_main:
+        print(line, file=sys.stderr, flush=True)
+
+
 def _write(path: Path, data: bytes) -> None:
     """The file is on the disk when this returns."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """The names in a folder are on the disk when this returns, where the system can do that."""
+    with suppress(OSError):
+        place = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(place)
+        finally:
+            os.close(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,6 +50,11 @@ class State:
         tensors = {k[len(prefix) :]: t for k, t in self.tensors.items() if k.startswith(prefix)}
         return {**self.plain[name], **tensors}
 
+    def copied(self) -> State:
+        """The same with data of its own, its tensors on the CPU."""
+        tensors = {name: tensor.to("cpu", copy=True) for name, tensor in self.tensors.items()}
+        return State(tensors, copy.deepcopy(self.plain))
+
 
 def capture(trainer: HybridTrainer) -> State:
     """The trainer's state: weights that train, optimiser, schedule, data, random numbers, rewards.
@@ -83,11 +89,17 @@ def capture(trainer: HybridTrainer) -> State:
 
 
 def restore(trainer: HybridTrainer, state: State) -> None:
-    """Put back what `capture` gave, into a trainer made as that one was."""
+    """Put back what `capture` gave, into a trainer made as that one was.
+
+    Raises:
+        ValueError: the weights that train have other names or shapes.
+        Exception: whatever else does not fit; the trainer is then half restored.
+    """
     policy, updater = trainer.policy, trainer.updater
     for module, name in ((policy.model, "model"), (policy.value_head, "value_head")):
         masters = updater.masters.state_dict(module)
         values = state.get(name)
+        _check_shapes(name, masters, values)
         parts = {key: scatter(values[key], master) for key, master in masters.items()}
         updater.masters.load_state_dict(module, parts)
     optimizer = state.plain["optimizer"]
@@ -114,6 +126,15 @@ def restore(trainer: HybridTrainer, state: State) -> None:
     if isinstance(trainer.reward, Reward):
         trainer.reward.load_state_dict(state.plain["reward"])
     trainer.step = state.plain["step"]
+
+
+def _check_shapes(name: str, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    """Nothing is left out, and nothing is broadcast."""
+    shapes, other = ({k: tuple(t.shape) for k, t in d.items()} for d in (mine, theirs))
+    wrong = [key for key in {**shapes, **other} if shapes.get(key) != other.get(key)]
+    if wrong:
+        key = wrong[0]
+        raise ValueError(f"{name}.{key} is {other.get(key)} there, {shapes.get(key)} here")
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
