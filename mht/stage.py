@@ -12,19 +12,21 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mht import launch
 from mht.errors import Elsewhere, UserError
 from mht.launched import is_main_process, world_size
+from mht.lifetime import INTERRUPTED, TERMINATED, end_with_starter, interruptible
+from mht.stage_lock import alone
 from mht.tracking import Pruned, Run, Terminated, open_run, silent_run
-from mht.tracking.session import die_with_parent
 
 if TYPE_CHECKING:
     from mht.config import Config
 
-MISTAKE, PRUNED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
+MISTAKE, PRUNED = 2, 3
 NOISY = ("transformers", "huggingface_hub", "datasets", "sentence_transformers", "absl", "mlflow")
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -48,8 +50,9 @@ def run_stage(main: Callable[[Config, Run], None], *, trains: bool = False) -> N
             does the work; the main one alone has a tracking run.
     """
     name = stage_name()
-    prepare_process(name)
     try:
+        interruptible()
+        prepare_process(name)
         config = _load_config()
         file = config.base.accelerate if trains and world_size() == 1 else None
         if file and launch.processes(file, config) > 1:
@@ -57,7 +60,7 @@ def run_stage(main: Callable[[Config, Run], None], *, trains: bool = False) -> N
         params, experiment = config.model_dump(mode="json"), config.base.experiment
         own = is_main_process()
         opened = open_run(name, params=params, experiment=experiment) if own else silent_run()
-        with opened as run:
+        with alone(stage_command()) if own else nullcontext(), opened as run:
             run.watch = _watch(name)
             main(config, run)
     except launch.Failed as error:
@@ -90,6 +93,12 @@ def stage_name() -> str:
     return os.environ.get("DVC_STAGE") or own or "stage"
 
 
+def stage_command() -> str:
+    """The module that was started and its arguments, such as ``stages.evaluate hybrid``."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return " ".join([spec.name if spec else Path(sys.argv[0]).stem, *sys.argv[1:]])
+
+
 def prepare_process(name: str) -> None:
     """Defaults for this process: quiet libraries, no network but in `fetch`, end with DVC.
 
@@ -103,7 +112,7 @@ def prepare_process(name: str) -> None:
     for kind in (FutureWarning, DeprecationWarning, UserWarning):
         warnings.simplefilter("ignore", kind)
     if "DVC_STAGE" in os.environ:
-        die_with_parent()
+        end_with_starter()
 
 
 def _load_config() -> Config:

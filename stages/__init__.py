@@ -4,6 +4,10 @@ import ctypes
 import os
 import sys
 
+from mht.lifetime import guard_start
+
+guard_start()
+
 # A thread that waits for the next product spins for some microseconds, which is what small
 # products need, and then sleeps: on cores shared with other work, one that spins on keeps the
 # thread it waits for from running. Read when torch is loaded.

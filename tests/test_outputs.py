@@ -176,6 +176,7 @@ ELSEWHERE = {  # what they write lies outside DVC's outputs, or in a folder that
     "mht/rewards/retrieval.py": "a cache, renamed",
     "mht/memory/transitions.py": "a picture in memory",
     "mht/evaluation/canvas.py": "a picture in memory",
+    "mht/stage_lock.py": "its own pid",
     "mht/trainers/checkpoint.py": "checkpoints, renamed",
     "mht/trainers/experiment.py": "into a folder that is put in place",
     "stages/reward_model.py": "into a folder that is put in place",

@@ -28,6 +28,7 @@ EXCLUDED = {
     Path("mht/errors.py"): "what failing runs say",
     Path("mht/keywords.py"): "what wrong calls say",
     Path("mht/types.py"): "declarations",
+    Path("mht/lifetime.py"): "when a stage ends early",
     Path("mht/outputs.py"): "how files are put in place, not what is in them",
     Path("mht/plain.py"): "reads params; same params, same objects",
     Path("mht/preflight.py"): "refuses settings and changes none",
@@ -36,6 +37,7 @@ EXCLUDED = {
     Path("mht/progress.py"): "what people see while it runs",
     Path("mht/project.py"): "where the project lies",
     Path("mht/stage.py"): "the frame around a stage",
+    Path("mht/stage_lock.py"): "keeps a second process away",
     Path("mht/tracking"): "records results and makes none",
 }
 

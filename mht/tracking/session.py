@@ -1,4 +1,4 @@
-"""Which `dvc` started this process, and how the process ends when that one does.
+"""Which `dvc` started this process, and how the process is told to end.
 
 A stage is a child of `dvc repro`, `dvc exp run` or a queue worker. That ancestor is what the stages
 of one pipeline run have in common, so its identity is the session's.
@@ -7,7 +7,6 @@ of one pipeline run have in common, so its identity is the session's.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -18,8 +17,7 @@ from types import FrameType
 
 import psutil
 
-SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from mht.lifetime import SHELLS
 
 
 class Pruned(BaseException):
@@ -68,12 +66,6 @@ def dvc_process() -> psutil.Process | None:
     if "DVC_STAGE" in os.environ:
         return next((a for a in ancestors if a.name() not in SHELLS), None)
     return None
-
-
-def die_with_parent() -> None:
-    """On Linux, get SIGTERM when the parent process ends, however it ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager

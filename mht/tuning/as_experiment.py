@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mht.errors import ConfigError, UserError
+from mht.lifetime import die_with_parent
 from mht.tracking.pipeline import experiments, read_pipeline
 from mht.tracking.record import PARENT
-from mht.tracking.session import die_with_parent
 from mht.tuning.space import TRIED
 from mht.tuning.watch import TRIAL, objective
 
