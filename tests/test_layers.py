@@ -27,7 +27,7 @@ LAYERS = [
         "words",
         "plain",
     },
-    {"progress"},
+    {"progress", "truncation"},
     {"component"},
     {"keywords"},
     {"rewards", "memory", "evaluation", "tracking", "sources"},

@@ -11,6 +11,7 @@ import pytest
 import torch
 from pipeline_fixtures import save_encoder
 from sklearn.metrics import brier_score_loss
+from test_rewards_models import word_tokenizer
 from transformers import BertConfig, BertModel
 
 from mht.component import build
@@ -235,16 +236,16 @@ def compared(prompts, answers=3):
 def test_a_question_is_trained_on_or_held_out():
     config = RewardModelConfig(holdout=0.3)
     table = compared([f"q{i}" for i in range(10)])
-    train, held = split_compared(table, config, None, seed=1)
+    train, held = split_compared(table, config, word_tokenizer(), seed=1)
     asked = [{text[0] for text in part.chosen} for part in (train, held)]
     assert len(asked[1]) == 3 and len(asked[0]) == 7 and not asked[0] & asked[1]
     assert len(train.chosen) + len(held.chosen) == 30
     assert held.chosen[0][0] == held.rejected[0][0]
-    assert split_compared(table, config, None, seed=1) == (train, held)
-    no_prompt = split_compared(compared(["", ""]), config, None, seed=0)
+    assert split_compared(table, config, word_tokenizer(), seed=1) == (train, held)
+    no_prompt = split_compared(compared(["", ""]), config, word_tokenizer(), seed=0)
     assert [len(part.chosen) for part in no_prompt] == [4, 2]
     with pytest.raises(DataError, match=r"data\.labels: 3 pairs with 1 different questions are t"):
-        split_compared(compared(["q"]), config, None, seed=0)
+        split_compared(compared(["q"]), config, word_tokenizer(), seed=0)
 
 
 def test_what_is_read_of_a_pair():
@@ -252,7 +253,7 @@ def test_what_is_read_of_a_pair():
     reads = {}
     for text in ("response", "full", "pair"):
         config = RewardModelConfig(holdout=0.5, text=text)
-        train, _ = split_compared(table, config, None, seed=0)
+        train, _ = split_compared(table, config, word_tokenizer(), seed=0)
         reads[text] = train.chosen[0]
     prompt = reads["pair"][0]
     assert reads["pair"] == (prompt, f"{prompt} good 0")

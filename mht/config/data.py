@@ -79,7 +79,8 @@ class RewardModelConfig(Section):
         lr: peak learning rate; linear warm-up over the first tenth, then linear decay.
         num_layers_unfrozen: how many of the encoder's top layers train with the head, or "all".
         neutral: texts rated within +- this of 0 are left out of training and accuracy.
-        max_tokens: longer texts are cut.
+        max_tokens: longer texts are cut at their ends; of a pair the end of the prompt is read, and
+            the whole answer.
         holdout: share of the texts or pairs kept for its own accuracy and calibration.
         text: what is read of an answer in a pair: "response", "full" (prompt + answer), "pair"
             (two segments) or "chat" (in the encoder's chat template); the type ``reward_model``

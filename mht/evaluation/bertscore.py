@@ -9,6 +9,7 @@ from typing import Any
 
 from mht.errors import ModelError
 from mht.model_folder import check_files, check_weights, reading
+from mht.reading import MOST_TOKENS, token_limit
 from mht.types import Sample
 
 
@@ -69,5 +70,6 @@ def _encoder(model: str, layer: int, device: str) -> tuple[Any, Any]:
             raise ModelError(f"evaluate.bertscore_layer: {model} has {layers} layers, got {layer}")
         encoder = get_model(model, layer).to(device)
         check_weights(encoder)
-    tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings)
+    limit = token_limit(encoder, tokenizer)
+    tokenizer.model_max_length = limit or MOST_TOKENS  # what bert-score cuts by
     return tokenizer, encoder

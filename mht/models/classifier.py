@@ -13,6 +13,7 @@ from mht.model_folder import check_files, check_weights, reading
 from mht.models.judged import NAMES, Compared, Rated, Text
 from mht.order import bucketed
 from mht.progress import track
+from mht.reading import token_limit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,8 +66,10 @@ def load_encoder(
     return model, tokenizer
 
 
-def _check_fits(model: PreTrainedModel, config: RewardModelConfig) -> None:
-    room = getattr(model.config, "max_position_embeddings", None)
+def _check_fits(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RewardModelConfig
+) -> None:
+    room = token_limit(model, tokenizer)
     if room is not None and config.max_tokens > room:
         raise ModelError(
             f"reward_model.max_tokens: {config.max_tokens} is more than the encoder's {room}"
@@ -99,7 +102,7 @@ def train_classifier(
 
     torch.manual_seed(seed)
     model, tokenizer = load_encoder(folder, train.names)
-    _check_fits(model, config)
+    _check_fits(model, tokenizer, config)
     model.to(device).eval()  # without dropout
     _freeze(model, config)
     trained = [p for p in model.parameters() if p.requires_grad]

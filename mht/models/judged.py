@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from mht.errors import DataError
+from mht.reading import Text, fitted
 from mht.types import Sample
 
 if TYPE_CHECKING:
     from mht.config import RewardModelConfig
 
 NAMES = ("negative", "positive")
-Text = str | tuple[str, str]  # one text, or prompt and answer as the tokenizer's two segments
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -190,6 +191,9 @@ def _compared(rows: Rows, config: RewardModelConfig, tokenizer: Any) -> Compared
     def read(answer: str) -> list[Text]:
         turns = [{"turns": json.loads(row["turns"])} for row in rows]
         samples = [Sample(r["prompt"], r[answer], item=t) for r, t in zip(rows, turns, strict=True)]
-        return [sample.as_read(config.text, tokenizer) for sample in samples]
+        found = fitted(samples, config.text, tokenizer, config.max_tokens)
+        if found.note:
+            warnings.warn(f"reward_model.max_tokens: {found.note}", stacklevel=2)
+        return found.texts
 
     return Compared(read("chosen"), read("rejected"), config.margin, config.centering)

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from mht.component import Component, Registry, build, refuse
 from mht.errors import ConfigError, RewardError
@@ -89,6 +89,7 @@ class Reward(Component):
     on_error: Literal["stop"] | float = "stop"
     cache: bool = False
     postprocess: list[Postprocess] = Field(default_factory=list)
+    _warned: set[str] = PrivateAttr(default_factory=set)
 
     @model_validator(mode="after")
     def _has_something_to_cache(self) -> Reward:
@@ -189,6 +190,12 @@ class Reward(Component):
     ) -> list[float]:
         with scoring.named(self._label(name)):
             return cache.scores(self, samples) if self.cache else self.score(samples)
+
+    def warn_once(self, what: str) -> None:
+        """Warn of something that will be so for batch after batch; only the first time."""
+        if what not in self._warned:
+            self._warned.add(what)
+            warnings.warn(f"{self.__name__}: {what}", stacklevel=3)
 
     def _label(self, name: str) -> str:
         return f"{name} ({self.type or self.type_name or type(self).__name__})"

@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PACKAGES = ("bert-score", "sentence-transformers", "tokenizers", "torch", "transformers")
+PACKAGES = (
+    "bert-score",
+    "detoxify",
+    "sentence-transformers",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
 CHECK = 8  # bytes of the checksum before the numbers
 WAIT_S = 30.0  # for another process that writes
 
@@ -114,8 +121,9 @@ def _sha256(path: str, mtime_ns: int, size: int) -> str:
 
 @lru_cache
 def _code(source: str) -> str:
-    """The rewards' own code and that of the type."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    """The rewards' own code, that of the texts they read, and that of the type."""
+    here = Path(__file__).parent
+    files = [*sorted(here.glob("*.py")), here.parent / "reading.py", here.parent / "types.py"]
     texts = [file.read_bytes() for file in (*files, Path(source)) if file.is_file()]
     return hashlib.sha256(b"\n".join(texts)).hexdigest()
 

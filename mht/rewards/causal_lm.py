@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from mht.rewards.models import batches, load, pretrained, quiet, token_limit, valid_unicode
+from mht.reading import token_limit
+from mht.rewards.models import batches, load, pretrained, quiet, valid_unicode
 
 TOKENS = 4096  # per forward pass, padding included
 SAMPLED = (64, 32)  # texts and tokens of each, for the marginal
@@ -63,7 +64,7 @@ class CausalLM:
         from transformers import AutoModelForCausalLM
 
         self.tokenizer, self.model = pretrained(AutoModelForCausalLM, folder, device)
-        self.device, self.limit = device, token_limit(self.tokenizer, self.model)
+        self.device, self.limit = device, token_limit(self.model, self.tokenizer)
         self.vocabulary: int = self.model.config.get_text_config().vocab_size
         self._keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
 

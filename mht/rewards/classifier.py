@@ -11,7 +11,12 @@ from pydantic import Field, model_validator
 from mht.component import refuse
 from mht.errors import ModelError
 from mht.rewards.base import UNIT, Device, Positive, Range, TextReward
-from mht.rewards.sequence_classifier import Classifier, classifier, probabilities
+from mht.rewards.sequence_classifier import (
+    Classifier,
+    classifier,
+    probabilities,
+    texts_read,
+)
 from mht.types import Sample
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -39,7 +44,8 @@ class LabelReward(TextReward):
             "softmax" or "sigmoid" for one whose config says it wrong.
         device: "auto" (a GPU if there is one) or a torch device.
         batch_size: texts per forward pass.
-        max_tokens: longer texts are cut; null is the model's own limit.
+        max_tokens: of longer texts the end of the prompt and the whole response are read; null is
+            the model's own limit.
         checkpoints: short names of models.
         spellings: label names that mean the same.
         unnamed: what the numbered outputs (LABEL_0...) of some hub models mean, in their order.
@@ -94,7 +100,8 @@ class LabelReward(TextReward):
         model = classifier(self.checkpoint, self.device)
         chosen = self._chosen(model)
         independent = self._independent(model)
-        logits = model.logits(self.texts(samples), self.batch_size, self.max_tokens)
+        texts = texts_read(self, model, samples, self.text, self.max_tokens)
+        logits = model.logits(texts, self.batch_size, self.max_tokens)
         shares = probabilities(logits, independent)
         part = shares[:, chosen]
         values = part.amax(-1) if independent else part.sum(-1).clamp(max=1)

@@ -11,6 +11,7 @@ from typing import Any
 
 from mht.errors import ModelError
 from mht.model_folder import check_tensors
+from mht.reading import token_limit
 from mht.rewards.models import batches, first_line, load, quiet, valid_unicode
 
 HPARAMS, CHECKPOINT = "hparams.yaml", "checkpoints/model.ckpt"
@@ -99,7 +100,9 @@ class CometModel:
             raise ValueError(f"its checkpoint has weights of something else: {other[0]}")
         self.encoder.float().to(device).eval()
         self.estimator.float().to(device).eval()
-        self.limit = config.max_position_embeddings - 4  # as unbabel-comet cuts
+        limit = token_limit(self.encoder, self.tokenizer)
+        theirs = config.max_position_embeddings - 4  # as unbabel-comet cuts
+        self.limit = min(theirs, limit or theirs)
 
     def _network(self, width: int) -> Any:
         from torch import nn

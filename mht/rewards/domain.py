@@ -14,7 +14,7 @@ from mht.component import refuse
 from mht.errors import ModelError
 from mht.rewards.base import reward
 from mht.rewards.grounding import ByEvidence
-from mht.rewards.sequence_classifier import classifier, probabilities
+from mht.rewards.sequence_classifier import classifier, probabilities, texts_read
 from mht.types import Sample
 
 
@@ -65,7 +65,8 @@ class Domain(ByEvidence):
         if len(model.labels) < 2:
             raise ModelError(f"model {self.model!r} has one output: use the type reward_model")
         label = model.label(self.target)
-        logits = model.logits([self._text(s) for s in samples], self.batch_size, self.max_tokens)
+        texts = texts_read(self, model, samples, self.text, self.max_tokens)
+        logits = model.logits(texts, self.batch_size, self.max_tokens)
         return probabilities(logits, model.multi_label)[:, label].tolist()
 
     def _text(self, sample: Sample) -> str:

@@ -9,12 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from mht.errors import ModelError
+from mht.reading import MOST_TOKENS, token_limit
 from mht.rewards.base import UNIT, Device, Positive, Range, TargetReward, reward
-from mht.rewards.models import batches, load, pretrained, quiet, token_limit, valid_unicode
+from mht.rewards.models import batches, load, pretrained, quiet, valid_unicode
 from mht.rewards.sentences import sentences
 from mht.types import Sample
 
-MOST_TOKENS = 8192  # of a text, for models that state no limit of their own
 NUMBER = r"\d+(?:[.,:]\d+)*"
 CAPITALISED = r"\p{Lu}[\p{L}\p{M}\p{N}]+(?:-[\p{L}\p{M}\p{N}]+)*"
 TOKEN = rf"{NUMBER}|[\p{{Han}}\p{{Hiragana}}\p{{Katakana}}]|[\p{{L}}\p{{M}}\p{{N}}]+"
@@ -165,7 +165,7 @@ class Tagger:
 
         self.tokenizer, self.model = pretrained(AutoModelForTokenClassification, folder, device)
         config = self.model.config
-        self.device, self.limit = device, token_limit(self.tokenizer, self.model)
+        self.device, self.limit = device, token_limit(self.model, self.tokenizer)
         self.labels = [str(config.id2label[i]) for i in range(config.num_labels)]
         if "O" not in self.labels or not self.tokenizer.is_fast:
             raise ModelError(

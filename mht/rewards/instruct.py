@@ -9,10 +9,12 @@ from typing import Any
 
 from mht.component import did_you_mean
 from mht.errors import ModelError
+from mht.reading import beginning, end
 from mht.rewards.causal_lm import CausalLM
 from mht.rewards.models import first_line
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
+CUT_ORDER = ("prompt", "target", "response")  # what is cut first
 TOKENS = 8192  # of an instruction, for models that do not say what they take
 
 
@@ -53,34 +55,42 @@ class Instruction:
         template: with placeholders.
         system: the system's turn; None for none.
         opening: what plain text ends with.
+
+    Attributes:
+        cut: whether a text was too long so far.
     """
 
     def __init__(self, model: CausalLM, template: str, system: str | None, opening: str):
         self.model, self.template = model, template
         self.system, self.opening = system, opening
+        self.cut = False
         self.chat = bool(model.tokenizer.chat_template)
 
     def ids(self, texts: Mapping[str, str], fixed: Mapping[str, str], room: int) -> list[int]:
-        """The tokens, the texts cut at their ends where it would be more than ``room``.
+        """The tokens, the texts cut where it would be more than ``room``.
 
-        Special tokens that are spelt out in a text are broken up: a response can't end its turn.
+        A prompt loses its beginning first, then a target its end, and a response its end only
+        where it is too long by itself; `cut` then says so. Special tokens that are spelt out in a
+        text are broken up: a response can't end its turn.
 
         Raises:
             ModelError: the template leaves no room for a text.
         """
         clean = {name: broken_up(self.model, text) for name, text in texts.items()}
-        length = max((len(text) for text in clean.values()), default=0)
+        there = [name for name in CUT_ORDER if f"{{{name}}}" in self.template]
         while True:
-            cut = {name: text[:length] for name, text in clean.items()}
-            ids = self._encode(fill(self.template, {**cut, **fixed}))
+            ids = self._encode(fill(self.template, {**clean, **fixed}))
             if len(ids) <= room:
                 return ids
-            if length == 0:
+            name = next((name for name in there if clean[name]), None)
+            if name is None:
                 raise ModelError(
                     f"the template alone has {len(ids)} tokens, and there is room for {room}: "
                     f"shorten it, or take another model"
                 )
-            length = min(length - 1, length * room * 9 // (len(ids) * 10))
+            shorter = end if name == "prompt" else beginning
+            clean[name] = shorter(clean[name], len(ids) - room, self.model.tokenizer)
+            self.cut = True
 
     def answers(self, texts: Mapping[str, str], answers: Sequence[str]) -> list[list[int]]:
         """Each answer's tokens, as they follow the instruction.

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from mht.component import refuse
 from mht.errors import RewardError
+from mht.reading import cut_note
 from mht.rewards.base import UNIT, Device, Positive, Range, Reward, reward
 from mht.rewards.causal_lm import CausalLM, Window, causal_lm
 from mht.rewards.instruct import TOKENS, Instruction, broken_up, names_in
@@ -62,8 +63,9 @@ class LLMJudge(Reward):
     one has that of knowing nothing, ``-log(vocabulary)``.
 
     A model with a chat template gets the instruction as the user's turn; one without gets it as
-    plain text, with "Answer:" at its end for verdicts and rubric. Texts too long for the model are
-    cut at their ends, and special tokens that a text spells out are broken up. Reasoning models are
+    plain text, with "Answer:" at its end for verdicts and rubric. What is too long for the model is
+    cut: the prompt at its beginning, then the target at its end, and a response at its end where it
+    is too long by itself. Special tokens that a text spells out are broken up. Reasoning models are
     asked not to think first, where their template has that switch.
 
     Attributes:
@@ -165,22 +167,36 @@ class LLMJudge(Reward):
         answers = asked.answers(empty, list(worth))
         room = self._room(model) - max(map(len, answers))
         contexts = [asked.ids(self._values(s), self._fixed, room) for s in samples]
+        self._say_cut(asked.cut, model)
         logprobs = model.continuations(contexts, answers, self.batch_size)
         return [grade(row, answers, worth) for row in logprobs]
 
     def _mean_logprobs(self, samples: Sequence[Sample]) -> list[float]:
         model, asked = self._asked("")
         room = self._room(model)
-        todo = []
+        most = self._most(asked, room)
+        todo, cut = [], False
         for i, sample in enumerate(samples):
-            ids = model.encode(broken_up(model, getattr(sample, self.scored)))[: max(1, room // 2)]
-            if ids:
+            ids = model.encode(broken_up(model, getattr(sample, self.scored)))
+            cut |= len(ids) > most
+            if ids := ids[:most]:
                 before = asked.ids(self._values(sample), self._fixed, room - len(ids))
                 todo.append(Window(i, [*before, *ids], len(ids)))
+        self._say_cut(cut or asked.cut, model)
         scores = [-math.log(model.vocabulary)] * len(samples)
         for window, nats in zip(todo, model.window_losses(todo, self.batch_size), strict=True):
             scores[window.text] = -nats / window.scored
         return scores
+
+    def _most(self, asked: Instruction, room: int) -> int:
+        """The most tokens of the scored text: a target leaves half of the room to the response."""
+        if self.scored == "target":
+            return max(1, room // 2)
+        return max(1, room - len(asked.ids(dict.fromkeys(TEXTS, ""), self._fixed, room)))
+
+    def _say_cut(self, cut: bool, model: CausalLM) -> None:
+        if cut:
+            self.warn_once(cut_note(self._room(model)))
 
     def _asked(self, opening: str) -> tuple[CausalLM, Instruction]:
         model = causal_lm(self.model, self.device)

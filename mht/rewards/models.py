@@ -12,6 +12,7 @@ from typing import Any
 
 from mht.errors import ModelError
 from mht.model_folder import check_files, check_runs, check_whole, reading
+from mht.reading import valid_unicode as valid_unicode
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
@@ -78,11 +79,6 @@ def _from_hub(name: str, what: str) -> str:
 def has_weights(folder: str) -> bool:
     """Whether a folder has weights that load without running code."""
     return any(Path(folder).rglob("*.safetensors"))
-
-
-def valid_unicode(text: str) -> str:
-    """The text with a question mark for each lone surrogate, which tokenizers do not take."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def first_line(error: BaseException) -> str:
@@ -184,16 +180,6 @@ def pretrained(auto: Any, folder: str, device: str) -> tuple[Any, Any]:
     model = model.to(device).eval()
     check_runs(model)
     return tokenizer, model
-
-
-def token_limit(tokenizer: Any, model: Any) -> int | None:
-    """The most tokens the model takes, as its tokenizer and its config have it."""
-    config = model.config
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and "roberta" in config.model_type:
-        positions -= (config.pad_token_id or 0) + 1  # RoBERTa's positions start after padding
-    limits = [n for n in (positions, tokenizer.model_max_length) if n and 0 < n < 1_000_000]
-    return min(limits) if limits else None
 
 
 def batches(lengths: Sequence[int], size: int, tokens: int = 8192) -> Iterator[list[int]]:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from mht.rewards.base import Device, Positive, TargetReward, reward
 from mht.rewards.entailment import Aggregation, Entailment
+from mht.rewards.sequence_classifier import texts_read
 from mht.types import Sample
 
 
@@ -25,7 +26,8 @@ class TruthNLI(TargetReward):
         premise: what is taken as true, "target" or "prompt".
         device: "auto" (a GPU if there is one) or a torch device.
         batch_size: pairs per forward pass.
-        max_tokens: longer pairs are cut; null is the model's own limit.
+        max_tokens: longer pairs are cut, a prompt at its beginning, a target and then the response
+            at their ends; null is the model's own limit.
     """
 
     family: ClassVar[str] = "truth"
@@ -53,7 +55,11 @@ class TruthNLI(TargetReward):
             pairs = [(target, response) for response, target in self.pairs(samples)]
         filled = [i for i, pair in enumerate(pairs) if all(text.strip() for text in pair)]
         entailment = Entailment(self.model, self.device, self.batch_size, self.max_tokens)
+        read = [pairs[i] for i in filled]
+        if self.premise == "prompt":
+            both = [Sample(*pair) for pair in read]
+            read = texts_read(self, entailment.model, both, "pair", self.max_tokens)
         scores = [0.5] * len(pairs)
-        for i, shares in zip(filled, entailment([pairs[i] for i in filled]), strict=True):
+        for i, shares in zip(filled, entailment(read), strict=True):
             scores[i] = shares.value(self.aggregation)
         return scores

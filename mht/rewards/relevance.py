@@ -11,7 +11,12 @@ from mht.component import refuse
 from mht.errors import ModelError
 from mht.rewards.base import UNIT, Device, Positive, Range, Reward, reward
 from mht.rewards.sentence_encoder import embed
-from mht.rewards.sequence_classifier import Classifier, classifier, probabilities
+from mht.rewards.sequence_classifier import (
+    Classifier,
+    classifier,
+    probabilities,
+    texts_read,
+)
 from mht.types import Sample
 
 Topics = Annotated[list[str], Field(min_length=1)]
@@ -104,10 +109,14 @@ class TopicConsistency(Reward):
         return [next(values) if sample.response.strip() else 0.0 for sample in samples]
 
     def _similarities(self, samples: Sequence[Sample]) -> list[float]:
-        texts = [sample.response for sample in samples]
-        texts += self.topics or [sample.prompt for sample in samples]
         rows = embed(
-            texts, self.checkpoint, self.device, self.batch_size, needed_by="topic_consistency"
+            [*(sample.response for sample in samples), *(self.topics or ())],
+            self.checkpoint,
+            self.device,
+            self.batch_size,
+            needed_by="topic_consistency",
+            prompts=[] if self.topics else [sample.prompt for sample in samples],
+            warn=self.warn_once,
         )
         responses, themes = rows[: len(samples)], rows[len(samples) :]
         if self.topics:
@@ -158,7 +167,8 @@ class QARelevance(Reward):
         target: the label, for a model with several.
         device: "auto" (a GPU if there is one) or a torch device.
         batch_size: pairs per forward pass.
-        max_tokens: longer pairs are cut; null is the model's own limit.
+        max_tokens: of longer pairs the end of the prompt and the whole response are read; null is
+            the model's own limit.
     """
 
     family: ClassVar[str] = "relevance"
@@ -183,7 +193,7 @@ class QARelevance(Reward):
         """The sigmoid or the label's probability."""
         model = classifier(self.model, self.device)
         output = self._output(model)
-        pairs = [(sample.prompt, sample.response) for sample in samples]
+        pairs = texts_read(self, model, samples, "pair", self.max_tokens)
         logits: Any = model.logits(pairs, self.batch_size, self.max_tokens)
         single = len(model.labels) == 1
         return probabilities(logits, model.multi_label or single)[:, output].tolist()

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from mht.errors import ModelError
 from mht.rewards.base import UNIT, Device, Positive, Range, Reward, reward
-from mht.rewards.sequence_classifier import Classifier, classifier
+from mht.rewards.sequence_classifier import Classifier, classifier, texts_read
 from mht.types import Sample
 
 
@@ -29,7 +29,8 @@ class RewardModel(Reward):
             chat template of the model, as reward models made of chat models are trained).
         device: "auto" (a GPU if there is one) or a torch device.
         batch_size: texts per forward pass.
-        max_tokens: longer texts are cut; null is the model's own limit.
+        max_tokens: of longer texts the end of the prompt and the whole response are read; null is
+            the model's own limit.
     """
 
     family: ClassVar[str] = "learned"
@@ -64,7 +65,7 @@ class RewardModel(Reward):
         learnt = getattr(model.model.config, "reads_text", self.text)
         if learnt != self.text:
             raise ModelError(f"model {self.model!r} was trained on text {learnt}: set text to it")
-        texts = [sample.as_read(self.text, model.tokenizer) for sample in samples]
+        texts = texts_read(self, model, samples, self.text, self.max_tokens)
         logits = model.logits(texts, self.batch_size, self.max_tokens)
         values = self._values(model, logits)
         return (values.sigmoid() if self.activation == "sigmoid" else values).tolist()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from mht.errors import MissingPackage, ModelError
 from mht.model_folder import check_weights
+from mht.reading import MOST_TOKENS, cut_note, token_counts, token_limit
 from mht.rewards.base import Device, Positive, Range, TargetReward, reward
 from mht.rewards.models import load, quiet, valid_unicode
 from mht.rewards.sentence_encoder import embed
@@ -40,7 +41,14 @@ class CosineSTS(TargetReward):
         """The mapped cosine."""
         pairs = self.pairs(samples)
         texts = [text for pair in pairs for text in pair]
-        rows = embed(texts, self.model, self.device, self.batch_size, needed_by="cosine_sts")
+        rows = embed(
+            texts,
+            self.model,
+            self.device,
+            self.batch_size,
+            needed_by="cosine_sts",
+            warn=self.warn_once,
+        )
         cosines = (rows[0::2] * rows[1::2]).sum(-1)
         return ((cosines + 1) / 2).clamp(0, 1).tolist()
 
@@ -89,6 +97,7 @@ class BertScore(TargetReward):
         scorer = self._scorer()
         if filled:
             with quiet():
+                self._warn_of_long(scorer._tokenizer, [pairs[i] for i in filled])
                 _, _, f1 = scorer.score(
                     [pairs[i][0] for i in filled],
                     [pairs[i][1] for i in filled],
@@ -97,6 +106,11 @@ class BertScore(TargetReward):
             for i, value in zip(filled, f1.tolist(), strict=True):
                 scores[i] = value
         return scores
+
+    def _warn_of_long(self, tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> None:
+        counts = token_counts([text for pair in pairs for text in pair], tokenizer)
+        if max(counts) > tokenizer.model_max_length:
+            self.warn_once(cut_note(tokenizer.model_max_length))
 
     def _scorer(self) -> Any:
         try:
@@ -136,7 +150,7 @@ def _bert_scorer(folder: str, device: str, layers: int, lang: str, baseline: str
         rescale_with_baseline=baseline is not None,
         baseline_path=baseline,
     )
-    if scorer._tokenizer.model_max_length > 1_000_000:  # "no limit" overflows bert-score's cutting
-        scorer._tokenizer.model_max_length = scorer._model.config.max_position_embeddings
     check_weights(scorer._model)
+    limit = token_limit(scorer._model, scorer._tokenizer)
+    scorer._tokenizer.model_max_length = limit or MOST_TOKENS  # what bert-score cuts by
     return scorer

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mht.errors import MissingPackage
 from mht.model_folder import check_sentence_encoder
+from mht.reading import cut_note, ending, token_counts, token_limit
 from mht.rewards.models import load, valid_unicode
 
 
-def embed(texts: Sequence[str], model: str, device: str, batch_size: int, *, needed_by: str) -> Any:
-    """(B, width) float32 unit vectors on the CPU; identical texts are encoded once.
+def embed(
+    texts: Sequence[str],
+    model: str,
+    device: str,
+    batch_size: int,
+    *,
+    needed_by: str,
+    prompts: Sequence[str] = (),
+    warn: Callable[[str], None] | None = None,
+) -> Any:
+    """(B + P, width) float32 unit vectors on the CPU; identical texts are encoded once.
 
     Args:
-        texts: B texts.
+        texts: B texts; of those that are too long for the model the beginning is read.
         model: folder or hub name of a sentence-transformers model.
         device: "auto" or a torch device.
         batch_size: texts per forward pass.
         needed_by: the reward's type, for the error.
+        prompts: P more texts; of those that are too long the end is read.
+        warn: is told where a text is too long.
 
     Raises:
         MissingPackage: sentence-transformers is not installed.
@@ -28,9 +40,14 @@ def embed(texts: Sequence[str], model: str, device: str, batch_size: int, *, nee
         import sentence_transformers  # noqa: F401
     except ImportError:
         raise MissingPackage("sentence-transformers", needed_by) from None
-    valid = [valid_unicode(text) for text in texts]
-    unique = sorted(set(valid))
     encoder = load(model, device, "sentence encoder", _encoder)
+    valid = [valid_unicode(text) for text in (*texts, *prompts)]
+    limit = _limit(encoder)
+    if limit is not None:
+        if warn is not None and max(token_counts(valid, encoder.tokenizer), default=0) > limit:
+            warn(cut_note(limit))
+        valid[len(texts) :] = [ending(t, encoder.tokenizer, limit) for t in valid[len(texts) :]]
+    unique = sorted(set(valid))
     rows = encoder.encode(
         unique,
         batch_size=batch_size,
@@ -53,4 +70,12 @@ def _encoder(folder: str, device: str) -> Any:
         model_kwargs={"use_safetensors": True},
     )
     check_sentence_encoder(encoder)
+    if (limit := _limit(encoder)) is not None:
+        encoder.max_seq_length = limit
     return encoder
+
+
+def _limit(encoder: Any) -> int | None:
+    """The most tokens that the encoder's transformer takes; None where it has none."""
+    transformer = getattr(encoder[0], "auto_model", None)
+    return None if transformer is None else token_limit(transformer, encoder.tokenizer)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mht.errors import ModelError
-from mht.rewards.models import batches, load, pretrained, quiet, token_limit, valid_unicode
+from mht.reading import MOST_TOKENS, fitted, token_limit
+from mht.rewards.models import batches, load, pretrained, quiet, valid_unicode
+from mht.types import Sample
 
-MOST_TOKENS = 8192  # of a text, for models that state no limit of their own
+if TYPE_CHECKING:
+    from mht.rewards.base import Reward
 
 
 class Classifier:
@@ -27,7 +30,7 @@ class Classifier:
         config = self.model.config
         if config.pad_token_id is None:  # decoders look for their last token before it
             config.pad_token_id = self.tokenizer.pad_token_id
-        self.device, self.limit = device, token_limit(self.tokenizer, self.model)
+        self.device, self.limit = device, token_limit(self.model, self.tokenizer)
         self.labels = [str(config.id2label[i]) for i in range(config.num_labels)]
         self.multi_label = (
             config.problem_type == "multi_label_classification"
@@ -47,6 +50,21 @@ class Classifier:
                 f"the model has no label {target!r}: set target to one of {', '.join(self.labels)}"
             )
         return names.index(target.casefold())
+
+    def room(self, max_tokens: int | None, pair: bool = False) -> int:
+        """The most tokens of a text or pair, special ones included.
+
+        Raises:
+            ModelError: max_tokens has no room for a text beside the special tokens.
+        """
+        limit = min((n for n in (max_tokens, self.limit) if n), default=MOST_TOKENS)
+        special = self.tokenizer.num_special_tokens_to_add(pair=pair)
+        if limit <= special:
+            raise ModelError(
+                f"max_tokens {max_tokens} leaves no room for a text beside the model's {special} "
+                f"special tokens: set it higher, or to null"
+            )
+        return limit
 
     def logits(self, texts: Sequence[Any], batch_size: int, max_tokens: int | None = None) -> Any:
         """(B, labels) float32 on the CPU.
@@ -98,13 +116,7 @@ class Classifier:
         first, second = list(texts), None
         if isinstance(texts[0], tuple):
             first, second = [a for a, _ in texts], [b for _, b in texts]
-        limit = min((n for n in (max_tokens, self.limit) if n), default=MOST_TOKENS)
-        special = self.tokenizer.num_special_tokens_to_add(pair=second is not None)
-        if limit <= special:
-            raise ModelError(
-                f"max_tokens {max_tokens} leaves no room for a text beside the model's {special} "
-                f"special tokens: set it higher, or to null"
-            )
+        limit = self.room(max_tokens, second is not None)
         with quiet():
             if second is not None:
                 first, second = self._openings(first, limit), self._openings(second, limit)
@@ -154,6 +166,28 @@ def _valid(text: Any) -> Any:
 def probabilities(logits: Any, independent: bool) -> Any:
     """(B, labels) probabilities: each by itself (sigmoid), or shares of one (softmax)."""
     return logits.sigmoid() if independent else logits.softmax(-1)
+
+
+def texts_read(
+    reward: Reward, model: Classifier, samples: Sequence[Sample], text: str, max_tokens: int | None
+) -> list[Any]:
+    """What the reward's model reads of each sample; a warning, once, where that is not all of it.
+
+    Args:
+        reward: gives the warning.
+        model: reads.
+        samples: prompts and responses.
+        text: "response", "full", "pair" or "chat"; how each is cut: `mht.reading.fitted`.
+        max_tokens: of a text; None is the model's own limit, or 8192.
+
+    Raises:
+        ModelError: max_tokens has no room for a text.
+    """
+    with quiet():
+        found = fitted(samples, text, model.tokenizer, model.room(max_tokens, text == "pair"))
+    if found.note:
+        reward.warn_once(found.note)
+    return found.texts
 
 
 def classifier(name: str, device: str) -> Classifier:
