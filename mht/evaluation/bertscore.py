@@ -9,7 +9,7 @@ from typing import Any
 
 from mht.errors import ModelError
 from mht.model_folder import check_files, check_weights, reading
-from mht.reading import MOST_TOKENS, token_limit
+from mht.truncation import MOST_TOKENS, token_limit
 from mht.types import Sample
 
 

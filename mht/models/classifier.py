@@ -13,7 +13,7 @@ from mht.model_folder import check_files, check_weights, reading
 from mht.models.judged import NAMES, Compared, Rated, Text
 from mht.order import bucketed
 from mht.progress import track
-from mht.reading import token_limit
+from mht.truncation import token_limit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

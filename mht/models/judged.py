@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mht.errors import DataError
-from mht.reading import Text, fitted
+from mht.truncation import Text, fitted
 from mht.types import Sample
 
 if TYPE_CHECKING:

@@ -123,7 +123,7 @@ def _sha256(path: str, mtime_ns: int, size: int) -> str:
 def _code(source: str) -> str:
     """The rewards' own code, that of the texts they read, and that of the type."""
     here = Path(__file__).parent
-    files = [*sorted(here.glob("*.py")), here.parent / "reading.py", here.parent / "types.py"]
+    files = [*sorted(here.glob("*.py")), here.parent / "truncation.py", here.parent / "types.py"]
     texts = [file.read_bytes() for file in (*files, Path(source)) if file.is_file()]
     return hashlib.sha256(b"\n".join(texts)).hexdigest()
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from mht.reading import token_limit
 from mht.rewards.models import batches, load, pretrained, quiet, valid_unicode
+from mht.truncation import token_limit
 
 TOKENS = 4096  # per forward pass, padding included
 SAMPLED = (64, 32)  # texts and tokens of each, for the marginal

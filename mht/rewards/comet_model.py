@@ -11,8 +11,8 @@ from typing import Any
 
 from mht.errors import ModelError
 from mht.model_folder import check_tensors
-from mht.reading import token_limit
 from mht.rewards.models import batches, first_line, load, quiet, valid_unicode
+from mht.truncation import token_limit
 
 HPARAMS, CHECKPOINT = "hparams.yaml", "checkpoints/model.ckpt"
 ACTIVATIONS = ("GELU", "LeakyReLU", "ReLU", "Sigmoid", "SiLU", "Tanh")

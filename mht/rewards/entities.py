@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from mht.errors import ModelError
-from mht.reading import MOST_TOKENS, token_limit
 from mht.rewards.base import UNIT, Device, Positive, Range, TargetReward, reward
 from mht.rewards.models import batches, load, pretrained, quiet, valid_unicode
 from mht.rewards.sentences import sentences
+from mht.truncation import MOST_TOKENS, token_limit
 from mht.types import Sample
 
 NUMBER = r"\d+(?:[.,:]\d+)*"

@@ -9,9 +9,9 @@ from typing import Any
 
 from mht.component import did_you_mean
 from mht.errors import ModelError
-from mht.reading import beginning, end
 from mht.rewards.causal_lm import CausalLM
 from mht.rewards.models import first_line
+from mht.truncation import beginning, end
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 CUT_ORDER = ("prompt", "target", "response")  # what is cut first

@@ -12,10 +12,10 @@ from pydantic import Field, model_validator
 
 from mht.component import refuse
 from mht.errors import RewardError
-from mht.reading import cut_note
 from mht.rewards.base import UNIT, Device, Positive, Range, Reward, reward
 from mht.rewards.causal_lm import CausalLM, Window, causal_lm
 from mht.rewards.instruct import TOKENS, Instruction, broken_up, names_in
+from mht.truncation import cut_note
 from mht.types import Sample
 
 TEXTS = ("prompt", "response", "target")

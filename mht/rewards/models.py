@@ -12,7 +12,7 @@ from typing import Any
 
 from mht.errors import ModelError
 from mht.model_folder import check_files, check_runs, check_whole, reading
-from mht.reading import valid_unicode as valid_unicode
+from mht.truncation import valid_unicode as valid_unicode
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]

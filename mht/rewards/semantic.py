@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from mht.errors import MissingPackage, ModelError
 from mht.model_folder import check_weights
-from mht.reading import MOST_TOKENS, cut_note, token_counts, token_limit
 from mht.rewards.base import Device, Positive, Range, TargetReward, reward
 from mht.rewards.models import load, quiet, valid_unicode
 from mht.rewards.sentence_encoder import embed
+from mht.truncation import MOST_TOKENS, cut_note, token_counts, token_limit
 from mht.types import Sample
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from mht.errors import MissingPackage
 from mht.model_folder import check_sentence_encoder
-from mht.reading import cut_note, ending, token_counts, token_limit
 from mht.rewards.models import load, valid_unicode
+from mht.truncation import cut_note, ending, token_counts, token_limit
 
 
 def embed(

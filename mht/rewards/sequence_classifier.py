@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mht.errors import ModelError
-from mht.reading import MOST_TOKENS, fitted, token_limit
 from mht.rewards.models import batches, load, pretrained, quiet, valid_unicode
+from mht.truncation import MOST_TOKENS, fitted, token_limit
 from mht.types import Sample
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def texts_read(
         reward: gives the warning.
         model: reads.
         samples: prompts and responses.
-        text: "response", "full", "pair" or "chat"; how each is cut: `mht.reading.fitted`.
+        text: "response", "full", "pair" or "chat"; how each is cut: `mht.truncation.fitted`.
         max_tokens: of a text; None is the model's own limit, or 8192.
 
     Raises:

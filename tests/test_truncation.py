@@ -13,8 +13,8 @@ from mht.errors import ModelError
 from mht.evaluation.bertscore import bertscore
 from mht.models.classifier import train_classifier
 from mht.models.judged import Rated, split_compared
-from mht.reading import beginning, end, ending, fitted, token_counts, token_limit
 from mht.rewards import make_reward
+from mht.truncation import beginning, end, ending, fitted, token_counts, token_limit
 from mht.types import Sample
 
 SMALL = {
