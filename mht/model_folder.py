@@ -220,6 +220,10 @@ def check_runs(model: Any) -> None:
     import torch
 
     ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    end = getattr(model.config, "eos_token_id", None)
+    words = model.get_input_embeddings()
+    if isinstance(end, int) and 0 <= end < len(words.weight):  # where BART's classifiers look
+        ids[0, -1] = end
     with torch.no_grad():
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     if bool(torch.isnan(logits).any()):

@@ -316,6 +316,15 @@ def test_long_texts_fit_a_roberta_that_states_no_limit(folder, spec):
     assert kind == "entity_consistency" or len(set(scores)) == 2
 
 
+def test_an_encoder_decoder_classifies_texts_of_all_its_positions(tmp_path):
+    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    model = save(tmp_path, "Bart", labels=("bad", "positive"), **SEQ2SEQ, **ids)
+    reward = make_reward({"type": "sentiment", "model": model, "text": "full"})
+    with pytest.warns(UserWarning, match="longer than the 34 tokens"):
+        scores = reward(["a good film", "a dull plot"], prompt=LONG)
+    assert scores[0] != scores[1]
+
+
 def test_bertscore_of_an_evaluation_fits(folder):
     (value,) = bertscore([Sample("", LONG, LONG)], folder(None), 1)
     assert value == pytest.approx(1, abs=1e-5)
