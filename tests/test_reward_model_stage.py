@@ -257,7 +257,8 @@ def test_what_is_read_of_a_pair():
         reads[text] = train.chosen[0]
     prompt = reads["pair"][0]
     assert reads["pair"] == (prompt, f"{prompt} good 0")
-    assert reads["response"] == f"{prompt} good 0" and reads["full"] == f"{prompt}{prompt} good 0"
+    assert reads["response"] == f"{prompt} good 0"
+    assert reads["full"] == f"{prompt}\n{prompt} good 0"
 
 
 def test_classes_need_texts():
