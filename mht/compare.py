@@ -18,10 +18,11 @@ from typing import Any
 from mht.component import did_you_mean
 from mht.errors import DataError, UserError
 from mht.evaluation.metrics import describe
-from mht.evaluation.over_seeds import ALPHA, seeds_difference, seeds_interval
-from mht.evaluation.over_seeds_report import SAMPLES, Values, metric_values
-from mht.evaluation.statistics import Interval, bootstrap, holm, paired_difference
-from mht.evaluation.summary import Evaluated, read_samples, significant
+from mht.evaluation.over_seeds import seeds_difference, seeds_interval
+from mht.evaluation.over_seeds_report import SAMPLES, Values, asked_of, metric_values
+from mht.evaluation.statistics import UNCLEAR, holm, verdict
+from mht.evaluation.summary import Evaluated, plain_ends, read_samples, significant
+from mht.evaluation.wording import ends
 
 WORKSPACE = "workspace"
 
@@ -34,11 +35,17 @@ class Gathered:
         runs: name to an evaluation for each training seed, all of the same prompts.
         seeds: how many training seeds each has.
         baseline: what is compared with unless the user says so.
+        metrics: those of the benchmark that made them, whose page asks the same questions.
+        resamples: that it took.
+        seed: of its draws.
     """
 
     runs: Mapping[str, Sequence[Evaluated]]
     seeds: int
     baseline: str
+    metrics: Sequence[str] = ()
+    resamples: int | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,8 @@ class Line:
         difference_low: of its 95% interval.
         difference_high: of the same.
         p_adjusted: of the permutation test, for all lines of the table (Holm).
-        verdict: better, worse, differs or unclear.
+        verdict: better, worse, differs or unclear; "" where nothing was asked: in a folder of
+            `mht seeds`, of the untrained base model.
     """
 
     metric: str
@@ -126,10 +134,12 @@ def _of_folders(folders: Sequence[Path]) -> Gathered:
         for folder, summary in summaries.items()
         for name in summary["budget"]
     }
-    subject = summaries[folders[0]].get("subject", "hybrid")
-    return Gathered(
-        runs, len(seeds), subject if len(folders) == 1 else f"{folders[0].name}/{subject}"
-    )
+    first = summaries[folders[0]]
+    subject = first.get("subject", "hybrid")
+    if len(folders) > 1:
+        return Gathered(runs, len(seeds), f"{folders[0].name}/{subject}")
+    own = tuple(first.get("metrics", ()))
+    return Gathered(runs, len(seeds), subject, own, first.get("resamples"), first.get("seed"))
 
 
 def _of_experiments(names: Sequence[str], variant: str) -> Gathered:
@@ -180,37 +190,40 @@ def tabulate(
         raise UserError(
             f"--baseline: no such experiment {against!r}{close}. There are {', '.join(found.runs)}"
         )
-    options = {"resamples": resamples, "seed": seed}
-    lines = []
+    options = {"resamples": found.resamples or resamples, "seed": seed}
+    if found.seed is not None:
+        options["seed"] = found.seed
+    asked = asked_of(found.runs, against) if found.metrics else list(found.runs)
+    lines: list[Line] = []
     for metric in metrics:
         values = metric_values(found.runs, metric)
         names = [against, *(name for name in found.runs if name != against)]
-        lines += [_line(metric, name, against, values, options) for name in names]
-    asked = [line for line in lines if line.p_adjusted is not None]
-    adjusted = iter(holm([line.p_adjusted or 0.0 for line in asked]))
-    lines = [_judged(line, next(adjusted)) if line in asked else line for line in lines]
+        lines += [_line(metric, name, against, values, options, asked) for name in names]
+    adjusted = iter(holm([line.p_adjusted for line in lines if line.p_adjusted is not None]))
+    lines = [line if line.p_adjusted is None else _judged(line, next(adjusted)) for line in lines]
     prompts = found.runs[against][0].prompts
     return Table(lines, against, found.seeds, prompts)
 
 
-def _line(metric: str, name: str, against: str, values: Values, options: Mapping[str, Any]) -> Line:
+def _line(
+    metric: str,
+    name: str,
+    against: str,
+    values: Values,
+    options: Mapping[str, Any],
+    asked: Sequence[str],
+) -> Line:
     """Before the correction: ``p_adjusted`` is p itself."""
     options = {"statistic": values.statistic, **options}
     data = values.of[name]
-    one_seed = data.shape[1] == 1
-    own: Interval = (
-        bootstrap(*data[:, 0], **options) if one_seed else seeds_interval(data, **options)
-    )
+    own = seeds_interval(data, **options)
     if name == against:
         return Line(metric, name, *_rounded(own))
     other = values.of[against]
-    found: Any = (
-        paired_difference(data[:, 0], other[:, 0], **options)
-        if one_seed
-        else seeds_difference(data, other, **options)
-    )
-    ends = _rounded((found.difference, found.low, found.high))
-    return Line(metric, name, *_rounded(own), *ends, found.p)
+    found = seeds_difference(data, other, **options)
+    shown = _rounded((found.difference, found.low, found.high))
+    p = found.p if name in asked else None
+    return Line(metric, name, *_rounded(own), *shown, p, "" if p is None else UNCLEAR)
 
 
 def _rounded(values: Iterable[float]) -> tuple[float, float, float]:
@@ -219,12 +232,8 @@ def _rounded(values: Iterable[float]) -> tuple[float, float, float]:
 
 
 def _judged(line: Line, p: float) -> Line:
-    verdict, direction = "unclear", describe(line.metric).direction
-    if p < ALPHA:
-        up = (line.difference or 0.0) > 0
-        better = "better" if up == (direction == "higher") else "worse"
-        verdict = "differs" if direction == "neither" else better
-    return Line(**{**asdict(line), "p_adjusted": significant(p), "verdict": verdict})
+    word = verdict(describe(line.metric).direction, line.difference or 0.0, p)
+    return Line(**{**asdict(line), "p_adjusted": significant(p), "verdict": word})
 
 
 def markdown(table: Table) -> str:
@@ -244,18 +253,18 @@ def markdown(table: Table) -> str:
 
 
 def _row(line: Line) -> list[str]:
-    mean = f"{line.mean:.3g} [{line.low:.3g}, {line.high:.3g}]"
+    mean = f"{line.mean:.3g} {ends(line.low, line.high, '{:.3g}'.format)}"
     if line.difference is None:
         return [line.name, mean, "", "", line.verdict]
-    ends = f"[{line.difference_low:.3g}, {line.difference_high:.3g}]"
-    return [line.name, mean, f"{line.difference:+.3g} {ends}", f"{line.p_adjusted:.3g}",
-            line.verdict]  # fmt: skip
+    found = ends(line.difference_low, line.difference_high, "{:.3g}".format)
+    p = "" if line.p_adjusted is None else f"{line.p_adjusted:.3g}"
+    return [line.name, mean, f"{line.difference:+.3g} {found}", p, line.verdict]
 
 
 def as_csv(table: Table) -> str:
     """A row for each line; an empty cell is none."""
     file = io.StringIO()
-    rows = [asdict(line) for line in table.lines]
+    rows = [plain_ends(asdict(line)) for line in table.lines]
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -264,4 +273,5 @@ def as_csv(table: Table) -> str:
 
 def as_json(table: Table) -> str:
     """All of it."""
-    return json.dumps(asdict(table), indent=2, ensure_ascii=False) + "\n"
+    data = plain_ends(asdict(table))
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -71,7 +71,8 @@ def compare(
         str | None, typer.Option(help="the benchmark's subject, or the workspace, if left out")
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="benchmark.metrics if left out; may be repeated")
+        list[str] | None,
+        typer.Option(help="the folder's, or benchmark.metrics, if left out"),
     ] = None,
     variant: Annotated[str, typer.Option(help="of a DVC experiment")] = "hybrid",
     params: Annotated[Path, typer.Option(help="of the settings benchmark.*")] = Path("params.yaml"),
@@ -86,7 +87,7 @@ def compare(
     found = comparing.gather(results or [], variant)
     table = comparing.tabulate(
         found,
-        metrics=metric or settings.benchmark.metrics,
+        metrics=metric or found.metrics or settings.benchmark.metrics,
         baseline=baseline,
         resamples=settings.benchmark.resamples,
         seed=settings.base.seed,

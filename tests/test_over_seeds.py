@@ -16,6 +16,7 @@ from mht.evaluation.over_seeds import (
     seeds_interval,
     who_wins,
 )
+from mht.evaluation.statistics import paired_difference
 
 
 def normal(seeds=10, units=40, *, mean=0.0, between=0.1, within=0.3, seed=0):
@@ -86,7 +87,10 @@ def test_one_seed_gives_an_interval_over_units_alone():
     values = normal(seeds=1, units=200)
     low, high = seeds_interval(values, resamples=4000)[1:]
     assert (high - low) / (2 * 1.96) == pytest.approx(values.std() / math.sqrt(200), rel=0.06)
-    assert seeds_difference(values, values + 1).p == 1.0
+    assert crossed_p(values, values + 1) == 1.0, "of another seed it says nothing"
+    found = seeds_difference(values, values[:, :, ::-1])
+    assert found[:4] == paired_difference(values[0], values[:, 0, ::-1])
+    assert found.cohens_d is None
 
 
 def test_the_interquartile_interval_is_not_moved_by_one_seed():

@@ -3,7 +3,6 @@
 ``python -m tools.readme_results`` writes, ``--check`` only says whether README.md is out of date.
 Read are metrics/benchmark.json and metrics/benchmark_differences.json, the training curves (for the
 optimiser steps that were really made), the figures of reports/benchmark, and bench/results.json.
-Standard library only.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mht.evaluation.statistics import UNCLEAR, holm, verdict
 from tools.marked import fill, update
 
 README = Path("README.md")
@@ -29,7 +29,6 @@ CURVES = {  # whose steps a variant's weights have seen
     "ppo_only": ("ppo_only",),
     "hybrid": ("sft", "hybrid"),
 }
-ALPHA = 0.05
 COMMAND = "python -m tools.readme_results"
 
 
@@ -125,15 +124,12 @@ def judge(differences: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
     >>> judge({"vader": {"difference": 0.1, "p_value": 0.01}})
     {'vader': '**better**'}
     """
-    verdicts, worst = {}, 0.0
-    ordered = sorted(differences, key=lambda m: differences[m]["p_value"])
-    for place, metric in enumerate(ordered):
-        worst = max(worst, differences[metric]["p_value"] * (len(ordered) - place))
-        better = METRICS[metric].better
-        up = differences[metric]["difference"] > 0
-        word = "differs" if not better else "better" if up == (better == "higher") else "worse"
-        verdicts[metric] = f"**{word}**" if worst < ALPHA else "unclear"
-    return verdicts
+    adjusted = holm([found["p_value"] for found in differences.values()])
+    words = {
+        metric: verdict(METRICS[metric].better, found["difference"], p)
+        for (metric, found), p in zip(differences.items(), adjusted, strict=True)
+    }
+    return {m: word if word == UNCLEAR else f"**{word}**" for m, word in words.items()}
 
 
 def optimizer_steps(root: Path, variant: str) -> int | None:

@@ -17,16 +17,20 @@ from mht.evaluation.conclusion import OFF, guard_json, sentences
 from mht.evaluation.guard import Bounds, Finding, check_judges, examine
 from mht.evaluation.measured import measure
 from mht.evaluation.metrics import describe
-from mht.evaluation.statistics import Difference, holm, paired_difference
-from mht.evaluation.summary import Evaluated, read_samples, significant, write_json
+from mht.evaluation.statistics import (
+    UNCLEAR,
+    Difference,
+    difference_of,
+    holm,
+    verdict,
+)
+from mht.evaluation.summary import Evaluated, or_nan, read_samples, significant, write_json
 from mht.evaluation.wording import prompts_of
 from mht.outputs import write_bytes, write_text
 
 VARIANTS = ("base", "sft_only", "ppo_only", "hybrid")
 SUBJECT = "hybrid"  # what differences are taken of
 UNEVEN = 0.05  # optimiser steps may differ by this share before we warn
-ALPHA = 0.05
-UNCLEAR = "unclear"  # the verdict where a difference may be chance
 
 Summary = dict[str, dict[str, float]]
 
@@ -90,13 +94,10 @@ class Comparison:
 
     def verdict(self, metric: str) -> str:
         """How the hybrid stands against the baseline: better, worse, differs or unclear."""
-        if self.adjusted.get(metric, 1.0) >= ALPHA:
+        if metric not in self.adjusted:
             return UNCLEAR
-        up = self.differences[metric].difference > 0
-        direction = describe(metric).direction
-        if direction == "neither":
-            return "differs"
-        return "better" if up == (direction == "higher") else "worse"
+        found, direction = self.differences[metric], describe(metric).direction
+        return verdict(direction, found.difference, self.adjusted[metric])
 
     def uneven(self) -> str | None:
         """A warning where trained variants' optimiser steps differ too much, else None."""
@@ -182,7 +183,8 @@ def read_variant(name: str, steps: int, root: str | Path = ".") -> Variant:
     ):
         raise DataError(f"{path}: each metric should hold mean, low and high")
     samples = read_samples(Path(root, "reports/evaluate", name, "samples.jsonl"))
-    return Variant(name, steps, summary, samples)
+    numbers = {m: {key: or_nan(end) for key, end in of.items()} for m, of in summary.items()}
+    return Variant(name, steps, numbers, samples)
 
 
 def evenly_spaced(count: int, rows: int) -> list[int]:
@@ -281,9 +283,7 @@ def _differences(a: Variant, b: Variant, resamples: int, seed: int) -> dict[str,
         if pairs is None:
             continue
         statistic = left[metric].statistic
-        found[metric] = paired_difference(
-            *pairs, statistic=statistic, resamples=resamples, seed=seed
-        )
+        found[metric] = difference_of(*pairs, statistic=statistic, resamples=resamples, seed=seed)
     return found
 
 

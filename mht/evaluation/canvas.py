@@ -24,7 +24,7 @@ def running_mean(values: list[float]) -> list[float]:
 
 
 def arms(value: Mapping[str, float]) -> list[list[float]]:
-    """Below and above the mean; never negative, whatever rounding did."""
+    """Below and above the mean; never negative, whatever rounding did; 0 without an interval."""
     return [
         [max(0.0, value["mean"] - value["low"])],
         [max(0.0, value["high"] - value["mean"])],

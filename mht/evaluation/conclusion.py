@@ -10,7 +10,7 @@ from mht.evaluation.measured import Measured, difference, level
 from mht.evaluation.metrics import describe
 from mht.evaluation.statistics import Difference, Interval
 from mht.evaluation.summary import significant
-from mht.evaluation.wording import gained, interval, listed, number, percent, signed
+from mht.evaluation.wording import ends, gained, interval, listed, number, percent, signed
 
 OFF = Bounds((), 0.05, None, None, None, None, None)  # every figure is shown, none is judged
 CHECKED = {
@@ -137,7 +137,7 @@ def value_text(check: Check) -> str:
     show = {"share": percent, "rise": signed, "nats": number}[check.unit]
     value = check.value
     unit = " nats" if check.unit == "nats" else ""
-    return f"{show(value.mean)}{unit} [{show(value.low)}, {show(value.high)}]"
+    return f"{show(value.mean)}{unit} {ends(value.low, value.high, show)}"
 
 
 def bound_text(check: Check) -> str:

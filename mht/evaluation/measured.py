@@ -12,14 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mht.evaluation.over_seeds import resampled, seeds_difference, seeds_interval
-from mht.evaluation.statistics import (
-    STATISTICS,
-    Difference,
-    Floats,
-    Interval,
-    paired_difference,
-)
-from mht.evaluation.summary import Evaluated
+from mht.evaluation.statistics import STATISTICS, TOO_FEW, Difference, Floats, Interval
+from mht.evaluation.summary import Evaluated, or_nan
 
 
 class Measured(NamedTuple):
@@ -76,11 +70,14 @@ def difference(measured: Measured, a: str, b: str, *, resamples: int, seed: int)
 
     With one seed both are over prompts alone, and say nothing of another seed.
     """
-    left, right = measured.of[a], measured.of[b]
-    options = {"statistic": measured.statistic, "resamples": resamples, "seed": seed}
-    if left.shape[1] == 1:
-        return paired_difference(left[:, 0], right[:, 0], **options)  # type: ignore[arg-type]
-    return Difference(*seeds_difference(left, right, **options)[:4])  # type: ignore[arg-type]
+    found = seeds_difference(
+        measured.of[a],
+        measured.of[b],
+        statistic=measured.statistic,
+        resamples=resamples,
+        seed=seed,
+    )
+    return Difference(*found[:4])
 
 
 def relative_change(
@@ -88,7 +85,7 @@ def relative_change(
 ) -> Interval | None:
     """``a / b - 1`` with its 95% percentile interval, paired by seed and prompt.
 
-    None where b is not above 0, also in some draw.
+    None where b is not above 0, also in some draw; of a single value the interval is NaN.
     """
     left, right = measured.of[a], measured.of[b]
     values = [_over_seeds(x, measured.statistic) for x in (left, right)]
@@ -96,6 +93,8 @@ def relative_change(
     if values[1] <= 0 or (drawn[1] <= 0).any():
         return None
     low, high = np.quantile(drawn[0] / drawn[1] - 1, [0.025, 0.975])
+    if left.shape[1:] == (1, 1):
+        low, high = TOO_FEW
     return Interval(values[0] / values[1] - 1, float(low), float(high))
 
 
@@ -107,7 +106,7 @@ def _known(
     metric: str, known: Mapping[str, Mapping[str, Mapping[str, float]]]
 ) -> dict[str, Interval]:
     return {
-        name: Interval(*(own[metric][key] for key in Interval._fields))
+        name: Interval(*map(or_nan, (own[metric][key] for key in Interval._fields)))
         for name, own in known.items()
         if metric in own
     }

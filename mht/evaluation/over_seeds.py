@@ -14,10 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mht.evaluation.statistics import STATISTICS, Floats, Interval, holm
+from mht.evaluation.statistics import (
+    STATISTICS,
+    Floats,
+    Interval,
+    difference_of,
+    holm,
+    interval_of,
+    verdict,
+)
 
 QUARTER = 0.25
-ALPHA = 0.05
 
 
 class SeedDifference(NamedTuple):
@@ -27,7 +34,8 @@ class SeedDifference(NamedTuple):
         difference: of the metric's values.
         low: of the 95% interval over seeds and units.
         high: of the same.
-        p: two-sided, of another seed and other units both; see `crossed_p`.
+        p: two-sided, of another seed and other units both; see `crossed_p`. With one seed, of
+            other units.
         cohens_d: see `cohens_d`; None where it is not defined.
         cliffs_delta: see `cliffs_delta`.
     """
@@ -104,7 +112,8 @@ def seeds_interval(
 
     Seeds and units are drawn with replacement, each by itself, since all seeds share their units
     (Owen 2007, doi:10.1214/07-AOAS122). Few seeds make any bootstrap interval too narrow: with ten
-    of them it is about four fifths as wide as one by Student's t.
+    of them it is about four fifths as wide as one by Student's t. That of one seed is over units
+    alone, by `interval_of`.
 
     Args:
         values: (k, S, P).
@@ -118,6 +127,10 @@ def seeds_interval(
         ValueError: no seeds or units, or numbers that are not finite.
     """
     data, over = _values(values), AVERAGES[average]
+    if data.shape[1] == 1:
+        return interval_of(
+            *data[:, 0], statistic=statistic, resamples=resamples, seed=seed, level=level
+        )
     drawn = over(resampled(data, statistic, resamples, seed), axis=0)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(over(per_seed(data, statistic))), float(low), float(high))
@@ -134,7 +147,8 @@ def seeds_difference(
 ) -> SeedDifference:
     """How much a metric of ``a`` exceeds that of ``b``, paired by seed and unit.
 
-    The interval draws the same seeds and units for both; the test is `crossed_p`.
+    The interval draws the same seeds and units for both; the test is `crossed_p`. With one seed
+    both are those of `difference_of`, over units alone, and say nothing of another seed.
 
     Args:
         a: (k, S, P).
@@ -150,9 +164,15 @@ def seeds_difference(
     left, right = _values(a), _values(b)
     if left.shape != right.shape:
         raise ValueError(f"pairs must match: a has shape {left.shape}, b {right.shape}")
+    ours, theirs = per_seed(left, statistic), per_seed(right, statistic)
+    if left.shape[1] == 1:
+        found = difference_of(
+            left[:, 0], right[:, 0], statistic=statistic, resamples=resamples, seed=seed,
+            level=level,
+        )  # fmt: skip
+        return SeedDifference(*found, None, cliffs_delta(ours, theirs))
     drawn = [resampled(x, statistic, resamples, seed).mean(axis=0) for x in (left, right)]
     low, high = np.quantile(drawn[0] - drawn[1], [(1 - level) / 2, (1 + level) / 2])
-    ours, theirs = per_seed(left, statistic), per_seed(right, statistic)
     return SeedDifference(
         float(ours.mean() - theirs.mean()),
         float(low),
@@ -241,7 +261,6 @@ def who_wins(
     statistics: Mapping[str, str] | None = None,
     resamples: int = 2000,
     seed: int = 0,
-    alpha: float = ALPHA,
 ) -> list[Verdict]:
     """The table of who wins on what: a line for each metric and pair of variants.
 
@@ -252,7 +271,6 @@ def who_wins(
         statistics: of the metrics that are no means.
         resamples: for the intervals.
         seed: of their draws.
-        alpha: a winner's adjusted p is below it.
     """
     lines = [
         (metric, a, b, seeds_difference(
@@ -264,17 +282,13 @@ def who_wins(
     ]  # fmt: skip
     adjusted = holm([found.p for _, _, _, found in lines])
     return [
-        Verdict(metric, a, b, found, p, _winner(a, b, found, directions.get(metric), p < alpha))
+        Verdict(metric, a, b, found, p, _winner(a, b, found, directions.get(metric, "neither"), p))
         for (metric, a, b, found), p in zip(lines, adjusted, strict=True)
     ]
 
 
-def _winner(
-    a: str, b: str, found: SeedDifference, direction: str | None, significant: bool
-) -> str | None:
-    if not significant or direction not in ("higher", "lower"):
-        return None
-    return a if (found.difference > 0) == (direction == "higher") else b
+def _winner(a: str, b: str, found: SeedDifference, direction: str, p: float) -> str | None:
+    return {"better": a, "worse": b}.get(verdict(direction, found.difference, p))
 
 
 def _values(values: ArrayLike) -> Floats:

@@ -169,7 +169,7 @@ def _styles(variants: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 def _arms(value: Mapping[str, float]) -> list[list[float]]:
     below, above = value["mean"] - value["low"], value["high"] - value["mean"]
-    return [[max(below, 0.0)], [max(above, 0.0)]]
+    return [[max(0.0, below)], [max(0.0, above)]]
 
 
 def _open(axis: Any) -> None:

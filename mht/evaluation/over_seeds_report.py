@@ -12,12 +12,13 @@ import numpy as np
 from mht.component import did_you_mean
 from mht.errors import ConfigError, DataError
 from mht.evaluation.metrics import describe
-from mht.evaluation.over_seeds import ALPHA, Verdict, per_seed, seeds_interval, who_wins
+from mht.evaluation.over_seeds import Verdict, per_seed, seeds_interval, who_wins
 from mht.evaluation.over_seeds_curves import as_csv, bands, curves_png, front_png
 from mht.evaluation.reach import Curve
 from mht.evaluation.reach_report import reach_markdown, reach_summary
-from mht.evaluation.statistics import STATISTICS, Floats
+from mht.evaluation.statistics import STATISTICS, Floats, verdict
 from mht.evaluation.summary import Evaluated, read_samples, significant, write_json
+from mht.evaluation.wording import ends
 
 RESULT, SAMPLES = "result.json", "samples.jsonl"
 REPORT_FILES = ("summary.json", "table.md", "curves.csv", "curves.png", "front.png")
@@ -81,7 +82,7 @@ def write_report(
     curves = read_curves(folder, seeds=seeds, variants=variants)
     verdicts = who_wins(
         {name: values.of for name, values in measured.items()},
-        [(subject, other) for other in variants if other not in (subject, "base")],
+        [(subject, other) for other in asked_of(variants, subject)],
         directions={name: describe(name).direction for name in metrics},
         statistics={name: values.statistic for name, values in measured.items()},
         resamples=resamples,
@@ -96,13 +97,24 @@ def write_report(
         "split": split,
         "budget": {name: _budget(own) for name, own in places.items()},
         "metrics": {name: _figures(v, resamples, seed) for name, v in measured.items()},
-        "comparisons": [_line(verdict) for verdict in verdicts],
+        "comparisons": [_line(found) for found in verdicts],
+        "resamples": resamples,
+        "seed": seed,
         "reach": _reach(curves, reach or {}, subject, resamples, seed),
     }
     write_json(folder / "summary.json", summary)
     (folder / "table.md").write_text(markdown(summary), encoding="utf-8", newline="\n")
     _draw(folder, found, curves, summary, resamples, seed)
     return summary
+
+
+def asked_of(variants: Iterable[str], subject: str) -> list[str]:
+    """Whom the subject is compared with: all others but the untrained base model.
+
+    >>> asked_of(["base", "sft_only", "hybrid"], "hybrid")
+    ['sft_only']
+    """
+    return [name for name in variants if name not in (subject, "base")]
 
 
 def read_curves(
@@ -197,7 +209,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
     for metric, of in summary["metrics"].items():
         entry = describe(metric)
         cells = (of[name] for name in variants)
-        shown = [f"{c['mean']:.3g} [{c['low']:.3g}, {c['high']:.3g}]" for c in cells]
+        shown = [f"{c['mean']:.3g} {ends(c['low'], c['high'], '{:.3g}'.format)}" for c in cells]
         rows.append([f"{entry.label} {entry.arrow}".strip(), *shown])
         rows.append(["- interquartile mean", *(f"{of[name]['iqm']:.3g}" for name in variants)])
     split = summary.get("split", "test")
@@ -208,8 +220,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
         f"{len(summary['seeds'])} seeds, {asked}. Means over seeds with 95% "
         "intervals over seeds and prompts.\n\n"
         if len(summary["seeds"]) > 1
-        else f"1 seed, {asked}. Means with 95% intervals over prompts. No p is below 1, for "
-        "nothing says what another seed would do; `mht compare` tests over prompts.\n\n"
+        else f"1 seed, {asked}. Means with 95% intervals over prompts; p is of other prompts, "
+        "and nothing says what another seed would do.\n\n"
     )
     tables = [_table(rows), _table(_comparison_rows(summary["comparisons"]))]
     if reach := summary.get("reach"):
@@ -226,11 +238,11 @@ def _comparison_rows(comparisons: Sequence[Mapping[str, Any]]) -> list[list[str]
             [
                 describe(line["metric"]).label,
                 f"{line['a']} - {line['b']}",
-                f"{line['difference']:+.3g} [{line['low']:.3g}, {line['high']:.3g}]",
+                f"{line['difference']:+.3g} {ends(line['low'], line['high'], '{:.3g}'.format)}",
                 f"{line['p_adjusted']:.3g}",
                 effect,
                 f"{line['cliffs_delta']:+.2f}",
-                line["winner"] or ("differs" if line["p_adjusted"] < ALPHA else "unclear"),
+                line["winner"] or verdict("neither", line["difference"], line["p_adjusted"]),
             ]
         )
     return rows
@@ -240,10 +252,10 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _line(verdict: Verdict) -> dict[str, Any]:
-    found = {k: v if v is None else significant(v) for k, v in verdict.found._asdict().items()}
-    own = {key: getattr(verdict, key) for key in ("metric", "a", "b", "winner")}
-    return {**own, **found, "p_adjusted": significant(verdict.p_adjusted)}
+def _line(line: Verdict) -> dict[str, Any]:
+    found = {k: v if v is None else significant(v) for k, v in line.found._asdict().items()}
+    own = {key: getattr(line, key) for key in ("metric", "a", "b", "winner")}
+    return {**own, **found, "p_adjusted": significant(line.p_adjusted)}
 
 
 def _figures(values: Values, resamples: int, seed: int) -> dict[str, Any]:

@@ -16,7 +16,8 @@ BODY = """
 <p class="warning">{{ warning }}</p>
 {% endif %}
 
-{% macro cell(c) %}<td>{{ c.mean }}{% if c.low %}<small>{{ c.low }} to {{ c.high }}</small>\
+{% macro cell(c) %}<td>{{ c.mean }}\
+{% if c.low %}<small>{{ c.low }}{% if c.high %} to {{ c.high }}{% endif %}</small>\
 {% endif %}</td>{% endmacro %}
 {% macro names(list) %}{% for v in list %}<th class="v{{ v.slot }}">{{ v.name }}</th>\
 {% endfor %}{% endmacro %}

@@ -113,6 +113,11 @@ def training(curves: Curves, colours: Mapping[str, str]) -> bytes:
     return png(draw, (3.9 * width + 0.3, 2.4 * rows + 0.6), colours)
 
 
+def _end(value: Mapping[str, float], key: str) -> float:
+    """An end of the interval, or the mean where there is none."""
+    return value["mean"] if math.isnan(value[key]) else value[key]
+
+
 def _bars(
     axis: Any,
     summaries: Mapping[str, Any],
@@ -122,8 +127,8 @@ def _bars(
     names: bool,
 ) -> None:
     shown = [own[metric] for own in summaries.values() if metric in own]
-    highest = max(value["high"] for value in shown)
-    lowest = min(value["low"] for value in shown)
+    highest = max(_end(value, "high") for value in shown)
+    lowest = min(_end(value, "low") for value in shown)
     edge, gap = max(highest, 0.0), max(highest, 0.0) - min(lowest, 0.0) or 1.0
     for row, (name, own) in enumerate(summaries.items()):
         if metric not in own:
@@ -131,7 +136,7 @@ def _bars(
         value = own[metric]
         axis.barh(row, value["mean"], height=0.66, color=colours[name], alpha=0.9)
         axis.errorbar(value["mean"], row, xerr=arms(value), color=colours["ink"], elinewidth=1.2)
-        where = max(value["high"], 0.0) + 0.03 * gap
+        where = max(_end(value, "high"), 0.0) + 0.03 * gap
         axis.text(where, row, number(value["mean"]), va="center", color=colours["ink"], fontsize=9)
     axis.set_xlim(min(lowest, 0.0) - 0.02 * gap, edge + 0.22 * gap)
     axis.set_ylim(len(summaries) - 0.4, -0.6)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mht.evaluation.statistics import Floats, Interval
+from mht.evaluation.statistics import TOO_FEW, Floats, Interval
 
 Curve = Sequence[Mapping[str, float]]  # the looks at validation prompts, in order
 COSTS = {"optimizer_steps": "optimiser steps", "sampled_tokens": "sampled tokens",
@@ -135,7 +135,7 @@ def reached(times: Times, *, resamples: int = 2000, seed: int = 0) -> Reached:
     """How soon a variant gets there, with the percentile interval over draws of its seeds."""
     horizon = times.horizon
     found = restricted(times.at, horizon)
-    low, high = _ends(found[_draws(len(found), resamples, seed)].mean(axis=1))
+    low, high = _ends(found[_draws(len(found), resamples, seed)].mean(axis=1), len(found))
     share = float((times.at <= horizon).mean())
     return Reached(share, Interval(float(found.mean()), low, high), horizon)
 
@@ -159,7 +159,7 @@ def reach_ratio(a: Times, b: Times, *, resamples: int = 2000, seed: int = 0) -> 
     if not any(shares) or not theirs.min() > 0:
         return None
     drawn = _draws(len(ours), resamples, seed)
-    low, high = _ends(ours[drawn].mean(axis=1) / theirs[drawn].mean(axis=1))
+    low, high = _ends(ours[drawn].mean(axis=1) / theirs[drawn].mean(axis=1), len(ours))
     return Ratio(float(ours.mean() / theirs.mean()), low, high, horizon, shares[0], shares[1])
 
 
@@ -168,6 +168,8 @@ def _draws(seeds: int, resamples: int, seed: int) -> np.ndarray[tuple[int, int],
     return np.random.default_rng(seed).integers(seeds, size=(resamples, seeds))
 
 
-def _ends(drawn: Floats, level: float = 0.95) -> tuple[float, float]:
+def _ends(drawn: Floats, seeds: int, level: float = 0.95) -> tuple[float, float]:
+    if seeds == 1:
+        return TOO_FEW
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

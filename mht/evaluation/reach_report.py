@@ -9,6 +9,7 @@ from mht.component import did_you_mean
 from mht.errors import ConfigError
 from mht.evaluation.reach import COSTS, Curve, Reached, reach_ratio, reached, times_to
 from mht.evaluation.summary import significant
+from mht.evaluation.wording import ends
 
 
 def reach_summary(
@@ -87,6 +88,10 @@ def reach_markdown(summary: Mapping[str, Any], *, after: float = 0) -> str:
     )
 
 
+def _ends(line: Mapping[str, Any]) -> str:
+    return ends(line["low"], line["high"], "{:.2f}".format)
+
+
 def reach_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     """The table of a `reach_summary`; a ratio below 1 is sooner than the subject."""
     by = {(line["a"], line["cost"]): line for line in summary["ratios"]}
@@ -97,9 +102,9 @@ def reach_rows(summary: Mapping[str, Any]) -> list[list[str]]:
         for cost in COSTS:
             own, line = of[cost], by.get((name, cost))
             more = "" if own["share"] == 1 else "at least "
-            time = f"{more}{own['mean']:,.4g} [{own['low']:,.4g}, {own['high']:,.4g}]"
+            time = f"{more}{own['mean']:,.4g} {ends(own['low'], own['high'], '{:,.4g}'.format)}"
             cells.append(time if own["horizon"] else "-")  # of what it never spends
-            ratio = f"{line['ratio']:.2f} [{line['low']:.2f}, {line['high']:.2f}]" if line else "-"
+            ratio = f"{line['ratio']:.2f} {_ends(line)}" if line else "-"
             cells.append(ratio)
         rows.append([name, *cells])
     return rows

@@ -14,7 +14,7 @@ from mht.evaluation.conclusion import guard_rows
 from mht.evaluation.metrics import GROUP, describe
 from mht.evaluation.palette import slots
 from mht.evaluation.render import figure_parts, guard_part, page
-from mht.evaluation.wording import markdown, number, p_text, pipes
+from mht.evaluation.wording import cell, ends, markdown, number, p_text, pipes
 
 if TYPE_CHECKING:
     from mht.evaluation.benchmark import Comparison, Variant
@@ -56,7 +56,7 @@ def table_rows(comparison: Comparison) -> list[dict[str, Any]]:
                 "label": describe(metric).label,
                 "arrow": describe(metric).arrow,
                 "meaning": describe(metric).meaning,
-                "cells": [_cell(cell) for cell in cells],
+                "cells": [cell(one) for one in cells],
                 "difference": _difference(comparison, metric),
                 "verdict": verdict,
                 "significant": verdict != "unclear",
@@ -74,8 +74,7 @@ def markdown_table(comparison: Comparison) -> str:
     lines.append(["optimiser steps", *steps, "", ""])
     for row in table_rows(comparison):
         label = f"{row['label']} {row['arrow']}".strip()
-        cells = [c["mean"] + (f" [{c['low']}, {c['high']}]" if c["low"] else "")
-                 for c in row["cells"]]  # fmt: skip
+        cells = [_with_ends(c) for c in row["cells"]]
         strong = "**" if row["significant"] else ""
         difference, verdict = row["difference"], row["verdict"]
         lines.append([label, *cells, difference["text"], f"{strong}{verdict}{strong}"])
@@ -130,7 +129,8 @@ def csv_rows(comparison: Comparison) -> str:
     writer.writerow(["variant", "metric", "mean", "low", "high"])
     for v in comparison.variants:
         for metric, value in sorted(v.summary.items()):
-            writer.writerow([v.name, metric, value["mean"], value["low"], value["high"]])
+            low, high = ("" if math.isnan(value[key]) else value[key] for key in ("low", "high"))
+            writer.writerow([v.name, metric, value["mean"], low, high])
     return file.getvalue()
 
 
@@ -181,6 +181,7 @@ def reading(comparison: Comparison) -> str:
         f"variant answered the same prompts. Distinct-n is counted in groups of {GROUP} responses. "
         f"Differences are paired by prompt; the verdict is unclear unless the permutation test's "
         f"p-value, adjusted for the number of metrics shown (Holm), is below 0.05. "
+        "The guard asks each of its questions by itself, so its p-values are not adjusted. "
         "The intervals cover the choice of prompts, not the choice of training seed."
     )
 
@@ -198,10 +199,10 @@ def warnings(comparison: Comparison) -> list[str]:
     return [f"> Warning: {text}", ""] if text else []
 
 
-def _cell(value: Mapping[str, float] | None) -> dict[str, str]:
-    if value is None:
-        return {"mean": ABSENT, "low": "", "high": ""}
-    return {key: number(value[key]) for key in ("mean", "low", "high")}
+def _with_ends(shown: Mapping[str, str]) -> str:
+    if not shown["high"]:
+        return shown["mean"] + (f" ({shown['low']})" if shown["low"] else "")
+    return f"{shown['mean']} [{shown['low']}, {shown['high']}]"
 
 
 def _difference(comparison: Comparison, metric: str) -> dict[str, str]:
@@ -209,7 +210,7 @@ def _difference(comparison: Comparison, metric: str) -> dict[str, str]:
     if found is None:
         return {"text": ABSENT, "value": ABSENT, "interval": "", "p": ""}
     value = ("+" if found.difference > 0 else "") + number(found.difference)
-    interval = f"[{number(found.low)}, {number(found.high)}]"
+    interval = ends(found.low, found.high)
     p = p_text(comparison.adjusted[metric])
     return {"text": f"{value} {interval}, {p}", "value": value, "interval": interval, "p": p}
 
@@ -222,7 +223,7 @@ def _others(comparison: Comparison) -> list[dict[str, Any]]:
             "label": describe(name).label,
             "arrow": describe(name).arrow,
             "meaning": describe(name).meaning,
-            "cells": [_cell(v.summary.get(name)) for v in comparison.variants],
+            "cells": [cell(v.summary.get(name)) for v in comparison.variants],
         }
         for name in names
     ]

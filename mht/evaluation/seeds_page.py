@@ -18,8 +18,9 @@ from mht.evaluation.metrics import describe
 from mht.evaluation.palette import KNOWN, colours
 from mht.evaluation.render import figure_parts, guard_part, page
 from mht.evaluation.report import guard_table
-from mht.evaluation.summary import Evaluated, read_samples, write_json
-from mht.evaluation.wording import number, p_text, prompts_of, signed
+from mht.evaluation.statistics import verdict
+from mht.evaluation.summary import Evaluated, or_nan, read_samples, write_json
+from mht.evaluation.wording import cell, ends, number, p_text, prompts_of, signed
 
 SUMMARY, RESULT, SAMPLES = "summary.json", "result.json", "samples.jsonl"
 FIRST_BASELINE = "sft_only"
@@ -42,8 +43,8 @@ def seeds_page(
     *,
     guard: Bounds = OFF,
     baseline: str | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
+    resamples: int | None = None,
+    seed: int | None = None,
 ) -> Path:
     """Write the report of a folder of `mht seeds`: page, Markdown, ``guard.json``, figures.
 
@@ -52,7 +53,7 @@ def seeds_page(
         guard: what a sound gain keeps to.
         baseline: the variant that the guard compares with; None takes sft_only where there is
             one, else the one that the summary's first comparison is against.
-        resamples: of intervals and tests.
+        resamples: of intervals and tests; None takes what `mht seeds` took.
         seed: of the same.
 
     Returns:
@@ -65,7 +66,10 @@ def seeds_page(
     results = _results(Path(folder))
     check_judges(guard, results.measured)
     against = _baseline(baseline, results)
-    options = {"resamples": resamples, "seed": seed}
+    options = {
+        "resamples": resamples or results.summary.get("resamples", 2000),
+        "seed": results.summary.get("seed", 0) if seed is None else seed,
+    }
     others = [name for name in results.names if name not in ("base", against)]
     examined = [
         examine(results.measured, name, against, guard, from_base=_from_base(results), **options)
@@ -145,8 +149,12 @@ def _results(folder: Path) -> _Results:
     runs = {n: [read_samples(place / SAMPLES) for place in own] for n, own in places.items()}
     looks = {n: [_read(place / RESULT).get("curve", []) for place in own]
              for n, own in places.items()}  # fmt: skip
-    known = {n: {m: of[n] for m, of in metrics.items() if n in of} for n in names}
+    known = {n: {m: _figures_of(of[n]) for m, of in metrics.items() if n in of} for n in names}
     return _Results(folder, summary, names, steps, runs, looks, known, measure(runs, known))
+
+
+def _figures_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v if isinstance(v, list) else or_nan(v) for k, v in found.items()}
 
 
 def _write(path: Path, text: str) -> Path:
@@ -214,10 +222,15 @@ def _headline(
 
 
 def _reading(results: _Results) -> str:
+    seeds = len(results.summary["seeds"])
+    over = (
+        f"Means over {seeds} training seeds and {results.asked} with 95% intervals over both"
+        if seeds > 1
+        else f"Means over {results.asked} of one training seed with 95% intervals over prompts"
+    )
     return (
-        f"Means over {len(results.summary['seeds'])} training seeds and {results.asked} with 95% "
-        "intervals over both; every variant answered the same prompts. p-values of the "
-        "comparisons are adjusted for their number (Holm)."
+        f"{over}; every variant answered the same prompts. p-values of the comparisons are "
+        "adjusted for their number (Holm); the guard asks each of its questions by itself."
     )
 
 
@@ -237,7 +250,7 @@ def _rows(results: _Results) -> list[dict[str, Any]]:
     for metric in summary["metrics"]:
         entry = describe(metric)
         own = [known[n].get(metric) for n in names]
-        cells = [_cell(one) for one in own]
+        cells = [cell(one) for one in own]
         rows.append({"label": entry.label, "arrow": entry.arrow, "meaning": entry.meaning,
                      "cells": cells, "extra": []})  # fmt: skip
     return rows
@@ -247,20 +260,13 @@ def _cost(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == round(value) else number(value)
 
 
-def _cell(value: Mapping[str, float] | None) -> dict[str, str]:
-    if value is None:
-        return {"mean": "-", "low": "", "high": ""}
-    return {key: number(value[key]) for key in ("mean", "low", "high")}
-
-
 def _comparisons(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     if not lines:
         return []
     table = [["metric", "compared", "difference", "p (Holm)", "Cohen's d", "winner"]]
     for line in lines:
         effect = line.get("cohens_d")
-        interval = f"[{number(line['low'])}, {number(line['high'])}]"
-        clear = line["p_adjusted"] < OFF.p
+        interval = ends(line["low"], line["high"])
         table.append(
             [
                 describe(line["metric"]).label,
@@ -268,7 +274,7 @@ def _comparisons(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
                 f"{signed(line['difference'])} {interval}",
                 p_text(line["p_adjusted"]),
                 "-" if effect is None else f"{effect:.2f}",
-                line["winner"] or ("differs" if clear else "unclear"),
+                line["winner"] or verdict("neither", line["difference"], line["p_adjusted"]),
             ]
         )
     return table

@@ -7,6 +7,7 @@ counts. Everything is vectorised and follows from the seed.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,10 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 BATCH_VALUES = 2_000_000  # values held at once while resampling
+ALPHA = 0.05  # a difference is clear where its adjusted p is below it
+UNCLEAR = "unclear"  # the verdict where a difference may be chance
+TOO_FEW = (math.nan, math.nan)  # the ends of an interval over a single unit
 
 
 class Interval(NamedTuple):
-    """A statistic with its confidence interval."""
+    """A statistic with its confidence interval, whose ends are NaN over a single unit."""
 
     mean: float
     low: float
@@ -88,6 +92,16 @@ def bootstrap(
     return Interval(_value(function, data, statistic), low, high)
 
 
+def interval_of(*columns: ArrayLike, **options: Any) -> Interval:
+    """What `bootstrap` gives, to be shown: a single unit says nothing of others, so no ends.
+
+    >>> interval_of([0.5])
+    Interval(mean=0.5, low=nan, high=nan)
+    """
+    found = bootstrap(*columns, **options)
+    return found if len(np.asarray(columns[0])) > 1 else Interval(found.mean, *TOO_FEW)
+
+
 def paired_difference(
     a: ArrayLike | Sequence[ArrayLike],
     b: ArrayLike | Sequence[ArrayLike],
@@ -131,6 +145,13 @@ def paired_difference(
     return Difference(value, low, high, _p_value(data, difference, resamples, seed))
 
 
+def difference_of(a: ArrayLike, b: ArrayLike, **options: Any) -> Difference:
+    """What `paired_difference` gives, to be shown: no ends of a single pair."""
+    found = paired_difference(a, b, **options)
+    alone = np.atleast_2d(np.asarray(a)).shape[-1] == 1
+    return Difference(found.difference, *TOO_FEW, found.p) if alone else found
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values adjusted for asking several questions at once (Holm 1979, jstor.org/stable/4615733).
 
@@ -142,6 +163,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(order))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
     return [float(p) for p in adjusted]
+
+
+def verdict(direction: str, difference: float, p: float) -> str:
+    """The word for a difference: better, worse, differs, or unclear where it may be chance.
+
+    Args:
+        direction: "higher" or "lower", whichever is better, or "neither".
+        difference: how much the one exceeds the other.
+        p: two-sided, adjusted for all questions asked together (`holm`).
+
+    >>> verdict("lower", -0.5, 0.01), verdict("neither", 1.0, 0.01), verdict("higher", 1.0, 0.05)
+    ('better', 'differs', 'unclear')
+    """
+    if p >= ALPHA:
+        return UNCLEAR
+    if direction not in ("higher", "lower"):
+        return "differs"
+    return "better" if (difference > 0) == (direction == "higher") else "worse"
 
 
 def _columns(columns: Sequence[ArrayLike]) -> list[Floats]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from mht.errors import DataError
 from mht.evaluation.metrics import describe, distinct, repetition
-from mht.evaluation.statistics import bootstrap
+from mht.evaluation.statistics import interval_of
 from mht.outputs import write_text
 from mht.types import Sample
 
@@ -139,7 +139,7 @@ def summarise(
     for name, (columns, statistic) in units(per_sample, samples, rounds).items():
         known = [c for c in zip(*columns, strict=True) if not any(math.isnan(v) for v in c)]
         if known:
-            made = bootstrap(
+            made = interval_of(
                 *zip(*known, strict=True), statistic=statistic, resamples=resamples, seed=seed
             )
             summary[name] = {key: significant(value) for key, value in made._asdict().items()}
@@ -201,9 +201,35 @@ def significant(value: float, digits: int = 6) -> float:
 
 
 def write_json(path: str | Path, data: Any) -> None:
-    """Write data as JSON with sorted keys and a final newline; the folder is made."""
-    text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    """Write data as JSON with sorted keys and a final newline; the folder is made.
+
+    The ends of an interval over a single unit, which are NaN, become null.
+    """
+    text = json.dumps(
+        plain_ends(data), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
+    )
     write_text(path, text + "\n")
+
+
+def plain_ends(data: Any) -> Any:
+    """The data with null for what is NaN under a key that ends in low or high.
+
+    >>> plain_ends({"mean": 1.0, "low": math.nan, "high": 2.0})
+    {'mean': 1.0, 'low': None, 'high': 2.0}
+    """
+    if isinstance(data, list | tuple):
+        return [plain_ends(value) for value in data]
+    if not isinstance(data, Mapping):
+        return data
+    return {
+        key: None if str(key).endswith(("low", "high")) and value != value else plain_ends(value)
+        for key, value in data.items()
+    }
+
+
+def or_nan(value: float | None) -> float:
+    """A number of a JSON file; null, the end of an interval that there is not, is NaN."""
+    return math.nan if value is None else float(value)
 
 
 def _check(name: str, values: Sequence[float], count: int) -> None:

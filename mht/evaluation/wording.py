@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from mht.evaluation.statistics import Difference, Interval
 
@@ -21,6 +23,27 @@ def number(value: float) -> str:
     if 0 < size < 0.001:
         return f"{value:.2g}"
     return f"{value:.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
+
+
+def ends(low: float | None, high: float | None, show: Callable[[float], str] = number) -> str:
+    """An interval, or that there are too few values for one.
+
+    >>> ends(0.4, 0.6), ends(math.nan, math.nan)
+    ('[0.400, 0.600]', '(too few for an interval)')
+    """
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return "(too few for an interval)"
+    return f"[{show(low)}, {show(high)}]"
+
+
+def cell(value: Mapping[str, Any] | None) -> dict[str, str]:
+    """A value of a page's table: ``mean``, and ``low`` with ``high`` or with nothing."""
+    if value is None:
+        return {"mean": "-", "low": "", "high": ""}
+    low, high = value["low"], value["high"]
+    if ends(low, high).startswith("("):
+        return {"mean": number(value["mean"]), "low": "too few for an interval", "high": ""}
+    return {"mean": number(value["mean"]), "low": number(low), "high": number(high)}
 
 
 def prompts_of(count: int, split: str, rounds: int = 1) -> str:
@@ -56,14 +79,12 @@ def p_text(p: float) -> str:
 def interval(found: Interval | Mapping[str, float]) -> str:
     """``0.5 [0.4, 0.6]``."""
     values = found._asdict() if isinstance(found, Interval) else found
-    return "{} [{}, {}]".format(*(number(values[key]) for key in ("mean", "low", "high")))
+    return f"{number(values['mean'])} {ends(values['low'], values['high'])}"
 
 
 def gained(found: Difference) -> str:
     """``+0.2 [0.1, 0.3], p = 0.012``."""
-    return (
-        f"{signed(found.difference)} [{number(found.low)}, {number(found.high)}], {p_text(found.p)}"
-    )
+    return f"{signed(found.difference)} {ends(found.low, found.high)}, {p_text(found.p)}"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -1,0 +1,147 @@
+"""One p and one word for a difference, wherever it is shown; no interval of a single value."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mht.cli import commands
+from mht.config import load_config
+from mht.evaluation.benchmark import compare, write_outputs
+from mht.evaluation.over_seeds_report import write_report
+from mht.evaluation.reach import Times, reached
+from mht.evaluation.seeds_page import seeds_page
+from mht.evaluation.statistics import difference_of, holm, interval_of, paired_difference, verdict
+from mht.evaluation.summary import read_samples, summarise, write_json, write_samples
+from mht.evaluation.wording import cell, ends
+from mht.types import Sample
+from tools.readme_results import judge
+
+MEANS = {"base": 0.2, "sft_only": 0.45, "ppo_only": 0.48, "hybrid": 0.7}
+METRICS = ["reward", "response_length"]
+
+
+def one_seed(folder, prompts=40):
+    """What `mht seeds` leaves of one training seed, with its reports."""
+    random = np.random.default_rng(5)
+    for name, mean in MEANS.items():
+        place = folder / "seed_7" / name
+        texts = [Sample(f"p{i}", f"a b {i}", "a") for i in range(prompts)]
+        numbers = {
+            "reward": (mean + 0.1 * random.standard_normal(prompts)).tolist(),
+            "response_length": random.integers(5, 9, prompts).astype(float).tolist(),
+            "kl_nats": random.random(prompts).tolist(),
+        }
+        write_samples(place / "samples.jsonl", list(map(str, range(prompts))), texts, numbers)
+        cost = dict.fromkeys(("optimizer_steps", "sampled_tokens", "seconds", "cpu_seconds"), 1.0)
+        look = {"optimizer_steps": 0.0, "score": mean, "kl_nats": 0.0}
+        write_json(place / "result.json", {"budget": cost, "curve": [look]})
+    return write_report(folder, metrics=METRICS, seeds=[7], variants=list(MEANS), resamples=400,
+                        seed=7)  # fmt: skip
+
+
+def test_terminal_and_page_of_one_seed_agree(tmp_path):
+    summary = one_seed(tmp_path)
+    done = CliRunner().invoke(commands, ["compare", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.output
+    lines = {(x["metric"], x["name"]): x for x in json.loads(done.stdout)["lines"]}
+    opposite = {"better": "worse", "worse": "better"}
+    for shown in summary["comparisons"]:
+        line = lines[shown["metric"], shown["b"]]
+        assert line["p_adjusted"] == shown["p_adjusted"]
+        assert line["difference"] == pytest.approx(-shown["difference"])
+        winner = {shown["a"]: "better", shown["b"]: "worse"}.get(shown["winner"], "unclear")
+        assert line["verdict"] == opposite.get(winner, winner)
+    assert {x["p_adjusted"] for x in summary["comparisons"]} != {1.0}
+    assert "hybrid" in {x["winner"] for x in summary["comparisons"]}
+    assert (
+        lines["reward", "base"]["verdict"] == "" and lines["reward", "base"]["p_adjusted"] is None
+    )
+    own = {name: figures["low"] for name, figures in summary["metrics"]["reward"].items()}
+    assert own == {name: lines["reward", name]["low"] for name in MEANS}
+
+
+def test_page_and_table_of_one_seed_show_the_same_p(tmp_path):
+    summary = one_seed(tmp_path)
+    page = seeds_page(tmp_path).read_text(encoding="utf-8")
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    for shown in summary["comparisons"]:
+        assert f"| {shown['p_adjusted']:.3g} |" in table
+        assert "p &lt; 0.001" in page or f"p = {shown['p_adjusted']:.3f}" in page
+    (gain,) = {f["gain"]["p"] for f in json.loads((tmp_path / "guard.json").read_text())
+               if f["variant"] == "hybrid"}  # fmt: skip
+    values = [read_samples(tmp_path / f"seed_7/{n}/samples.jsonl").per_sample["reward"]
+              for n in ("hybrid", "sft_only")]  # fmt: skip
+    assert gain == pytest.approx(paired_difference(*values, resamples=400, seed=7).p, rel=1e-5)
+
+
+@pytest.mark.parametrize("way", ["higher", "lower", "neither", ""])
+def test_the_word_is_one_functions(way):
+    assert verdict(way, 1.0, 0.05) == verdict(way, -1.0, 0.9) == "unclear"
+    words = [verdict(way, sign, 0.049) for sign in (1.0, -1.0)]
+    expected = {"higher": ["better", "worse"], "lower": ["worse", "better"]}
+    assert words == expected.get(way, ["differs", "differs"])
+
+
+def test_the_readme_has_the_same_words():
+    found = {
+        "vader": {"difference": 0.1, "p_value": 0.02},
+        "kl_nats": {"difference": 0.1, "p_value": 0.01},
+        "response_length": {"difference": 0.1, "p_value": 0.04},
+    }
+    assert holm([0.02, 0.01, 0.04]) == [0.04, 0.03, 0.04]
+    assert judge(found) == {
+        "vader": "**better**", "kl_nats": "**worse**", "response_length": "**differs**",
+    }  # fmt: skip
+
+
+# -- too few -----------------------------------------------------------------------------------
+
+
+def test_one_value_has_no_interval():
+    found = interval_of([0.5])
+    assert found.mean == 0.5 and math.isnan(found.low) and math.isnan(found.high)
+    for pair in ([0.5], [0.2]), ([0.5], [0.5]):
+        difference = difference_of(*pair)
+        assert math.isnan(difference.low) and difference.p == 1.0
+    assert math.isnan(reached(Times(np.array([3.0]), np.array([10.0]))).time.low)
+    assert ends(math.nan, math.nan) == ends(None, None) == "(too few for an interval)"
+    assert cell({"mean": 0.5, "low": None, "high": None})["low"] == "too few for an interval"
+
+
+def test_a_summary_of_one_group_is_json(tmp_path):
+    """Distinct-n is counted in groups of responses: eight are one group."""
+    samples = [Sample("p", f"a {i} b", "") for i in range(8)]
+    summary = summarise({"vader": [0.1 * i for i in range(8)]}, samples)
+    write_json(tmp_path / "summary.json", summary)
+    found = json.loads((tmp_path / "summary.json").read_text())
+    assert found["distinct_2"]["low"] is None and found["distinct_2"]["mean"] > 0
+    assert found["vader"]["low"] < found["vader"]["mean"] < found["vader"]["high"]
+
+
+def test_every_table_says_too_few(tmp_path):
+    texts = [Sample("p", "a b", "a")]
+    for name, mean in MEANS.items():
+        numbers = {"p_positive": [mean], "kl_nats": [mean]}
+        write_samples(tmp_path / f"reports/evaluate/{name}/samples.jsonl", ["1"], texts, numbers)
+        write_json(tmp_path / f"metrics/evaluate/{name}.json", summarise(numbers, texts))
+    steps = dict.fromkeys(MEANS, 10)
+    write_outputs(
+        compare(steps, metrics=["p_positive", "distinct_2"], root=tmp_path), root=tmp_path
+    )
+    folder = tmp_path / "reports/benchmark"
+    for name in ("report.html", "table.md"):
+        text = (folder / name).read_text(encoding="utf-8")
+        assert "too few for an interval" in text
+        assert not re.search(r"\bnan\b|None", text.partition("<script")[0])
+    assert "nan" not in (tmp_path / "plots/benchmark.csv").read_text()
+
+
+def test_the_committed_settings_ask_the_readmes_questions():
+    """One family of questions for the terminal, the page and the README's table."""
+    from tools.readme_results import METRICS as ASKED
+
+    assert list(ASKED) == load_config().benchmark.metrics
