@@ -225,6 +225,43 @@ def test_activation_where_the_config_says_it_wrong(bert):
         assert "has one output: use the type reward_model, or set activation to sigmoid" in said
 
 
+NEED_PROBABILITIES = [
+    {"type": "sentiment"},
+    {"type": "toxicity", "target": "positive", "scale": False},
+    {"type": "classifier", "target": "positive"},
+    {"type": "qa_relevance"},
+    {"type": "qa_relevance", "target": "positive"},
+    {"type": "legal_validity", "target": "positive"},
+    {"type": "spelling_grammar", "method": "acceptability", "label": "positive"},
+    {"type": "truth_nli"},
+    {"type": "topic_consistency", "method": "zero_shot", "topics": ["film", "plot"]},
+]
+
+
+@pytest.mark.parametrize("labels", [("LABEL_0",), ("positive",), ("negative", "positive")])
+@pytest.mark.parametrize("spec", NEED_PROBABILITIES, ids=str)
+def test_a_regression_head_is_no_probability(bert, spec, labels):
+    folder = bert(*labels, problem_type="regression")
+    reward = make_reward({**spec, "model": folder})
+    with pytest.raises(
+        ModelError, match=r"^reward \(.*\): the model has a regression head"
+    ) as said:
+        reward.evaluate([Sample("is it good", "a good film", "a good film")])
+    assert "\n" not in str(said.value) and "use the type reward_model" in str(said.value)
+
+
+def test_a_regression_head_is_a_score(bert):
+    one, two = bert("quality", problem_type="regression"), bert("a", "b", problem_type="regression")
+    reward = make_reward({"type": "reward_model", "model": one})
+    assert reward("good") == pytest.approx(direct(one, "good").item(), abs=1e-6)
+    named = make_reward({"type": "reward_model", "model": two, "target": "b"})
+    assert named("good") == pytest.approx(direct(two, "good")[1].item(), abs=1e-6)
+    meant = {"type": "sentiment", "model": one, "target": "quality", "activation": "sigmoid"}
+    assert make_reward(meant)("good") == pytest.approx(
+        direct(one, "good").sigmoid().item(), abs=1e-6
+    )
+
+
 def test_any_classifier(bert):
     folder = bert("sports", "film", "law")
     reward = make_reward({"type": "classifier", "model": folder, "target": "film"})

@@ -40,8 +40,9 @@ class LabelReward(TextReward):
             (sigmoid: where the probability is at least 0.5), else 0.0.
         threshold: with scale: false, 1.0 from this probability on instead.
         labels: names for the checkpoint's outputs, in their order, in place of its own.
-        activation: "auto" is what the checkpoint's config says, and sigmoid for its only output;
-            "softmax" or "sigmoid" for one whose config says it wrong.
+        activation: "auto" is what the checkpoint's config says, and sigmoid for its only output,
+            where that has the target's name; a regression head is refused. "softmax" or "sigmoid"
+            for one whose config says it wrong.
         device: "auto" (a GPU if there is one) or a torch device.
         batch_size: texts per forward pass.
         max_tokens: of longer texts the end of the prompt and the whole response are read; null is
@@ -98,8 +99,8 @@ class LabelReward(TextReward):
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The targets' probability, or whether they win."""
         model = classifier(self.checkpoint, self.device)
-        chosen = self._chosen(model)
         independent = self._independent(model)
+        chosen = self._chosen(model)
         texts = texts_read(self, model, samples, self.text, self.max_tokens)
         logits = model.logits(texts, self.batch_size, self.max_tokens)
         shares = probabilities(logits, independent)
@@ -113,6 +114,7 @@ class LabelReward(TextReward):
 
     def _independent(self, model: Classifier) -> bool:
         if self.activation == "auto":
+            model.refuse_regression()
             return model.multi_label or len(model.labels) == 1
         return self.activation == "sigmoid"
 

@@ -62,6 +62,7 @@ class Domain(ByEvidence):
         if self.model is None or self.target is None:
             return super().score(samples)
         model = classifier(self.model, self.device)
+        model.refuse_regression()
         if len(model.labels) < 2:
             raise ModelError(f"model {self.model!r} has one output: use the type reward_model")
         label = model.label(self.target)

@@ -53,6 +53,7 @@ class Entailment:
 
     def __init__(self, name: str, device: str, batch_size: int, max_tokens: int | None = None):
         self.model = classifier(name, device)
+        self.model.refuse_regression()
         self.places = _places(self.model, name)
         self.batch_size, self.max_tokens = batch_size, max_tokens
 

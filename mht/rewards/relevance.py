@@ -130,6 +130,7 @@ class TopicConsistency(Reward):
         topics = self.topics or []
         claims = [self.hypothesis.replace("{}", topic) for topic in topics]
         model = classifier(self.checkpoint, self.device)
+        model.refuse_regression()
         against, entailed = _sides(model, self.checkpoint)
         pairs = [(sample.response, claim) for sample in samples for claim in claims]
         logits = model.logits(pairs, self.batch_size, self.max_tokens)
@@ -160,7 +161,8 @@ class QARelevance(Reward):
 
     A cross-encoder reads prompt and response as its two segments (Nogueira & Cho 2019,
     arXiv:1901.04085). The sigmoid of its one output; of a model with several labels, the target's
-    probability. The output itself is the type reward_model with ``text: pair``.
+    probability. The output itself, also of a regression head, is the type reward_model with
+    ``text: pair``.
 
     Attributes:
         model: folder or hub name of a ranker or of a classifier of pairs.
@@ -192,6 +194,7 @@ class QARelevance(Reward):
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The sigmoid or the label's probability."""
         model = classifier(self.model, self.device)
+        model.refuse_regression()
         output = self._output(model)
         pairs = texts_read(self, model, samples, "pair", self.max_tokens)
         logits: Any = model.logits(pairs, self.batch_size, self.max_tokens)

@@ -16,8 +16,9 @@ class RewardModel(Reward):
     """A trained reward model's own score.
 
     A model with one output gives that output; one with several labels gives the target label's
-    log-odds ``log(p / (1 - p))``, which for two labels is the difference of their logits. Either
-    is unbounded; ``activation: sigmoid`` maps it to (0, 1), where log-odds become probabilities.
+    log-odds ``log(p / (1 - p))``, which for two labels is the difference of their logits; a
+    regression head with several gives the label's output. Each is unbounded; ``activation:
+    sigmoid`` maps it to (0, 1), where log-odds become probabilities.
 
     Attributes:
         model: folder or hub name (with a revision: name@revision) of a sequence classifier.
@@ -81,7 +82,7 @@ class RewardModel(Reward):
                 + ", ".join(model.labels)
             )
         label = model.label(self.target)
-        if model.multi_label:
+        if model.multi_label or model.regression:
             return logits[:, label]
         others = [i for i in range(len(model.labels)) if i != label]
         return logits[:, label] - logits[:, others].logsumexp(-1)

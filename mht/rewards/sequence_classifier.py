@@ -21,6 +21,8 @@ class Classifier:
         labels: its own names of its outputs, in order.
         multi_label: its outputs are independent (sigmoid), not shares of one (softmax), as its
             config says: ``problem_type``, or ``function_to_apply`` (Detoxify's checkpoints).
+        regression: its outputs are values, not probabilities, as ``problem_type`` says;
+            transformers writes that into the config of each model that it trains on values.
     """
 
     def __init__(self, folder: str, device: str):
@@ -36,7 +38,20 @@ class Classifier:
             config.problem_type == "multi_label_classification"
             or getattr(config, "function_to_apply", None) == "sigmoid"
         )
+        self.regression = config.problem_type == "regression"
         self._last: tuple[Any, Any] = (None, None)
+
+    def refuse_regression(self) -> None:
+        """For a reward that needs probabilities.
+
+        Raises:
+            ModelError: the model's outputs are values.
+        """
+        if self.regression:
+            raise ModelError(
+                "the model has a regression head (problem_type in its config.json), whose output "
+                "is no probability: use the type reward_model, or take a classifier"
+            )
 
     def label(self, target: str) -> int:
         """The output with this label, upper and lower case alike.

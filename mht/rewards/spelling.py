@@ -79,6 +79,7 @@ class SpellingGrammar(TextReward):
 
     def _acceptability(self, texts: Sequence[str]) -> list[float]:
         model = classifier(self.model, self.device)
+        model.refuse_regression()
         label = self._acceptable(model)
         parts = [sentences(valid_unicode(text)) if words(text) else [] for text in texts]
         flat = [sentence for part in parts for sentence in part]
