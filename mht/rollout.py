@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mht.data.control import end_ids
 from mht.data.examples import Example, collate_prompts
 from mht.data.limits import context_of
 from mht.data.text import Codec
@@ -18,6 +17,7 @@ from mht.errors import DataError, ModelError
 from mht.sampling.decode import sample
 from mht.sampling.draw import Generator
 from mht.sampling.padding import content_mask, left_padded, response_content
+from mht.special import end_ids
 from mht.types import Rollout, Sample
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ LAYERS = [
     {"errors"},
     {"outputs", "lifetime", "stage_lock"},
     {"chat"},
+    {"special"},
     {
         "types",
         "losses",

@@ -6,6 +6,7 @@ from conftest import make_tiny_tokenizer
 from mht.data.examples import Example, read_examples
 from mht.data.prepare import write_examples
 from mht.data.text import Codec
+from mht.evaluation.summary import read_samples, write_samples
 from mht.types import Sample, joiner
 
 
@@ -92,3 +93,16 @@ def test_a_joiner_that_can_not_be_inferred_is_kept(tmp_path):
     write_examples(tmp_path / "b.parquet", [asked, cut])
     assert [e.joiner for e in read_examples(tmp_path / "a.parquet")] == ["\n"]
     assert [e.joiner for e in read_examples(tmp_path / "b.parquet")] == ["\n", ""]
+
+
+def test_evaluated_texts_are_read_back_as_the_policy_wrote_them(tmp_path):
+    samples = [
+        Sample("The film is", " good", " bad", joiner=""),
+        Sample("How?", " Fine", "Bad", joiner="\n"),
+        Sample("如何", "很好", "不好", joiner=""),
+    ]
+    write_samples(tmp_path / "samples.jsonl", list("abc"), samples, {})
+    rows = (tmp_path / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert ["joiner" in row for row in rows] == [False, True, True]
+    back = read_samples(tmp_path / "samples.jsonl")
+    assert [s.full for s in back.samples] == [s.full for s in samples] and not back.per_sample

@@ -8,65 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mht.chat import render
 from mht.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerBase
 
-NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # U+FDD0 to U+FDEF are no characters: Unicode keeps them for the inside of programs
 PRIVATE = re.compile("[\ufdd0\ufdd2]([0-9]+)\ufdd1")
 HIDDEN = re.compile("\ufdd2([0-9]+)\ufdd1")
-ROLES = (("user",), ("system", "user"), ("user", "assistant", "user"))
-
-
-def end_ids(tokenizer: PreTrainedTokenizerBase, *configs: Any) -> set[int]:
-    """Every token id that ends a response.
-
-    Args:
-        tokenizer: the model's.
-        configs: the model's and that of its generation; None where there is none.
-    """
-    named = [tokenizer.eos_token_id, *(getattr(c, "eos_token_id", None) for c in configs)]
-    lists = [ids if isinstance(ids, list | tuple) else [ids] for ids in named]
-    return {int(i) for ids in lists for i in ids if i is not None}
-
-
-def control_tokens(tokenizer: PreTrainedTokenizerBase, ends: Iterable[int] = ()) -> dict[str, int]:
-    """The control tokens with their ids.
-
-    These are the named ones (BOS, EOS, PAD...), what ends a response, and the special tokens of
-    the chat template. Other special tokens, such as ``<answer>``, are content.
-
-    Args:
-        tokenizer: whose.
-        ends: more ids that end a response (`end_ids`).
-    """
-    named = {str(getattr(tokenizer, name)) for name in NAMED if getattr(tokenizer, name)}
-    ends, template = set(ends), _template_text(tokenizer)
-    return {
-        token.content: number
-        for number, token in tokenizer.added_tokens_decoder.items()
-        if token.content in named or number in ends or (token.special and token.content in template)
-    }
-
-
-def _template_text(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The chat template and what it writes: some put their tokens together from parts."""
-    if not tokenizer.chat_template:
-        return ""
-    written = [str(tokenizer.chat_template)]
-    for roles in ROLES:
-        try:
-            written.append(render(tokenizer, [{"role": r, "content": "x"} for r in roles]))
-        except ModelError:
-            continue  # it does not take these roles
-    return "\0".join(written)
 
 
 def private_backend(tokenizer: Any, tokens: Mapping[str, int]) -> Tokenizer:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mht.data.control import end_ids
 from mht.data.encoder import Encoder
 from mht.data.examples import Example, write_table
 from mht.data.judgements import write_judgements
@@ -22,6 +21,7 @@ from mht.data.tokenize import Cut, cut_row
 from mht.errors import DataError
 from mht.model_folder import check_files, reading
 from mht.progress import track
+from mht.special import end_ids
 from mht.types import joiner
 from mht.words import chunks
 

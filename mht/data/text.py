@@ -13,14 +13,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mht.chat import render
-from mht.data.control import Marks, check_text, control_tokens, private_backend
+from mht.data.control import Marks, check_text, private_backend
 from mht.data.pieces import Pieces
 from mht.errors import DataError
+from mht.special import control_tokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
+UNKNOWN = "\ufffd"  # stands for bytes that are no character
 MOST_HEADS = 1000  # decoded prompts that are kept: each is answered several times
 # texts that a part of a target is tokenised behind, where the prompt's own end swallows it
 ANCHORS = ("", "\n", ".", "(", "x", "0")
@@ -46,7 +48,7 @@ class Codec:
 
     Args:
         tokenizer: the model's, with its PAD and its chat template.
-        ends: every id that ends a response (`mht.data.control.end_ids`); the tokenizer's EOS is
+        ends: every id that ends a response (`mht.special.end_ids`); the tokenizer's EOS is
             one of them anyway.
     """
 
@@ -168,8 +170,15 @@ class Codec:
             if len(self._heads) >= MOST_HEADS:
                 self._heads.clear()
             self._heads[key] = self.decode(key)
-        whole = self.decode([*prompt_ids, *response_ids])
-        return whole[_shared(self._heads[key], whole) :]
+        return _added(self._heads[key], self.decode([*prompt_ids, *response_ids]))
+
+
+def _added(head: str, whole: str) -> str:
+    """What a decoded text has behind its decoded beginning."""
+    at = _shared(head, whole)
+    rest, lost = whole[at:], head[at:]
+    spoilt = UNKNOWN * len(lost.encode())  # by a byte behind them that completes no character
+    return rest.removeprefix(spoilt) if UNKNOWN not in lost else rest
 
 
 def _shared(first: str, second: str) -> int:

@@ -26,6 +26,7 @@ RATIOS = {  # perplexity: (nats, tokens), both per sample
     "perplexity_generated": ("nll_generated", "tokens_generated"),
 }
 DISTINCT = {f"distinct_{n}": n for n in (1, 2, 3)}
+JOINER = "joiner"  # of a row whose prompt and texts do not show what stands between them
 TEXTS = ("id", "prompt", "target", "response")
 
 
@@ -171,6 +172,8 @@ def write_samples(
             zip(TEXTS, (id_, sample.prompt, sample.target, sample.response), strict=True)
         )
         numbers = {name: float(per_sample[name][i]) for name in sorted(per_sample)}
+        if (joiner := _told_joiner(sample)) is not None:
+            row[JOINER] = joiner
         row |= {name: significant(v) for name, v in numbers.items() if not math.isnan(v)}
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     write_text(path, "".join(lines))
@@ -185,10 +188,19 @@ def read_samples(path: str | Path) -> Evaluated:
     rows = [_row(path, n, line) for n, line in enumerate(_lines(path), start=1)]
     if not rows:
         raise DataError(f"{path}: the file is empty; run the evaluate stage again")
-    names = sorted({name for row in rows for name in row} - set(TEXTS))
-    samples = [Sample(row["prompt"], row["response"], row["target"]) for row in rows]
+    names = sorted({name for row in rows for name in row} - {*TEXTS, JOINER})
+    samples = [
+        Sample(row["prompt"], row["response"], row["target"], joiner=row.get(JOINER))
+        for row in rows
+    ]
     per_sample = {name: [row.get(name, math.nan) for row in rows] for name in names}
     return Evaluated([row["id"] for row in rows], samples, per_sample)
+
+
+def _told_joiner(sample: Sample) -> str | None:
+    """The sample's joiner, where its texts do not show it."""
+    shown = replace(sample, joiner=None).full == sample.full
+    return None if shown else sample.joiner
 
 
 def significant(value: float, digits: int = 6) -> float:
@@ -258,7 +270,11 @@ def _row(path: str | Path, number: int, line: str) -> dict[str, Any]:
     missing = [key for key in TEXTS if not isinstance(row, dict) or key not in row]
     if missing:
         raise DataError(f"{path}:{number}: lacks {', '.join(missing)}")
-    wrong = [k for k, v in row.items() if not isinstance(v, str if k in TEXTS else int | float)]
+    wrong = [
+        k
+        for k, v in row.items()
+        if not isinstance(v, str if k in (*TEXTS, JOINER) else int | float)
+    ]
     if wrong:
         raise DataError(f"{path}:{number}: {wrong[0]} has the wrong type, got {row[wrong[0]]!r}")
     return row
