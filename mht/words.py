@@ -39,15 +39,20 @@ EMOJI = (
     r"(?=[\p{Emoji_Presentation}\p{Regional_Indicator}\u2639\u263a\u2665\u2764]"
     r"|\p{Extended_Pictographic}\ufe0f)\X"
 )
-RUN = rf"(?:(?={UNSPACED})\X)+"
+CLUSTER = rf"(?={UNSPACED})\X\p{{M}}*"  # a letter of such a script with all its marks
+RUN = rf"(?:{CLUSTER})+"
 WORD = regex.compile(rf"(?P<run>{RUN})|{SPACED}|{EMOJI}", regex.VERSION1)
 RUNS = regex.compile(RUN, regex.VERSION1)
-CHARACTER = regex.compile(r"\X")
+UNSPACED_LETTER = regex.compile(UNSPACED, regex.VERSION1)
+MARK = regex.compile(r"\S")
+STOPS = regex.compile(r"[\p{Terminal_Punctuation}--\p{ASCII}]", regex.VERSION1)
+CHARACTER = regex.compile(r"\X\p{M}*")
 CHUNK = re.compile(r"\S+")
 OPENING = regex.compile(r"[\p{Ps}\p{Pi}]+$")
 CLOSING = regex.compile(r"[^\p{L}\p{N}\p{Ps}\p{Pi}\p{Extended_Pictographic}]*")
 SAYS_SOMETHING = regex.compile(r"[\p{L}\p{N}\p{Extended_Pictographic}]")
 INVISIBLE = str.maketrans(dict.fromkeys("\u00ad\u2060\ufeff"))
+CASED = "LC"  # letters of scripts that have capitals
 DOTS = str.maketrans({"\u0131": "i"})  # Turkish: I and dotless i, dotted I and i are pairs
 
 
@@ -106,6 +111,19 @@ def words(text: str, segmenter: str = "characters") -> list[str]:
     return list(found) if text.isascii() else [word.translate(INVISIBLE) for word in found]
 
 
+def marked_words(text: str, segmenter: str = "characters") -> list[str]:
+    """The words of a text, and each other character that is no white space, in their order.
+
+    >>> marked_words("It's 好!")
+    ['It', "'", 's', '好', '!']
+    """
+    found, at = [], 0
+    for start, end in spans(text, segmenter):
+        found += [*MARK.findall(text, at, start), text[start:end]]
+        at = end
+    return found + MARK.findall(text, at)
+
+
 def segments(run: str, segmenter: str) -> list[str]:
     """A run of letters of a script without spaces, divided.
 
@@ -135,6 +153,15 @@ def spread(text: str, segmenter: str = "characters") -> str:
     if text.isascii():
         return text
     return RUNS.sub(lambda match: f" {' '.join(segments(match[0], segmenter))} ", text)
+
+
+def mteval_words(text: str, segmenter: str = "characters") -> str:
+    """The text as BLEU's tokenizer 13a can divide it at spaces; ASCII stays as it is.
+
+    >>> mteval_words("好看。अच्छा है।").split()
+    ['好', '看', '。', 'अच्छा', 'है', '।']
+    """
+    return text if text.isascii() else STOPS.sub(r" \g<0> ", spread(text, segmenter))
 
 
 def pieces(text: str, segmenter: str = "characters") -> Iterator[tuple[int, int]]:
@@ -183,7 +210,7 @@ def warn_of_other_scripts(
         name: of the reward or metric; Python shows each of these warnings once.
         what: what it takes its texts for.
         texts: the texts of the batch.
-        script: as Unicode calls it.
+        script: as Unicode calls it, or `CASED` for all that have capitals.
     """
     if any(_other_script(text, script) for text in texts):
         warnings.warn(
@@ -193,8 +220,21 @@ def warn_of_other_scripts(
         )
 
 
+def warn_of_runs(name: str, better: str, texts: Iterable[str]) -> None:
+    """Warn that something takes a run of a script without spaces for one word.
+
+    Args:
+        name: of what does so, with the option that makes it.
+        better: the option's value that divides the run.
+        texts: the texts of the batch.
+    """
+    if any(RUNS.search(text) for text in texts):
+        message = f"{name} takes a whole run of Chinese, Japanese or Thai for a word: set {better}"
+        warnings.warn(message, ScriptWarning, stacklevel=3)
+
+
 def _other_script(text: str, script: str) -> bool:
-    if text.isascii() and script == "Latin":
+    if text.isascii() and script in ("Latin", CASED):
         return False
     own, letters = _counters(script)
     return 2 * len(own.findall(text)) < len(letters.findall(text))

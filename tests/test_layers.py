@@ -28,7 +28,7 @@ LAYERS = [
         "words",
         "plain",
     },
-    {"progress", "truncation"},
+    {"progress", "rouge", "truncation"},
     {"component"},
     {"keywords"},
     {"rewards", "memory", "evaluation", "tracking", "sources"},

@@ -1,5 +1,6 @@
 """Text metrics of responses, each with a value per response, and the table that explains them.
 
+Texts are compared in Unicode NFC. In scripts without spaces each character is a word (`mht.words`).
 A metric that compares with the target gives NaN for a sample without one and is left out where no
 sample has one. Nothing here is a sum over the test set: summaries and intervals are made from the
 per-response values by `mht.evaluation.summary`.
@@ -7,7 +8,6 @@ per-response values by `mht.evaluation.summary`.
 
 from __future__ import annotations
 
-import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,8 +15,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+import regex
+
 from mht.evaluation.bertscore import bertscore
+from mht.rouge import RougeTokenizer
 from mht.types import Sample
+from mht.words import chunks, fold, mteval_words, nfc, spread, warn_of_other_scripts, words
 
 Direction = Literal["higher", "lower", "neither"]
 Score = Callable[[Sequence[Sample]], list[float]]
@@ -24,6 +28,9 @@ Score = Callable[[Sequence[Sample]], list[float]]
 GROUP = 16  # responses whose n-grams are counted together by distinct-n
 REPEATED = 4  # words in the n-grams whose repetition within a response is counted
 NAN = float("nan")
+# SQuAD takes out punctuation in ASCII; a typographic apostrophe or hyphen is the same thing
+TAKEN_OUT = regex.compile(rf"[{regex.escape(string.punctuation)}\u2018\u2019\u2010\u2011]")
+SKIPPED = regex.compile(r"\b(?:a|an|the)\b|\p{P}")  # articles, and punctuation of other scripts
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,9 @@ def _spread(samples: Sequence[Sample], scores: Sequence[float]) -> list[float]:
 def bleu(samples: Sequence[Sample]) -> list[float]:
     """Sentence BLEU / 100, effective order, exponential smoothing, by sacrebleu (arXiv:1804.08771).
 
+    Words are those of its tokenizer 13a; before it, words of scripts without spaces and stops
+    other than ASCII's are set apart, which it would not do.
+
     Args:
         samples: with targets; the prompt is not counted.
     """
@@ -122,7 +132,8 @@ def bleu(samples: Sequence[Sample]) -> list[float]:
 
     metric = BLEU(effective_order=True)
     # sacrebleu's score of a perfect match is 100.00000000000004
-    scores = (metric.sentence_score(s.response, [s.target]).score for s in samples)
+    pairs = [(mteval_words(nfc(s.response)), mteval_words(nfc(s.target))) for s in samples]
+    scores = (metric.sentence_score(response, [target]).score for response, target in pairs)
     return [min(score / 100, 1.0) for score in scores]
 
 
@@ -131,13 +142,13 @@ def rouge(kind: str) -> Score:
 
     Args:
         kind: "rouge1", "rouge2" (n-grams) or "rougeL" (longest common subsequence); words are
-            lowercased and stemmed by rouge-score.
+            lowercased, and those in ASCII are rouge-score's, stemmed.
     """
 
     def score(samples: Sequence[Sample]) -> list[float]:
         from rouge_score.rouge_scorer import RougeScorer
 
-        scorer = RougeScorer([kind], use_stemmer=True)
+        scorer = RougeScorer([kind], tokenizer=RougeTokenizer())
         return [scorer.score(s.target, s.response)[kind].fmeasure for s in samples]
 
     return score
@@ -146,11 +157,13 @@ def rouge(kind: str) -> Score:
 def normalise(text: str) -> str:
     """Lowercase, without punctuation, articles and extra spaces, as SQuAD compares answers.
 
-    >>> normalise(" The  cat, a dog!")
-    'cat dog'
+    Words of scripts without spaces are set apart.
+
+    >>> normalise(" The  cat, a dog!"), normalise("\u00bfQue\u0301? 电影")
+    ('cat dog', 'qué 电 影')
     """
-    kept = "".join(c for c in text.lower() if c not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
+    kept = TAKEN_OUT.sub("", fold(text))
+    return " ".join(spread(SKIPPED.sub(" ", kept)).split())
 
 
 def token_f1(samples: Sequence[Sample]) -> list[float]:
@@ -172,11 +185,14 @@ def exact_match(samples: Sequence[Sample]) -> list[float]:
 
 def vader(samples: Sequence[Sample]) -> list[float]:
     """VADER's compound sentiment of prompt and response, in [-1, 1] (Hutto & Gilbert 2014)."""
+    warn_of_other_scripts("vader", "is a list of English words", (s.full for s in samples))
     return [_compound(s.full) for s in samples]
 
 
 def vader_response(samples: Sequence[Sample]) -> list[float]:
     """VADER's compound sentiment of the response alone, in [-1, 1]."""
+    responses = (s.response for s in samples)
+    warn_of_other_scripts("vader_response", "is a list of English words", responses)
     return [_compound(s.response) for s in samples]
 
 
@@ -192,8 +208,8 @@ def _vader_analyzer() -> Any:
 
 
 def response_words(samples: Sequence[Sample]) -> list[float]:
-    """Words in each response, split at white space."""
-    return [float(len(s.response.split())) for s in samples]
+    """Words in each response: what stands between white space, or a script's words without it."""
+    return [float(len(chunks(s.response))) for s in samples]
 
 
 def distinct(responses: Sequence[str], n: int, *, group: int = GROUP) -> list[float]:
@@ -204,7 +220,7 @@ def distinct(responses: Sequence[str], n: int, *, group: int = GROUP) -> list[fl
     to bootstrap over. An incomplete last group is dropped unless it is the only one.
 
     Args:
-        responses: texts; words are lowercased runs of letters and digits.
+        responses: texts; words are lowercased, as `mht.words` has them.
         n: length of the n-grams.
         group: responses in a group.
 
@@ -227,8 +243,8 @@ def _distinct(responses: Sequence[str], n: int) -> float:
 
 
 def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
-    words = re.findall(r"\w+", text.lower())
-    return list(zip(*(words[i:] for i in range(n)), strict=False))
+    found = words(fold(text))
+    return list(zip(*(found[i:] for i in range(n)), strict=False))
 
 
 def repetition(responses: Sequence[str], n: int = REPEATED) -> list[float]:
@@ -238,7 +254,7 @@ def repetition(responses: Sequence[str], n: int = REPEATED) -> list[float]:
     ``1 - different n-grams / all n-grams``. A response without any n-gram repeats nothing.
 
     Args:
-        responses: texts; words are lowercased runs of letters and digits.
+        responses: texts; words are lowercased, as `mht.words` has them.
         n: length of the n-grams.
 
     >>> repetition(["so good so good so good", "so good"], 2)

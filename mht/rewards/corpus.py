@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import regex
+
 from mht.component import did_you_mean
 from mht.errors import DataError
 from mht.rewards.sentences import sentences
+from mht.words import CLUSTER, UNSPACED
 
 Unit = Literal["line", "paragraph", "file"]
 SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
 # two characters of a script without spaces are about a word; nothing is longer than 24 characters
-WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]{1,2}|[^\s\u3040-\u30ff\u3400-\u9fff]{1,24}")
+WORD = regex.compile(rf"(?:{CLUSTER}){{1,2}}|(?:(?!{UNSPACED}|\s)\X){{1,24}}", regex.VERSION1)
 
 
 class Passage(NamedTuple):

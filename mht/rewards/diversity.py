@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from mht.rewards.base import UNIT, Positive, Range, TextReward, reward
 from mht.rewards.words import ngrams, overlap
 from mht.types import Sample
+from mht.words import Segmenter
 
 
 @reward("diversity")
@@ -22,6 +23,7 @@ class Diversity(TextReward):
     Attributes:
         method: "pairwise" or "distinct".
         ngram: words per n-gram; a shorter text is one n-gram.
+        segmenter: what a word is in scripts without spaces: "characters", "icu" or "spaces".
     """
 
     family: ClassVar[str] = "diversity"
@@ -30,6 +32,7 @@ class Diversity(TextReward):
 
     method: Literal["pairwise", "distinct"] = "pairwise"
     ngram: Positive = 2
+    segmenter: Segmenter = "characters"
 
     def reads(self, sample: Sample) -> tuple[str, ...] | None:
         """The text alone for "distinct"; the batch has a say in "pairwise"."""
@@ -37,7 +40,7 @@ class Diversity(TextReward):
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The diversity of each text."""
-        grams = [ngrams(text, self.ngram) for text in self.texts(samples)]
+        grams = [ngrams(text, self.ngram, self.segmenter) for text in self.texts(samples)]
         if self.method == "distinct":
             return [len(set(g)) / len(g) if g else 0.0 for g in grams]
         return _pairwise([set(g) for g in grams])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
+import regex
 from pydantic import Field
 
 from mht.errors import ModelError
@@ -14,10 +14,11 @@ from mht.rewards.models import batches, load, pretrained, quiet, valid_unicode
 from mht.rewards.sentences import sentences
 from mht.truncation import MOST_TOKENS, token_limit
 from mht.types import Sample
+from mht.words import CASED, CLUSTER, SPACED, fold, nfc, warn_of_other_scripts
 
-NUMBER = r"\d+(?:[.,:]\d+)*"
+NUMBER = r"\d+(?:[.,:\u066b\u066c]\d+)*"
+TOKEN = regex.compile(rf"{NUMBER}|{CLUSTER}|{SPACED}", regex.VERSION1)
 CAPITALISED = r"\p{Lu}[\p{L}\p{M}\p{N}]+(?:-[\p{L}\p{M}\p{N}]+)*"
-TOKEN = rf"{NUMBER}|[\p{{Han}}\p{{Hiragana}}\p{{Katakana}}]|[\p{{L}}\p{{M}}\p{{N}}]+"
 
 
 @reward("entity_consistency")
@@ -106,6 +107,8 @@ class EntityConsistency(TargetReward):
     def _entities(self, texts: Sequence[str]) -> dict[str, set[str]]:
         """The different entities of each text, in `plain` form."""
         if self.method == "pattern":
+            what = "with method: pattern finds names by their capitals"
+            warn_of_other_scripts("entity_consistency", what, texts, CASED)
             found = [pattern_entities(text) for text in texts]
         else:
             tagger = load(self.model, self.device, "token classifier", Tagger)
@@ -130,12 +133,12 @@ def share_found(entities: set[str], text: str, nothing: float) -> float:
 def plain(text: str) -> str:
     """The words of a text in one case with single spaces; a Chinese character is a word.
 
+    A number is one with its stops.
+
     >>> plain("The  Eiffel-Tower: 330.5 m")
     'the eiffel tower 330.5 m'
     """
-    import regex
-
-    return " ".join(regex.findall(TOKEN, unicodedata.normalize("NFC", text).casefold()))
+    return " ".join(TOKEN.findall(fold(text).replace("_", " ")))
 
 
 def pattern_entities(text: str) -> list[str]:
@@ -144,10 +147,8 @@ def pattern_entities(text: str) -> list[str]:
     >>> pattern_entities("The film by Jane Campion won 3 Oscars. NASA said nothing.")
     ['Jane Campion', '3', 'Oscars', 'NASA']
     """
-    import regex
-
     found = []
-    for sentence in sentences(text):
+    for sentence in sentences(nfc(text)):
         opening = next(i for i, c in enumerate(sentence) if c.isalnum())
         for match in regex.finditer(rf"{CAPITALISED}(?: {CAPITALISED})*|{NUMBER}", sentence):
             words = match[0].split(" ")

@@ -15,6 +15,7 @@ from mht.errors import RewardError
 from mht.rewards.base import UNIT, Positive, Range, State, TextReward, reward
 from mht.rewards.words import ngrams
 from mht.types import Sample
+from mht.words import Segmenter
 
 
 @reward("exploration")
@@ -34,6 +35,7 @@ class Exploration(TextReward):
         ngram: words per n-gram; a shorter text is one n-gram.
         bits: there are ``2^bits`` states, and the saved table grows no further; two n-grams that
             share a state share its count. For "simhash", more bits tell more texts apart.
+        segmenter: what a word is in scripts without spaces: "characters", "icu" or "spaces".
     """
 
     family: ClassVar[str] = "diversity"
@@ -43,6 +45,7 @@ class Exploration(TextReward):
     method: Literal["ngrams", "simhash"] = "ngrams"
     ngram: Positive = 2
     bits: Annotated[int, Field(ge=1, le=24)] = 18
+    segmenter: Segmenter = "characters"
 
     _visits: Counter[int] = PrivateAttr(default_factory=Counter)
 
@@ -63,7 +66,7 @@ class Exploration(TextReward):
             self._visits.update(self._states(text))
 
     def _states(self, text: str) -> set[int]:
-        hashes = [_hash(gram) for gram in ngrams(text, self.ngram)]
+        hashes = [_hash(gram) for gram in ngrams(text, self.ngram, self.segmenter)]
         if self.method == "simhash":
             return {simhash(hashes, self.bits)}
         return {value >> (64 - self.bits) for value in hashes or [0]}

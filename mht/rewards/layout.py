@@ -10,12 +10,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import regex
 from pydantic import JsonValue, model_validator
 
 from mht.component import refuse
 from mht.errors import MissingPackage, ModelError
 from mht.rewards.base import UNIT, Positive, Range, TextReward, reward
 from mht.types import Sample
+from mht.words import nfc
 
 ITEM = re.compile(r"[ \t]*(\d{1,9})[.)][ \t]+\S")
 OPTIONS = {
@@ -45,7 +47,7 @@ class FormatAccuracy(TextReward):
         max: most of them; null for no limit.
         json_schema: a JSON Schema as a mapping, or the path of a JSON file with one; null takes
             any JSON. References to anything outside the schema are not followed.
-        pattern: a Python regular expression, for "regex".
+        pattern: a Python regular expression as the package regex reads it, for "regex".
         graded: false gives 1 where the format is kept throughout, else 0.
     """
 
@@ -77,8 +79,8 @@ class FormatAccuracy(TextReward):
         if self.pattern is None:
             raise ValueError("is required with format: regex")
         try:
-            re.compile(self.pattern)
-        except (re.error, RecursionError, OverflowError) as error:
+            regex.compile(nfc(self.pattern))
+        except (regex.error, RecursionError, OverflowError) as error:
             raise ValueError(f"is no regular expression: {error}, got {self.pattern!r}") from None
 
     def _wrong_schema(self) -> list[tuple[str, str]]:
@@ -120,7 +122,7 @@ class FormatAccuracy(TextReward):
             return 0.0
 
     def _regex(self, text: str) -> float:
-        return float(bool(re.fullmatch(self.pattern or "", text)))
+        return float(bool(regex.fullmatch(nfc(self.pattern or ""), nfc(text))))
 
     def _schema(self) -> str:
         """The schema as JSON text; "" for none."""

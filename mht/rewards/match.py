@@ -1,17 +1,17 @@
-"""Rewards that compare the response with the target as it stands.
+"""Rewards that compare the response with the target as it stands, both in Unicode NFC.
 
 Exact match, jaccard, levenshtein.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import ClassVar
 
 from mht.rewards.base import TargetReward, reward
 from mht.rewards.words import overlap
 from mht.types import Sample
+from mht.words import Segmenter, fold, nfc, words
 
 
 @reward("exact_match")
@@ -32,7 +32,7 @@ class ExactMatch(TargetReward):
 
     def _plain(self, text: str) -> str:
         text = text.strip() if self.strip else text
-        return text.lower() if self.lowercase else text
+        return fold(text) if self.lowercase else nfc(text)
 
 
 @reward("jaccard")
@@ -41,21 +41,23 @@ class Jaccard(TargetReward):
 
     Attributes:
         lowercase: upper and lower case are alike.
+        segmenter: what a word is in scripts without spaces: "characters", "icu" or "spaces".
     """
 
     lowercase: bool = True
+    segmenter: Segmenter = "characters"
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The share of common words."""
         return [overlap(self._words(a), self._words(b)) for a, b in self.pairs(samples)]
 
     def _words(self, text: str) -> set[str]:
-        return set(re.findall(r"\w+", text.lower() if self.lowercase else text))
+        return set(words(fold(text) if self.lowercase else nfc(text), self.segmenter))
 
 
 @reward("levenshtein")
 class Levenshtein(TargetReward):
-    """``1 - edit distance / longer length`` in characters, in [0, 1] (rapidfuzz).
+    """``1 - edit distance / longer length`` in code points of NFC, in [0, 1] (rapidfuzz).
 
     Attributes:
         lowercase: upper and lower case are alike.
@@ -69,7 +71,7 @@ class Levenshtein(TargetReward):
         """The normalised similarity."""
         from rapidfuzz.distance import Levenshtein as Distance
 
-        fold = str.lower if self.lowercase else None
+        form = fold if self.lowercase else nfc
         return [
-            Distance.normalized_similarity(a, b, processor=fold) for a, b in self.pairs(samples)
+            Distance.normalized_similarity(a, b, processor=form) for a, b in self.pairs(samples)
         ]

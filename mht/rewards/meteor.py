@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -10,8 +9,9 @@ from pydantic import Field
 
 from mht.errors import ModelError
 from mht.rewards.base import TargetReward, reward
-from mht.rewards.words import stemmer
+from mht.rouge import stemmer
 from mht.types import Sample
+from mht.words import Segmenter, fold, marked_words, warn_of_other_scripts
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -20,9 +20,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Meteor(TargetReward):
     """METEOR of response and target, in [0, 1] (nltk). Lavie & Agarwal 2007 (W07-0734).
 
-    Words and punctuation marks in lower case are aligned by their form, then by their Porter stem,
-    then, with ``synonyms``, by WordNet. With precision P and recall R of the m aligned ones, in c
-    chunks of neighbours, the score is ``P R / (alpha P + (1 - alpha) R) (1 - gamma (c / m)^beta)``:
+    Words and punctuation marks in lower case are aligned by their form, then, where they are in
+    ASCII, by their Porter stem, then, with ``synonyms``, by WordNet. With precision P and recall R
+    of the m aligned ones, in c chunks of neighbours, the score is
+    ``P R / (alpha P + (1 - alpha) R) (1 - gamma (c / m)^beta)``:
     m words repeated exactly get ``1 - gamma / m^beta``, a little less than 1.
 
     Attributes:
@@ -31,6 +32,7 @@ class Meteor(TargetReward):
         gamma: the penalty where no two matches are neighbours.
         synonyms: English words also match by nltk's WordNet, which has to be downloaded once:
             ``python -m nltk.downloader wordnet``.
+        segmenter: what a word is in scripts without spaces: "characters", "icu" or "spaces".
     """
 
     needs: ClassVar[str] = "a target; nltk, and its WordNet for synonyms"
@@ -39,6 +41,7 @@ class Meteor(TargetReward):
     beta: Annotated[float, Field(ge=0)] = 3.0
     gamma: Share = 0.5
     synonyms: bool = False
+    segmenter: Segmenter = "characters"
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The METEOR score."""
@@ -47,18 +50,19 @@ class Meteor(TargetReward):
         wordnet = _wordnet() if self.synonyms else None
         options = {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma}
         scores = []
-        for response, target in self.pairs(samples):
-            said, meant = _marks(response), _marks(target)
+        pairs = self.pairs(samples)
+        if self.synonyms:
+            warn_of_other_scripts("meteor", "has synonyms of English", (b for _, b in pairs))
+        for response, target in pairs:
+            said, meant = self._words(response), self._words(target)
             names = _Synonyms(said, wordnet)
             scores.append(
                 single_meteor_score(meant, said, stemmer=stemmer(), wordnet=names, **options)
             )
         return scores
 
-
-def _marks(text: str) -> list[str]:
-    """Words, and each punctuation mark by itself."""
-    return re.findall(r"\w+|[^\w\s]", text)
+    def _words(self, text: str) -> list[str]:
+        return marked_words(fold(text), self.segmenter)
 
 
 class _Synonyms:

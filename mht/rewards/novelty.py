@@ -14,6 +14,7 @@ from mht.errors import DataError, ModelError
 from mht.rewards.base import UNIT, Positive, Range, TextReward, reward
 from mht.rewards.corpus import Unit, files, texts
 from mht.types import Sample
+from mht.words import Segmenter, chunks, fold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +30,8 @@ class Novelty(TextReward):
     (after See et al. 2017, arXiv:1704.04368). "longest_copy": 1 - the words of the longest
     stretch that the corpus has too, over its words; a stretch of fewer words than `ngram` is no
     copy. A text of fewer words than `ngram` is taken as a whole; an empty one gets 0. Words are
-    in lower case and stand between white space, as in `diversity`.
+    in lower case and stand between white space, as in `diversity`; a segmenter divides those of
+    scripts without spaces.
 
     Attributes:
         corpus: a file, a folder with files, or a list of such: .txt and .md, .jsonl and .parquet
@@ -40,6 +42,7 @@ class Novelty(TextReward):
             copy across the end of a text.
         method: "ngrams" or "longest_copy".
         ngram: words per n-gram, or of the shortest copy.
+        segmenter: what a word is in scripts without spaces: "characters", "icu" or "spaces".
     """
 
     family: ClassVar[str] = "diversity"
@@ -52,15 +55,17 @@ class Novelty(TextReward):
     unit: Unit = "file"
     method: Literal["ngrams", "longest_copy"] = "ngrams"
     ngram: Positive = 4
+    segmenter: Segmenter = "characters"
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The share of what is new."""
         try:
-            index = _index(self._stamps(), self.column, self.unit)
+            index = _index(self._stamps(), self.column, self.unit, self.segmenter)
         except DataError as error:  # wrong for every text: it stops, whatever on_error says
             raise ModelError(f"corpus: {error}") from None
         score = index.new_share if self.method == "ngrams" else index.uncopied
-        return [score(text.lower().split(), self.ngram) for text in self.texts(samples)]
+        texts = (chunks(fold(text), self.segmenter) for text in self.texts(samples))
+        return [score(words, self.ngram) for words in texts]
 
     def _stamps(self) -> Stamps:
         paths = [self.corpus] if isinstance(self.corpus, str) else self.corpus
@@ -75,15 +80,17 @@ class Index:
 
     Args:
         texts: the corpus.
+        segmenter: what a word is in scripts without spaces.
     """
 
-    def __init__(self, texts: Iterable[str]):
+    def __init__(self, texts: Iterable[str], segmenter: str = "characters"):
         import numpy as np
 
         self._ids: dict[str, int] = {}
         found: list[int] = []
         for text in texts:
-            found += [self._ids.setdefault(w, len(self._ids) + 1) for w in text.lower().split()]
+            words = chunks(fold(text), segmenter)
+            found += [self._ids.setdefault(word, len(self._ids) + 1) for word in words]
             found.append(0)  # no n-gram goes over the end of a text
         self._words = np.array(found, dtype=np.uint64)
         self._places = lru_cache(maxsize=8)(self._find_places)
@@ -181,9 +188,9 @@ def _mixed(x: NDArray[Any]) -> NDArray[Any]:
 
 
 @lru_cache(maxsize=4)
-def _index(stamps: Stamps, column: str, unit: Unit) -> Index:
+def _index(stamps: Stamps, column: str, unit: Unit, segmenter: str) -> Index:
     found = (texts(Path(path), unit, column) for path, _, _ in stamps)
-    index = Index(text for text, _ in chain.from_iterable(found))
+    index = Index((text for text, _ in chain.from_iterable(found)), segmenter)
     if not len(index):
         raise DataError(f"no word in {', '.join(path for path, _, _ in stamps)}")
     return index

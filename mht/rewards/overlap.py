@@ -1,17 +1,20 @@
-"""Rewards that count what response and target have in common: bleu, chrf, rouge_l, ter."""
+"""Rewards that count what response and target have in common: bleu, chrf, rouge_l, ter.
+
+All of them compare texts in Unicode NFC.
+"""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from mht.rewards.base import Positive, Range, TargetReward, reward
-from mht.rewards.words import stemmer
+from mht.rouge import RougeTokenizer
 from mht.types import Sample
+from mht.words import Segmenter, fold, mteval_words, nfc, spread, warn_of_runs
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -27,7 +30,9 @@ class Bleu(TargetReward):
         smooth_method: "exp", "floor", "add-k" or "none".
         smooth_value: of "floor" and "add-k"; null is sacrebleu's default.
         lowercase: upper and lower case are alike.
-        tokenize: sacrebleu's tokenizer.
+        tokenize: "auto" is sacrebleu's 13a, with words for scripts without spaces and with their
+            punctuation apart; the others are sacrebleu's as they are.
+        segmenter: of "auto": "characters", "icu" or "spaces".
     """
 
     needs: ClassVar[str] = "a target; sacrebleu"
@@ -35,7 +40,8 @@ class Bleu(TargetReward):
     smooth_method: Literal["exp", "floor", "add-k", "none"] = "exp"
     smooth_value: float | None = None
     lowercase: bool = False
-    tokenize: Literal["13a", "intl", "char", "zh", "none"] = "13a"
+    tokenize: Literal["auto", "13a", "intl", "char", "zh", "none"] = "auto"
+    segmenter: Segmenter = "characters"
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """Sentence BLEU / 100."""
@@ -45,10 +51,17 @@ class Bleu(TargetReward):
             smooth_method=self.smooth_method,
             smooth_value=self.smooth_value,
             lowercase=self.lowercase,
-            tokenize=self.tokenize,
+            tokenize="13a" if self.tokenize == "auto" else self.tokenize,
             effective_order=True,
         )
-        return [min(1.0, bleu.sentence_score(a, [b]).score / 100) for a, b in self.pairs(samples)]
+        pairs = [(self._form(a), self._form(b)) for a, b in self.pairs(samples)]
+        if self.tokenize in ("13a", "intl", "none"):
+            warn_of_runs(f"bleu with tokenize: {self.tokenize}", "auto", (b for _, b in pairs))
+        return [min(1.0, bleu.sentence_score(a, [b]).score / 100) for a, b in pairs]
+
+    def _form(self, text: str) -> str:
+        text = fold(text) if self.lowercase else nfc(text)
+        return mteval_words(text, self.segmenter) if self.tokenize == "auto" else text
 
 
 @reward("chrf")
@@ -56,7 +69,8 @@ class ChrF(TargetReward):
     """chrF / 100, the F-score of character n-grams, in [0, 1] (sacrebleu).
 
     Popovic 2015 (aclanthology.org/W15-3049); with ``word_order: 2`` it is chrF++, Popovic 2017
-    (aclanthology.org/W17-4770). White space does not count.
+    (aclanthology.org/W17-4770). White space does not count; a character of
+    a script without spaces is a word.
 
     Attributes:
         char_order: character n-grams of up to so many characters.
@@ -82,45 +96,42 @@ class ChrF(TargetReward):
             beta=self.beta,
             lowercase=self.lowercase,
         )
-        return [min(1.0, chrf.sentence_score(a, [b]).score / 100) for a, b in self.pairs(samples)]
+        form = fold if self.lowercase else nfc
+        pairs = [(spread(form(a)), spread(form(b))) for a, b in self.pairs(samples)]
+        return [min(1.0, chrf.sentence_score(a, [b]).score / 100) for a, b in pairs]
 
 
 @reward("rouge_l", "rouge-l", "rougel")
 class RougeL(TargetReward):
     """ROUGE-L F1 of response and target, in [0, 1]. Lin 2004 (aclanthology.org/W04-1013).
 
-    Words are those of rouge-score. Like the original it compares words of a-z and 0-9 only: other
-    scripts have none. Their longest common subsequence is rapidfuzz's: the same, and quick for
-    long texts too.
+    Words in ASCII are those of rouge-score, and other scripts have theirs. Their longest common
+    subsequence is rapidfuzz's: the same, and quick for long texts too.
 
     Attributes:
-        use_stemmer: words match by their Porter stem.
+        use_stemmer: words match by their Porter stem, in ASCII only: it is for English.
         lowercase: upper and lower case are alike; the stemmer lowers case in any event.
+        segmenter: what a word is in scripts without spaces: "characters", "icu" or "spaces".
     """
 
     needs: ClassVar[str] = "a target; rouge-score"
 
     use_stemmer: bool = True
     lowercase: bool = True
+    segmenter: Segmenter = "characters"
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The F1."""
         from rapidfuzz.distance import LCSseq
         from rouge_score.scoring import fmeasure
 
+        words = RougeTokenizer(self.use_stemmer, self.lowercase, self.segmenter).tokenize
         scores = []
         for response, target in self.pairs(samples):
-            said, meant = self._words(response), self._words(target)
+            said, meant = words(response), words(target)
             common = LCSseq.similarity(said, meant)
             scores.append(fmeasure(common / len(said), common / len(meant)) if common else 0.0)
         return scores
-
-    def _words(self, text: str) -> list[str]:
-        from rouge_score.tokenize import tokenize
-
-        if self.lowercase or self.use_stemmer:
-            return tokenize(text, stemmer() if self.use_stemmer else None)
-        return re.findall(r"[A-Za-z0-9]+", text)
 
 
 @reward("ter")
@@ -138,6 +149,7 @@ class Ter(TargetReward):
         asian_support: with either of those two, for Chinese, Japanese and Korean as well.
         max_words: texts of more words are compared without shifts, which is the word error rate:
             the search for shifts takes up to seconds for a hundred words.
+        segmenter: what a word is in scripts without spaces: "characters", "icu" or "spaces".
     """
 
     needs: ClassVar[str] = "a target; sacrebleu"
@@ -149,6 +161,7 @@ class Ter(TargetReward):
     no_punct: bool = False
     asian_support: bool = False
     max_words: Positive = 128
+    segmenter: Segmenter = "characters"
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The TER / 100."""
@@ -160,8 +173,12 @@ class Ter(TargetReward):
             asian_support=self.asian_support,
             case_sensitive=not self.lowercase,
         )
-        pairs = self.pairs(samples)
-        return [self._rate(tokenizer(a).split(), tokenizer(b).split()) for a, b in pairs]
+
+        def words(text: str) -> list[str]:
+            form = fold(text) if self.lowercase else nfc(text)
+            return tokenizer(spread(form, self.segmenter)).split()
+
+        return [self._rate(words(a), words(b)) for a, b in self.pairs(samples)]
 
     def _rate(self, said: list[str], meant: list[str]) -> float:
         from rapidfuzz.distance import Levenshtein

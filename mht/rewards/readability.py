@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import regex
 from pydantic import Field, model_validator
 
 from mht.component import refuse
@@ -17,8 +18,9 @@ from mht.errors import ModelError
 from mht.rewards.base import UNIT, Range, TextReward, reward
 from mht.rewards.sentences import sentences
 from mht.types import Sample
+from mht.words import nfc, warn_of_other_scripts
 
-WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
+WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+(?:['\u2019-][\p{L}\p{M}\p{N}]+)*")
 VOWELS = re.compile(r"[aeiouy]+")
 SILENT = re.compile(  # a last e, -ed and -es that are no syllable: made, baked, times; not: table
     r"(?:[^aeiouy](?<![^aeiouylr]l)e|[^aeiouytd]ed|(?:[^aeiouyszxcglh]|[aeiouyr]l|[^cs]h)es)$"
@@ -165,7 +167,9 @@ class Readability(TextReward):
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The index, or the score of its window."""
         easy = _easy_words(self.easy_words) if self.easy_words else frozenset()
-        return [self._of(counts(text, easy)) for text in self.texts(samples)]
+        texts = self.texts(samples)
+        warn_of_other_scripts("readability", "has formulas for English", texts)
+        return [self._of(counts(text, easy)) for text in texts]
 
     def _of(self, found: Counts) -> float:
         if not found.words:
@@ -184,7 +188,7 @@ def counts(text: str, easy: frozenset[str] = frozenset()) -> Counts:
     >>> counts("The dog barked. An elephant, imperturbable, did not!").syllables
     14
     """
-    words = [word.lower().replace("\u2019", "'") for word in WORD.findall(text)]
+    words = [word.lower().replace("\u2019", "'") for word in WORD.findall(nfc(text))]
     sizes = [syllables(word) for word in words]
     return Counts(
         words=len(words),

@@ -7,7 +7,10 @@ import re
 CLOSING = "[\"'\u2019\u201d\u00bb)\\]\u300d\u300f\uff09]*"  # quotes and brackets
 END = re.compile(
     rf"[.!?\u2026]+{CLOSING}(?=\s|$)"  # scripts that put a space after a sentence
-    rf"|[\u3002\uff01\uff1f\uff61\u0964]+{CLOSING}"  # those that do not: Chinese, Japanese, Hindi
+    # stops that end a sentence without one: Chinese, Japanese, Hindi, Arabic, Urdu, Armenian,
+    # Amharic, Khmer, Burmese, Tibetan, Mongolian
+    r"|[\u3002\uff01\uff1f\uff61\u0964\u0965\u061f\u06d4\u0589\u1362\u1367\u1368\u17d4\u17d5"
+    rf"\u104b\u0f0d\u1803\u203c\u2047-\u2049]+{CLOSING}"
     r"|\n+"
 )
 ABBREVIATIONS = {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
 from statistics import fmean
 from typing import ClassVar, Literal
 
+import regex
 from pydantic import Field
 
 from mht.errors import MissingPackage, ModelError
@@ -18,8 +17,14 @@ from mht.rewards.models import valid_unicode
 from mht.rewards.sentences import sentences
 from mht.rewards.sequence_classifier import Classifier, classifier, probabilities
 from mht.types import Sample
+from mht.words import nfc, warn_of_other_scripts
 
-WORD = re.compile(r"(?<![^\W_])[^\W\d_]+(?:'[^\W\d_]+)*(?![^\W_])")
+LETTER, SIGN = r"[\p{L}\p{M}]", r"[\p{L}\p{M}\p{N}]"
+JOINED = rf"{LETTER}+(?:\u200c{LETTER}+)*"  # Persian has words with a joiner in them
+WORD = regex.compile(rf"(?<!{SIGN}){JOINED}(?:'{JOINED})*(?!{SIGN})")
+VOWEL_SIGNS = regex.compile(r"[\u064b-\u0652\u0640]")  # Arabic dictionaries are without them
+SCRIPTS = {"ar": "Arabic", "fa": "Arabic", "ru": "Cyrillic"}  # others are Latin
+CLASSIFIER = "textattack/roberta-base-CoLA@refs/pr/37"
 ACCEPTABLE = ("acceptable", "grammatical", "correct")
 
 
@@ -53,7 +58,7 @@ class SpellingGrammar(TextReward):
     method: Literal["spelling", "acceptability", "both"] = "spelling"
     language: Literal["ar", "de", "en", "es", "eu", "fa", "fr", "it", "lv", "nl", "pt", "ru"] = "en"
     allowed: list[str] = Field(default_factory=list)
-    model: str = "textattack/roberta-base-CoLA@refs/pr/37"
+    model: str = CLASSIFIER
     label: str | None = None
     device: Device = "auto"
     batch_size: Positive = 32
@@ -66,12 +71,21 @@ class SpellingGrammar(TextReward):
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The share of known words, the probability, or their mean."""
         texts = self.texts(samples)
+        self._warn(texts)
         if self.method == "spelling":
             return self._spelling(texts)
         acceptable = self._acceptability(texts)
         if self.method == "acceptability":
             return acceptable
         return [(a + b) / 2 for a, b in zip(self._spelling(texts), acceptable, strict=True)]
+
+    def _warn(self, texts: Sequence[str]) -> None:
+        if self.method != "acceptability":
+            script = SCRIPTS.get(self.language, "Latin")
+            what = f"has a dictionary of the language {self.language!r}"
+            warn_of_other_scripts("spelling_grammar", what, texts, script)
+        if self.method != "spelling" and self.model == CLASSIFIER:
+            warn_of_other_scripts("spelling_grammar", "has a classifier of English", texts)
 
     def _spelling(self, texts: Sequence[str]) -> list[float]:
         known = dictionary(self.language, tuple(self.allowed))
@@ -106,7 +120,7 @@ class SpellingGrammar(TextReward):
 
 def plain(text: str) -> str:
     """In lower case, with one form of each accented letter and of the apostrophe."""
-    return unicodedata.normalize("NFC", text).replace("\u2019", "'").lower()
+    return VOWEL_SIGNS.sub("", nfc(text).replace("\u2019", "'").lower())
 
 
 def words(text: str) -> list[str]:

@@ -1,20 +1,23 @@
-"""What rewards of words share: n-grams, the overlap of two sets, a stemmer."""
+"""What rewards of words share: n-grams, and the overlap of two sets."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
+
+from mht.words import chunks, fold
 
 NGrams = list[tuple[str, ...]]
 
 
-def ngrams(text: str, n: int) -> NGrams:
+def ngrams(text: str, n: int, segmenter: str = "characters") -> NGrams:
     """The word n-grams of a text in lower case; a shorter text is one, an empty one has none.
+
+    Words stand between white space; a segmenter divides those of scripts without spaces.
 
     >>> ngrams("a B c", 2)
     [('a', 'b'), ('b', 'c')]
     """
-    words = text.lower().split()
+    words = chunks(fold(text), segmenter)
     if not words:
         return []
     return [tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1))]
@@ -27,11 +30,3 @@ def overlap(a: set[Any], b: set[Any]) -> float:
     0.3333333333333333
     """
     return len(a & b) / len(a | b) if a or b else 1.0
-
-
-@lru_cache
-def stemmer() -> Any:
-    """The Porter stemmer of nltk, made once."""
-    from nltk.stem.porter import PorterStemmer
-
-    return PorterStemmer()

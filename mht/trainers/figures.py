@@ -7,11 +7,12 @@ from itertools import pairwise
 
 from mht.trainers.ppo import Stats
 from mht.types import Sample, Scored
+from mht.words import chunks
 
 
 def text_stats(samples: Sequence[Sample], scored: Scored) -> Stats:
     """Means of every reward node, and the share of distinct word pairs in the batch."""
-    pairs = [pair for s in samples for pair in pairwise(s.response.split())]
+    pairs = [pair for s in samples for pair in pairwise(chunks(s.response))]
     means = {
         f"reward/{name.removeprefix('reward.')}": sum(values)
         / (1 if name.endswith(".failed") else len(values))
