@@ -96,9 +96,17 @@ class LabelReward(TextReward):
         absent = all(ABSENCE.match(target.casefold()) for target in self.targets)
         return "high" if self.better == "low" and absent else self.better
 
+    def classifier(self) -> Classifier:
+        """The loaded model.
+
+        Raises:
+            ModelError: it can't be had, or is no classifier.
+        """
+        return classifier(self.checkpoint, self.device)
+
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The targets' probability, or whether they win."""
-        model = classifier(self.checkpoint, self.device)
+        model = self.classifier()
         independent = self._independent(model)
         chosen = self._chosen(model)
         texts = texts_read(self, model, samples, self.text, self.max_tokens)

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from mht.errors import ModelError
 from mht.rewards.base import reward
 from mht.rewards.classifier import LabelReward, Names, Spellings
+from mht.rewards.detoxify_model import cached_file, checkpoint_of, detoxify_model
+from mht.rewards.sequence_classifier import Classifier
 
 
 @reward("classifier")
@@ -105,8 +108,12 @@ class Toxicity(Harm):
     ``model`` has short names for Detoxify's checkpoints (github.com/unitaryai/detoxify): original
     (labels toxic, severe_toxic, obscene, threat, insult, identity_hate), unbiased (toxicity,
     severe_toxicity, obscene, identity_attack, insult, threat, sexual_explicit and nine groups of
-    people that are spoken of) and multilingual (toxic); or any folder or hub name. Each label is a
-    probability of its own. Detoxify's names work with all three.
+    people that are spoken of) and multilingual (toxic; with the package, those of unbiased); or any
+    folder or hub name. Each label is a probability of its own. Detoxify's names work with all.
+
+    A checkpoint of Detoxify's own runs through its package: a file that ends in .ckpt, a folder
+    with one, or a short name whose file is in torch hub's cache. Anything else is loaded by
+    transformers, a short name as the same weights from the hub.
     """
 
     needs: ClassVar[str] = "a toxicity classifier"
@@ -126,6 +133,26 @@ class Toxicity(Harm):
 
     model: str = "original"
     target: str | Names = "toxicity"
+
+    def models(self) -> tuple[str, ...]:
+        """The checkpoint, with config and tokenizer where they are beside it; or the classifier."""
+        file = checkpoint_of(self.model)
+        if file is None:
+            return super().models()
+        return (str(file.parent if (file.parent / "config.json").is_file() else file),)
+
+    def classifier(self) -> Classifier:
+        """Detoxify's model where its checkpoint is present, else transformers' classifier."""
+        file = checkpoint_of(self.model)
+        if file is not None:
+            return detoxify_model(file, self.device, self.checkpoints.values())
+        try:
+            return super().classifier()
+        except ModelError as error:
+            cached = cached_file(self.model)
+            if cached is None:
+                raise
+            raise ModelError(f"{error}; or put Detoxify's checkpoint at {cached}") from error
 
 
 @reward("hate_speech")

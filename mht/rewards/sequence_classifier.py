@@ -28,7 +28,11 @@ class Classifier:
     def __init__(self, folder: str, device: str):
         from transformers import AutoModelForSequenceClassification
 
-        self.tokenizer, self.model = pretrained(AutoModelForSequenceClassification, folder, device)
+        self.take(*pretrained(AutoModelForSequenceClassification, folder, device), device)
+
+    def take(self, tokenizer: Any, model: Any, device: str) -> None:
+        """Score with this tokenizer and model from now on."""
+        self.tokenizer, self.model = tokenizer, model
         config = self.model.config
         if config.pad_token_id is None:  # decoders look for their last token before it
             config.pad_token_id = self.tokenizer.pad_token_id
