@@ -47,6 +47,7 @@ UNSPACED_LETTER = regex.compile(UNSPACED, regex.VERSION1)
 MARK = regex.compile(r"\S")
 STOPS = regex.compile(r"[\p{Terminal_Punctuation}--\p{ASCII}]", regex.VERSION1)
 CHARACTER = regex.compile(r"\X\p{M}*")
+ASCII_WORD = re.compile(r"\w+")
 CHUNK = re.compile(r"\S+")
 OPENING = regex.compile(r"[\p{Ps}\p{Pi}]+$")
 CLOSING = regex.compile(r"[^\p{L}\p{N}\p{Ps}\p{Pi}\p{Extended_Pictographic}]*")
@@ -107,8 +108,9 @@ def words(text: str, segmenter: str = "characters") -> list[str]:
     >>> words("I don't know: 我爱电影, กำ, की!")
     ['I', 'don', 't', 'know', '我', '爱', '电', '影', 'กำ', 'की']
     """
-    found = (text[start:end] for start, end in spans(text, segmenter))
-    return list(found) if text.isascii() else [word.translate(INVISIBLE) for word in found]
+    if text.isascii():
+        return ASCII_WORD.findall(text)
+    return [text[start:end].translate(INVISIBLE) for start, end in spans(text, segmenter)]
 
 
 def marked_words(text: str, segmenter: str = "characters") -> list[str]:
@@ -180,6 +182,8 @@ def pieces(text: str, segmenter: str = "characters") -> Iterator[tuple[int, int]
 
 def chunks(text: str, segmenter: str = "characters") -> list[str]:
     """The texts of `pieces`."""
+    if text.isascii():
+        return text.split()
     return [text[start:end] for start, end in pieces(text, segmenter)]
 
 

@@ -315,6 +315,20 @@ def test_keywords_are_whole_words(keyword, text, count):
     assert make_reward({"type": "keyword_count", "keywords": [keyword]})(text) == count
 
 
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(WORD_TEXT)
+def test_every_word_of_a_text_is_found_in_it(text):
+    for word in words(fold(text)):
+        shown = {"type": "keyword_count", "keywords": [word], "normalize": True}
+        attached = re.search(rf"{re.escape(word)}[+#]", fold(text))
+        assert attached or make_reward(shown)(text) == 1, word
+
+
+def test_texts_without_a_word_are_compared_as_they_are():
+    reward = make_reward({"type": "jaccard"})
+    assert reward(["= ?", "+", ""], ["=  ?", "-", ""]) == [1, 0, 1]
+
+
 def test_lengths_and_n_grams_count_words_of_scripts_without_spaces():
     window = {"type": "length_window", "min": 4, "max": 4}
     assert make_reward(window)("电影好看。") == 1

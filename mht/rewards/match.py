@@ -37,7 +37,9 @@ class ExactMatch(TargetReward):
 
 @reward("jaccard")
 class Jaccard(TargetReward):
-    """Words in both over words in either (Jaccard 1901), in [0, 1]; 1.0 where both have none.
+    """Words in both over words in either (Jaccard 1901), in [0, 1].
+
+    Texts without a word are compared as they are, without their white space.
 
     Attributes:
         lowercase: upper and lower case are alike.
@@ -49,7 +51,13 @@ class Jaccard(TargetReward):
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The share of common words."""
-        return [overlap(self._words(a), self._words(b)) for a, b in self.pairs(samples)]
+        return [self._of(a, b) for a, b in self.pairs(samples)]
+
+    def _of(self, response: str, target: str) -> float:
+        said, meant = self._words(response), self._words(target)
+        if said or meant:
+            return overlap(said, meant)
+        return float(nfc(response).split() == nfc(target).split())
 
     def _words(self, text: str) -> set[str]:
         return set(words(fold(text) if self.lowercase else nfc(text), self.segmenter))
