@@ -25,6 +25,7 @@ OBJECTS = (  # JSON files of a model folder that hold an object
     *INDICES,
 )
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers")
+TEXT = "A text, 12 of 3.5: na\u00efve \u6f22\u5b57.\n"  # which any tokenizer should take
 MANY_LAYERS = 500  # of a model that states more than it has weights
 CLEAR = (OSError, ValueError, RuntimeError, ImportError)  # their messages need no type before them
 
@@ -116,43 +117,56 @@ def _check_index(file: Path, index: Mapping[str, Any]) -> None:
 
 
 def _check_layers(folder: Path, config: Mapping[str, Any]) -> None:
-    """A loader builds every layer that the config states before it looks at the weights."""
+    """A loader builds all layers that the config states before it looks at the weights."""
     inner = config.get("text_config")
     stated = [c.get(key) for c in (config, inner) if isinstance(c, Mapping) for key in LAYERS]
     most = max((n for n in stated if isinstance(n, int | float)), default=0)
     if most <= MANY_LAYERS:
         return
-    weights = sum(_tensors(file) for file in folder.glob("*.safetensors"))
+    weights = sum(len(_stored_dtypes(file)) for file in folder.glob("*.safetensors"))
     if most > weights:
         raise ValueError(f"config.json states {most:.4g} layers, and there are {weights} weights")
 
 
-def _tensors(file: Path) -> int:
+def _stored_dtypes(file: Path) -> dict[str, str]:
+    """The dtype of each tensor in a safetensors file, such as "F32"."""
     from safetensors import safe_open
 
     with safe_open(file, "pt") as opened:
-        return len(opened.keys())
+        return {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
 
 
 # -- after loading, within `reading` -----------------------------------------------------------
 
 
-def check_whole(model: Any, report: Mapping[str, Any]) -> None:
+def check_whole(model: Any, report: Mapping[str, Any], folder: str | Path) -> None:
     """Refuse a model that is not all that its folder holds, or has weights that are not finite.
 
     Args:
         model: as transformers loaded it.
         report: its loading info.
+        folder: of the model; what is no folder here is not looked into.
 
     Raises:
-        ValueError: weights are missing, layers were left out, or a weight is not finite.
+        ValueError: weights are missing, layers were left out, or a weight is not finite or stored
+            as whole numbers.
     """
     check_missing(report.get("missing_keys") or ())
     layers = {_any_layer(name) for name, _ in model.named_parameters()}
     left = [name for name in report.get("unexpected_keys") or () if _any_layer(name) in layers]
     if left:
         raise ValueError(f"its weights have more layers than its config says: {min(left)}")
+    _check_dtypes(model, Path(folder))
     check_weights(model)
+
+
+def _check_dtypes(model: Any, folder: Path) -> None:
+    """A loader turns whole numbers, truth values too, into weights without a word."""
+    names = {name for name, weight in model.named_parameters() if weight.is_floating_point()}
+    for file in folder.glob("*.safetensors"):
+        for name, dtype in _stored_dtypes(file).items():
+            if name in names and not dtype.startswith(("F", "BF", "C")):
+                raise ValueError(f"its weight {name} is stored as {dtype}, which has no fractions")
 
 
 def _any_layer(name: str) -> str:
@@ -161,14 +175,7 @@ def _any_layer(name: str) -> str:
 
 
 def check_missing(missing: Iterable[str]) -> None:
-    """Refuse a model some of whose weights are not in its folder: they would be random.
-
-    Args:
-        missing: their names.
-
-    Raises:
-        ValueError: there are some.
-    """
+    """Refuse a model that lacks weights, by name in ``missing``: they would be random."""
     names = sorted(missing)
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -176,14 +183,7 @@ def check_missing(missing: Iterable[str]) -> None:
 
 
 def check_weights(model: Any) -> None:
-    """Refuse weights that are not finite; buffers may hold -inf, as masks do.
-
-    Args:
-        model: a torch module.
-
-    Raises:
-        ValueError: with the name of the first such weight.
-    """
+    """Refuse a torch module's weights that are not finite; buffers may hold -inf, as masks do."""
     check_tensors(dict(model.named_parameters()))
     check_tensors({n: b.clamp(min=-1) for n, b in model.named_buffers() if _has_numbers(b)})
 
@@ -228,6 +228,53 @@ def check_runs(model: Any) -> None:
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     if bool(torch.isnan(logits).any()):
         raise ValueError(f"it gives nan for two tokens, in {logits.dtype}")
+
+
+def check_tokenizer(tokenizer: Any, model: Any = None, *, closed: bool = False) -> None:
+    """Refuse a tokenizer that can't read a text, or whose tokens the model does not have.
+
+    Args:
+        tokenizer: as loaded.
+        model: as loaded; None looks at the tokenizer alone.
+        closed: it may be one of whole words that knows no others.
+
+    Raises:
+        ValueError: a token is not in the model; any other error is the tokenizer's own.
+    """
+    try:
+        ids = tokenizer(TEXT)["input_ids"]
+    except Exception as error:  # tokenizers has no class for it
+        if not closed or not str(error).startswith("WordLevel error: Missing [UNK]"):
+            raise
+        ids = []
+    tokenizer.decode(ids)
+    if model is None:
+        return
+    named = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    largest = max([0, *ids, *(i for i in named if i is not None)])
+    rows = _rows(model)
+    if rows is not None and largest >= rows:
+        raise ValueError(f"its tokenizer has a token {largest}, and its model {rows} tokens")
+    for config in (model.config, getattr(model, "generation_config", None)):
+        _check_ends(config)
+
+
+def _rows(model: Any) -> int | None:
+    """How many tokens the model has; None where it has no table of them."""
+    try:
+        weight = getattr(model.get_input_embeddings(), "weight", None)
+    except NotImplementedError:
+        return None
+    return None if weight is None else len(weight)
+
+
+def _check_ends(config: Any) -> None:
+    ends = getattr(config, "eos_token_id", None)
+    for end in ends if isinstance(ends, list) else [ends]:
+        if end is not None and (isinstance(end, bool) or not isinstance(end, int)):
+            raise ValueError(
+                f"its eos_token_id is {str(ends)[:60]}, not a token id or a list of them"
+            )
 
 
 def check_sentence_encoder(encoder: Any) -> None:

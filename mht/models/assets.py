@@ -22,6 +22,7 @@ from mht.model_folder import (
     check_files,
     check_runs,
     check_sentence_encoder,
+    check_tokenizer,
     check_whole,
     reading,
 )
@@ -226,8 +227,9 @@ def _load(source: Path, config: ModelConfig, **options: Any) -> tuple[Any, Any]:
             source, dtype=_stored_dtype(config), output_loading_info=True, **options
         )
         _check_loaded(str(config.name), model, tokenizer, report)
-        check_whole(model, report)
+        check_whole(model, report, source)
         check_runs(model)
+        check_tokenizer(tokenizer, model, closed=True)
     return model, tokenizer
 
 
@@ -246,9 +248,10 @@ def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any])
             "it a whole causal language model?"
         )
     rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
+    tokens = max([len(tokenizer), *(i + 1 for i in tokenizer.get_vocab().values())])
+    if tokens > rows:
         raise ModelError(
-            f"model.name: the tokenizer of {name!r} has {len(tokenizer)} tokens, its model {rows}: "
+            f"model.name: the tokenizer of {name!r} has {tokens} tokens, its model {rows}: "
             "they do not belong together"
         )
     if tokenizer.eos_token_id is None:

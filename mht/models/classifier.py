@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mht.errors import ModelError
-from mht.model_folder import check_files, check_weights, reading
+from mht.model_folder import check_files, check_tokenizer, check_weights, reading
 from mht.models.judged import NAMES, Compared, Rated, Text
 from mht.order import bucketed
 from mht.progress import track
@@ -31,7 +31,9 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
 
     with reading(_no_encoder(folder)):
         check_files(folder)
-        return AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        check_tokenizer(tokenizer)
+    return tokenizer
 
 
 def _no_encoder(folder: str) -> str:
@@ -57,6 +59,7 @@ def load_encoder(
             folder, num_labels=len(names), dtype=torch.float32, **labels
         )
         check_weights(model)
+        check_tokenizer(tokenizer, model)
     if tokenizer.pad_token_id is None:
         raise ModelError(f"reward_model.encoder: the tokenizer of {folder} has no padding token")
     if model.config.pad_token_id is None:  # a causal LM looks for its last token before it

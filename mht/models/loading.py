@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mht.errors import ModelError
-from mht.model_folder import check_files, check_runs, check_whole, reading
+from mht.model_folder import check_files, check_runs, check_tokenizer, check_whole, reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -62,7 +62,7 @@ def load_causal_lm(
         model, report = AutoModelForCausalLM.from_pretrained(
             str(name), dtype=getattr(torch, dtype), output_loading_info=True, **options
         )
-        check_whole(model, report)
+        check_whole(model, report, name)
         model = model.to(device).eval()
         check_runs(model)
     return model
@@ -81,9 +81,11 @@ def load_tokenizer(
     problem = _not_a_model(name, "tokenizer")
     with reading(problem):
         check_files(name)
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             str(name), revision=revision, trust_remote_code=trust_remote_code
         )
+        check_tokenizer(tokenizer, closed=True)
+    return tokenizer
 
 
 def _not_a_model(name: str | Path, kind: str = "causal language model") -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mht.errors import ModelError
-from mht.model_folder import check_files, check_runs, check_whole, reading
+from mht.model_folder import check_files, check_runs, check_tokenizer, check_whole, reading
 from mht.truncation import valid_unicode as valid_unicode
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
@@ -175,10 +175,11 @@ def pretrained(auto: Any, folder: str, device: str) -> tuple[Any, Any]:
         dtype=torch.float32 if device == "cpu" else "auto",
         output_loading_info=True,
     )
-    check_whole(model, report)
+    check_whole(model, report, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = model.to(device).eval()
     check_runs(model)
+    check_tokenizer(tokenizer, model)
     return tokenizer, model
 
 
