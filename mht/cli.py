@@ -43,13 +43,14 @@ def app() -> None:
 def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("params.yaml")) -> None:
     """Check the settings without running anything; every mistake is shown at once."""
     from mht.config import load_config
+    from mht.data.check import check_data
     from mht.preflight import notes, problems
     from mht.variants import variants_of
 
     try:
         config = load_config(path)
         variants_of(config)
-        unserved = list(problems(config))
+        unserved = [*problems(config), *check_data(config.data)]
         if unserved:
             raise ConfigError(unserved, str(path))
     except ConfigError as error:

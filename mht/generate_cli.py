@@ -145,22 +145,41 @@ def generate(
 
 
 def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
+    from mht.sources import OptionError
+    from mht.sources.cells import has_half
+    from mht.sources.reading import read_bytes
+
     if given and file:
         raise UserError("prompts: give them as arguments or by --file, not both")
     if given:
+        wrong = next((text for text in given if has_half(text)), None)
+        if wrong is not None:
+            raise UserError(f"prompts: {wrong!r:.80} is not UTF-8")
         return given
     if file:
         try:
-            text = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{file}: can't be read ({error.strerror})") from None
-    else:
-        if sys.stdin.isatty():
-            raise UserError('prompts: none; write them behind the command: mht generate "..."')
-        text = sys.stdin.read()
-    lines = [line for line in text.splitlines() if line.strip()]
+            return prompts_of(read_bytes(str(file)), str(file))
+        except OptionError as error:
+            raise DataError(f"{file}: can't be read ({error.message})") from None
+    if sys.stdin.isatty():
+        raise UserError('prompts: none; write them behind the command: mht generate "..."')
+    return prompts_of(sys.stdin.buffer.read(), "stdin")
+
+
+def prompts_of(data: bytes, place: str) -> list[str]:
+    r"""The prompt on each line of a UTF-8 file; a line ends with \n or \r\n alone.
+
+    Raises:
+        DataError: a byte is not UTF-8, with its line; or no line holds a prompt.
+
+    >>> prompts_of("\ufeffone\u2028still one\r\n\ntwo\n".encode(), "prompts.txt")
+    ['one\u2028still one', 'two']
+    """
+    from mht.sources.reading import decode, lines_of
+
+    lines = [line for _, line in lines_of(decode(data, place))]
     if not lines:
-        raise DataError(f"{file or 'stdin'}: has no prompt; one stands on each line")
+        raise DataError(f"{place}: has no prompt; one stands on each line")
     return lines
 
 

@@ -13,6 +13,7 @@ from mht.errors import DataError, RewardError, UserError
 from mht.progress import track
 from mht.rewards import Reward
 from mht.rewards.calls import as_text
+from mht.sources.shown import listed, quoted, shown
 from mht.types import Sample
 
 Located = tuple[str, Mapping[str, Any]]  # where it stands, such as "answers.csv:7", and the record
@@ -93,8 +94,8 @@ def _column(path: Path, role: str, name: str | None, there: Sequence[str]) -> st
     if name not in there:
         hint = did_you_mean(name or role, there)
         what = f"--{role} COLUMN says which it is" if name is None else f"--{role} asks for it"
-        has = ", ".join(there)
-        raise DataError(f"{path}: no column {name or role!r}{hint}. It has: {has}; {what}")
+        has = listed(there)
+        raise DataError(f"{path}: no column {quoted(name or role)}{hint}. It has: {has}; {what}")
     return name
 
 
@@ -108,7 +109,8 @@ def _sample(where: str, record: Mapping[str, Any], names: Mapping[str, str | Non
             texts[role] = as_text(value, "assistant" if role == "response" else None)
         except TypeError:
             raise DataError(
-                f"{where}: column {name!r} ({role}) should be a text or a chat, got {value!r:.60}"
+                f"{where}: column {quoted(name)} ({role}) should be a text or a chat, got "
+                f"{shown(value)}"
             ) from None
     return Sample(**texts, item=dict(record))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mht.chat import render
 from mht.errors import ModelError
+from mht.turns import earlier_turns, prompt_role
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,10 +68,10 @@ class Sample:
 
         The turns are those of ``item["turns"]``, with which the prompt then begins.
         """
-        turns = [dict(turn) for turn in self.item.get("turns") or ()]
+        turns = earlier_turns(self.item)
         before = "\n".join([*(turn["content"] for turn in turns), ""])
         last = self.prompt.removeprefix(before) if turns else self.prompt
-        said = [("user", last), ("assistant", self.response)]
+        said = [(prompt_role(self.item), last), ("assistant", self.response)]
         return [*turns, *({"role": role, "content": content} for role, content in said)]
 
     def as_read(self, text: str, tokenizer: Any = None) -> str | tuple[str, str]:

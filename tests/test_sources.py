@@ -184,9 +184,8 @@ def test_wrong_types_name_the_row(tmp_path):
     gap = write(tmp_path, "u.jsonl", '{"text": "a"}\n{"txet": "b"}\n')
     assert f"{gap}:2: the column 'text' (text) is missing" == message(type="jsonl", path=gap)
     csv = write(tmp_path, "t.csv", "text,rating\na,1\nb,good\n")
-    assert f"{csv}:3: column 'rating' (rating) should be a number, got 'good'" == message(
-        type="csv", path=csv
-    )
+    got = message(type="csv", path=csv)
+    assert got.startswith(f"{csv}:3: column 'rating' (rating) should be a number, got 'good': ")
 
 
 @pytest.mark.parametrize("rating", ["7", "nan"])

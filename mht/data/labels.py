@@ -12,6 +12,7 @@ from mht.data.clean import clean, content_key
 from mht.data.judgements import Judgements
 from mht.data.kinds import Kind, kind_of
 from mht.data.tokenize import Cut, cut_row
+from mht.turns import earlier_turns
 from mht.types import Sample
 
 Row = dict[str, Any]
@@ -23,7 +24,7 @@ def clean_row(row: Row) -> Row:
     cleaned: Row = {**row}
     texts = ("text", "prompt", "target", "rejected")
     cleaned |= {key: clean(row[key]) for key in texts if key in row}
-    turns = row.get("item", {}).get("turns")
+    turns = earlier_turns(row.get("item", {}))
     if turns:
         turns = [{**turn, "content": clean(turn["content"])} for turn in turns]
         cleaned["item"] = {**row["item"], "turns": turns}
@@ -101,7 +102,7 @@ def _compared(rows: Iterable[Row], avoid: set[str]) -> list[Row]:
         same = content_key(chosen) == content_key(rejected)
         if not chosen or not rejected or same or avoid & (whole | texts):
             continue
-        turns = json.dumps(row.get("item", {}).get("turns", []), ensure_ascii=False)
+        turns = json.dumps(earlier_turns(row.get("item", {})), ensure_ascii=False)
         pair = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "turns": turns}
         pairs.setdefault(content_key(prompt, chosen, rejected), pair)
     return [pairs[key] for key in sorted(pairs)]

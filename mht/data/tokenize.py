@@ -9,6 +9,7 @@ from typing import Any
 
 from mht.data.clean import content_key, group_key
 from mht.data.text import Codec, Read
+from mht.turns import earlier_turns, prompt_role
 from mht.types import joiner
 from mht.words import pieces
 
@@ -48,10 +49,10 @@ def cut_row(row: Mapping[str, Any], prompt_words: int, segmenter: str = "charact
         end = head[-1][1] if head else 0
         keys = content_key(row["text"]), group_key(row["text"])
         return Cut(row["text"][:end], row["text"][end:], None, *keys)
-    turns = row.get("item", {}).get("turns", [])
-    messages = [*turns, {"role": "user", "content": row["prompt"]}]
+    item = row.get("item", {})
+    messages = [*earlier_turns(item), {"role": prompt_role(item), "content": row["prompt"]}]
     texts = [turn["content"] for turn in messages]
-    opening = next(turn["content"] for turn in messages if turn["role"] == "user")
+    opening = next((t["content"] for t in messages if t["role"] == "user"), texts[0])
     key = content_key(*texts, row["target"])
     prompt, target = "\n".join(texts), row["target"]
     between = joiner(prompt, target)

@@ -11,6 +11,7 @@ from typing import Any
 
 from mht.data.text import Codec, Read
 from mht.data.tokenize import Cut, read
+from mht.turns import earlier_turns
 
 
 def truncated(codec: Codec, cut: Cut, limit: int) -> tuple[Cut, Read] | None:
@@ -70,6 +71,6 @@ def _with_content(cut: Cut, content: str) -> Cut:
 
 def with_turns(item: Mapping[str, Any], cut: Cut) -> dict[str, Any]:
     """A row's other columns with the turns that are left of it."""
-    others = {key: value for key, value in item.items() if key != "turns"}
+    others = {k: v for k, v in item.items() if k != "turns" or not earlier_turns(item)}
     turns = (cut.messages or [])[:-1]
     return {**others, "turns": turns} if turns else others

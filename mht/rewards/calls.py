@@ -35,9 +35,19 @@ def as_text(value: Any, role: str | None = None) -> str:
 
 
 def _content(content: Any) -> str:
+    """The text of a message; of parts only the texts, not the images."""
     if content is None or isinstance(content, str):
         return content or ""
-    return "".join(part.get("text", "") for part in content)  # multimodal parts: only the text
+    if not isinstance(content, list | tuple):
+        raise TypeError(f"a message's content is a text or a list of parts, got {content!r:.80}")
+    return "".join(map(_part, content))
+
+
+def _part(part: Any) -> str:
+    text = part.get("text") or "" if isinstance(part, Mapping) else part
+    if not isinstance(text, str):
+        raise TypeError(f"a part of a message holds a text, got {part!r:.80}")
+    return text
 
 
 def samples_of_call(

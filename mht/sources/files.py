@@ -1,62 +1,24 @@
-"""Local files: JSON, JSON Lines, CSV, Parquet and plain text."""
+"""Local files: JSON, JSON Lines, CSV and plain text."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mht.component import did_you_mean
 from mht.errors import DataError
 from mht.sources.base import OptionError, Source, source
 from mht.sources.bundled import sha256_of
+from mht.sources.reading import HEAD, check_file, lines_of, loads, read_text
+from mht.sources.shown import listed, quoted, shown
 from mht.sources.table import Located, TableSource
 
 csv.field_size_limit(2**31 - 1)  # long documents are ordinary here
-
-
-def check_file(path: str) -> Path:
-    """The path, when a file is there.
-
-    Raises:
-        OptionError: it is not; with the nearest name in its folder.
-    """
-    file = Path(path).expanduser()
-    if file.is_file():
-        return file
-    if file.is_dir():
-        raise OptionError("path", f"{path!r} is a folder: name a file in it")
-    if not file.parent.is_dir():
-        raise OptionError("path", f"no such file {path!r}: there is no folder {str(file.parent)!r}")
-    siblings = sorted(p.name for p in file.parent.iterdir() if p.is_file())
-    hint = did_you_mean(file.name, siblings)
-    there = ", ".join(siblings[:10]) or "nothing"
-    raise OptionError("path", f"no such file {path!r}{hint}. Its folder holds: {there}")
-
-
-def read_text(path: str) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
-
-    Raises:
-        DataError: the file is empty, or a byte of it is not UTF-8.
-    """
-    data = check_file(path).read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        byte, line = error.start, data[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}:{line}: byte {byte} (0x{data[byte]:02x}) is not UTF-8: save the file as UTF-8"
-        ) from None
-    if not text.strip():
-        raise DataError(f"{path}: the file is empty")
-    return text
 
 
 def file_asset(path: str) -> dict[str, Any]:
@@ -99,16 +61,16 @@ class JSON(FileSource):
 
     field: str | None = None
 
-    def records(self) -> Iterator[Located]:
+    def records(self, *, head: bool = False) -> Iterator[Located]:
         """Each object with its row number, from 1."""
         for number, record in enumerate(self._list(), start=1):
             yield _located(f"{self.path}: row {number}", record)
 
     def _list(self) -> list[Any]:
-        data = _loads(read_text(self.path), self.path)
+        data = loads(read_text(self.path), self.path)
         if isinstance(data, Mapping):
             if self.field not in data:
-                keys = ", ".join(data)
+                keys = listed(data)
                 raise OptionError("field", f"{self.path} holds a mapping; name its list: {keys}")
             data = data[self.field]
         if not isinstance(data, list):
@@ -121,28 +83,15 @@ class JSON(FileSource):
 class JSONLines(FileSource):
     """A file with one JSON object a line."""
 
-    def records(self) -> Iterator[Located]:
+    def records(self, *, head: bool = False) -> Iterator[Located]:
         """Each object with its file and line."""
-        for number, line in enumerate(read_text(self.path).split("\n"), start=1):
-            if line.strip():
-                where = f"{self.path}:{number}"
-                yield _located(where, _loads(line, self.path, number))
-
-
-def _loads(text: str, path: str, line: int | None = None) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        hint = ""
-        if line is None and error.msg == "Extra data":
-            hint = " (one object a line? then the type is jsonl)"
-        place = f"{path}:{line or error.lineno}: column {error.colno}"
-        raise DataError(f"{place}: not JSON: {error.msg}{hint}") from None
+        for number, line in lines_of(read_text(self.path, head=head)):
+            yield _located(f"{self.path}:{number}", loads(line, self.path, number))
 
 
 def _located(where: str, record: Any) -> Located:
     if not isinstance(record, Mapping):
-        raise DataError(f"{where}: should be an object with named columns, got {record!r:.60}")
+        raise DataError(f"{where}: should be an object with named columns, got {shown(record)}")
     return where, record
 
 
@@ -154,12 +103,13 @@ class CSV(FileSource):
         delimiter: between the fields; "\t" for tab-separated files.
     """
 
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    delimiter: Annotated[str, Field(min_length=1, max_length=1, pattern=r'[^"\r\n]')] = ","
 
-    def records(self) -> Iterator[Located]:
+    def records(self, *, head: bool = False) -> Iterator[Located]:
         """Each record with its file and the line it begins on."""
-        text = read_text(self.path)
+        text = read_text(self.path, head=head)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter, strict=True)
+        cut = head and check_file(self.path).stat().st_size > HEAD
         try:
             header = self._header(next(reader))
             begins = reader.line_num + 1
@@ -168,12 +118,15 @@ class CSV(FileSource):
                     yield self._record(begins, header, fields)
                 begins = reader.line_num + 1
         except csv.Error as error:
+            if cut and "unexpected end" in str(error):
+                return  # a record that goes on behind the head
             raise DataError(f"{self.path}:{reader.line_num}: not CSV: {error}") from None
 
     def _header(self, header: list[str]) -> list[str]:
-        twice = sorted({name for name in header if header.count(name) > 1})
+        twice = [name for name, count in Counter(header).items() if count > 1]
         if twice:
-            raise DataError(f"{self.path}:1: the column {twice[0]!r} is there more than once")
+            what = f"the column {quoted(min(twice))} is there more than once"
+            raise DataError(f"{self.path}:1: {what}")
         return header
 
     def _record(self, line: int, header: list[str], fields: list[str]) -> Located:
@@ -184,24 +137,6 @@ class CSV(FileSource):
                 f"that holds {self.delimiter!r} in double quotes"
             )
         return where, dict(zip(header, fields, strict=True))
-
-
-@source("parquet")
-class Parquet(FileSource):
-    """A Parquet file."""
-
-    def records(self) -> Iterable[Located]:
-        """Each record with its row number, from 1."""
-        import pyarrow
-        import pyarrow.parquet
-
-        try:
-            table = pyarrow.parquet.read_table(check_file(self.path))
-        except pyarrow.ArrowInvalid as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{self.path}: not a Parquet file: {reason}") from None
-        rows = enumerate(table.to_pylist(), start=1)
-        return [(f"{self.path}: row {number}", row) for number, row in rows]
 
 
 @source("text")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from mht.errors import DataError
 from mht.sources.base import OptionError, source
 from mht.sources.table import Located, TableSource
 
@@ -32,16 +34,24 @@ class Hub(TableSource):
         """The data set's name."""
         return self.name
 
-    def records(self) -> Iterator[Located]:
+    def records(self, *, head: bool = False) -> Iterator[Located]:
         """Each record with its row number, from 1."""
         self._look_up()
-        for number, record in enumerate(self._load(), start=1):
-            yield f"{self.name}: row {number}", record
+        rows = iter(self._load())
+        for number in count(1):
+            where = f"{self.name}: row {number}"
+            try:
+                record = next(rows)
+            except StopIteration:
+                return
+            except Exception as error:  # the library alone runs here: a picture without Pillow...
+                raise DataError(f"{where}: can't be read: {_line(error)}") from None
+            yield where, record
 
     def _look_up(self) -> None:
         """Ask the hub for it once: `load_dataset` tries for half a minute without a network."""
         from huggingface_hub import HfApi, constants
-        from huggingface_hub.errors import HfHubHTTPError, HTTPError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         if constants.is_offline_mode() or Path(self.name).is_dir():
             return
@@ -51,7 +61,11 @@ class Hub(TableSource):
             raise OptionError(
                 "name", f"the hub has no {self.name!r} for you: {_line(error)}"
             ) from None
-        except (OSError, HTTPError) as error:
+        except HFValidationError as error:
+            raise OptionError(
+                "name", f"{self.name!r} is neither a folder nor a name of the hub: {_line(error)}"
+            ) from None
+        except Exception as error:  # of the network in any form, or of a wrong HF_ENDPOINT
             raise OptionError(
                 "name",
                 f"can't reach the hub for {self.name!r} ({_line(error)}): connect, set "
@@ -64,8 +78,8 @@ class Hub(TableSource):
         print(f"loading {self.name} ({self.split})", flush=True)
         try:
             return load_dataset(self.name, self.config, split=self.split, revision=self.revision)
-        except (OSError, ValueError) as error:  # not there, not loadable; an unknown split
-            raise OptionError("name", f"{self.name!r}: {_line(error)}") from None
+        except Exception as error:  # the library has errors of ten packages for files and splits
+            raise OptionError("name", f"{self.name!r}: {_line(_first_cause(error))}") from None
 
     def asset(self) -> dict[str, Any]:
         """The entry of ``assets.json``."""
@@ -76,6 +90,12 @@ class Hub(TableSource):
             "licence": "see the data set's page",
             "source": f"hub data set, split {self.split}",
         }
+
+
+def _first_cause(error: Exception) -> Exception:
+    """The error that says which file is wrong, below "An error occurred while generating"."""
+    cause = error.__cause__
+    return cause if isinstance(cause, Exception) else error
 
 
 def _line(error: Exception) -> str:
