@@ -133,7 +133,10 @@ def generate(
     }
     responder = make_responder(model, device, dtype, decoding)
     examples = prompt_examples(
-        responder.tokenizer, [text for text in texts for _ in range(samples)], chat=chat
+        responder.tokenizer,
+        [text for text in texts for _ in range(samples)],
+        chat=chat,
+        codec=responder.codec,
     )
     found = answered(
         made[strategy](), responder, examples, reward=scores, seed=seed, batch_size=batch_size

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import make_tiny_tokenizer
-from tokenizer_layouts import TURNS, byte_bpe, fast
+from tokenizer_layouts import TURNS, byte_bpe, fast, tiny_llama
 
 from mht import HybridTrainer
 from mht.config import ModelConfig
@@ -17,15 +17,7 @@ from mht.special import control_tokens
 
 
 def model_for(tokenizer, ends):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-            num_attention_heads=2, max_position_embeddings=64, bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        )
-    )  # fmt: skip
+    model = tiny_llama(tokenizer)
     model.generation_config.eos_token_id = ends
     return model
 

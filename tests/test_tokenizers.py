@@ -6,12 +6,15 @@ By default a few texts each; `make slow` tries 10,000.
 from unicodedata import normalize
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_layouts import LAYOUTS, LOSSY, TURNS, fast
+from tokenizer_layouts import LAYOUTS, LOSSY, TURNS, fast, tiny_llama
 
 from mht.data.text import Codec
+from mht.decoding import prompt_examples
 from mht.errors import DataError, ModelError
+from mht.rollout import Responder
 from mht.special import end_ids
 
 CONTROL = ["<s>", "</s>", "<pad>", "<unk>", *TURNS, "<|endoftext|>", "[CLS]", "[SEP]", "<answer>"]
@@ -98,6 +101,7 @@ def test_whatever_is_sampled_is_read_as_it_is(name, prompt, ids):
     """What rewards see behind the prompt is what the decoded whole has there, for any tokens."""
     codec = codec_of(name)
     read = codec.read_text(prompt)
+    ids = [i for i in ids if i < len(codec.tokenizer)]
     said = codec.response_text(read.ids, ids)
     head, whole = codec.decode(read.ids), codec.decode([*read.ids, *ids])
     if whole.startswith(head):
@@ -147,6 +151,23 @@ def test_texts_without_control_tokens_have_the_tokenizers_own_ids(name):
     assert ids == own or (ids == own[:-1] and own[-1] == codec.tokenizer.eos_token_id)
     read = codec.read_text("the film is a warm")
     assert [*read.ids, *codec.target_ids(read, " and funny story")] == ids
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_rewards_read_what_the_policy_wrote(name):
+    """A random model's own samples: prompt and response are all of the decoded tokens."""
+    tokenizer = LAYOUTS[name]()
+    if tokenizer.pad_token is None:
+        return
+    model = tiny_llama(tokenizer)
+    responder = Responder(model, tokenizer, {"response_tokens": 12, "temperature": 1.0})
+    prompts = ["the film is a warm", "a dull", "<s> is </s> film"]
+    examples = prompt_examples(tokenizer, prompts, codec=responder.codec)
+    rollout = responder.respond(examples, torch.Generator().manual_seed(0))
+    for i, sample in enumerate(responder.samples(rollout, examples)):
+        response = rollout.response_ids[i][rollout.response_mask[i]].tolist()
+        whole = responder.codec.decode([*examples[i].prompt_ids, *response])
+        assert sample.full.strip() == as_kept(name, whole).strip(), "no joiner, no space lost"
 
 
 # chat templates

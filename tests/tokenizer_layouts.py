@@ -244,7 +244,29 @@ def chat_without_system() -> Any:
 
 
 @layout
+def written_in_python() -> Any:
+    from transformers import ByT5Tokenizer
+
+    return ByT5Tokenizer(extra_ids=4)
+
+
+@layout
 def no_pad() -> Any:
     tokenizer = fast(byte_bpe())
     tokenizer.pad_token = None
     return tokenizer
+
+
+def tiny_llama(tokenizer: Any) -> Any:
+    """A random Llama of that vocabulary with 64 positions."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=64, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).eval()

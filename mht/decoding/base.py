@@ -114,7 +114,11 @@ def generate(
 
 
 def prompt_examples(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, chat: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    chat: bool = False,
+    codec: Codec | None = None,
 ) -> list[Example]:
     """Prompts without targets, tokenised as `prepare` does it.
 
@@ -122,8 +126,9 @@ def prompt_examples(
         tokenizer: the model's.
         prompts: texts that the model is to continue.
         chat: they are a user's messages, put into the tokenizer's chat template if it has one.
+        codec: that of a `Responder`, which knows all that ends a response; None makes one.
     """
-    codec = Codec(tokenizer)
+    codec = codec or Codec(tokenizer)
     found = []
     for prompt in prompts:
         key = content_key(prompt)
