@@ -25,6 +25,7 @@ EXCLUDED = {
     Path("mht/__init__.py"): "the library's face; stages import what they need from its home",
     Path("mht/config"): "what it reads is in the stage's params; it knows every reward",
     Path("mht/component.py"): "turns params into objects; same params, same objects",
+    Path("mht/data/train_data.py"): "what a library user gives; stages give prepared examples",
     Path("mht/errors.py"): "what failing runs say",
     Path("mht/keywords.py"): "what wrong calls say",
     Path("mht/types.py"): "declarations",

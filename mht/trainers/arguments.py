@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mht.config import HybridConfig
+from mht.component import build
+from mht.config import HybridConfig, LoRAConfig
+from mht.data.limits import context_of
 from mht.errors import ConfigError, ModelError
 from mht.models.adapter import unwrapped
 from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.precision import resolve_dtype
 from mht.rewards import Reward, make_reward
+from mht.rollout import end_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from mht.data.examples import Example
+    from mht.data.train_data import TrainData
 
 RewardFn = Reward | Mapping[str, Any] | Callable[..., float]
 
@@ -95,6 +101,34 @@ def as_tokenizer(given: Any, model: PreTrainedModel) -> PreTrainedTokenizerBase:
     return given
 
 
+def data_reader(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, columns: Mapping[str, str] | None
+) -> TrainData:
+    """What makes examples of training data for a model.
+
+    Raises:
+        ConfigError: ``columns`` has something that is no role.
+    """
+    from mht.data.text import Codec
+    from mht.data.train_data import TrainData
+
+    return TrainData(
+        Codec(tokenizer, end_tokens(model, tokenizer)),
+        pad_id=tokenizer.pad_token_id,
+        vocabulary=model.config.get_text_config().vocab_size,
+        context=context_of(model.config),
+        columns=columns,
+    )
+
+
+def read_data(reader: TrainData, given: Any, *, is_main: bool) -> list[Example]:
+    """The examples of training data, none for None; which columns were guessed is shown."""
+    examples = [] if given is None else reader.read(given)
+    if reader.guess and is_main:
+        print(f"train_data: {reader.guess}", flush=True)
+    return examples
+
+
 def as_reward(reward: Any) -> Reward | Callable[..., float] | None:
     """A reward from its spec; a reward, a function or None is returned as it is.
 
@@ -107,6 +141,34 @@ def as_reward(reward: Any) -> Reward | Callable[..., float] | None:
         return reward
     what = f"needs a reward, its spec as a dict, or a function, got {reward!r:.80}"
     raise ConfigError([f"reward_fn: {what}"])
+
+
+def as_config(given: Any) -> HybridConfig:
+    """The settings, given as such or as plain data; None takes the defaults without any step.
+
+    Raises:
+        ConfigError: they are none, or wrong.
+    """
+    if isinstance(given, HybridConfig):
+        return given
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError([f"config: needs a HybridConfig or a dict, got {type(given).__name__}"])
+    none = {"cycles": 0, "sft_steps_per_cycle": 0, "ppo_steps_per_cycle": 0}
+    return build(HybridConfig, none | dict(given or {}), path="config")
+
+
+def as_lora(given: Any) -> LoRAConfig | None:
+    """The settings of adapters, given as such or as plain data.
+
+    Raises:
+        ConfigError: they are none, or wrong.
+    """
+    if given is None or isinstance(given, LoRAConfig):
+        return given
+    if not isinstance(given, Mapping):
+        what = f'needs a dict such as {{"r": 8, "alpha": 16}}, got {type(given).__name__}'
+        raise ConfigError([f"model.lora: {what}"])
+    return build(LoRAConfig, given, path="model.lora")
 
 
 def as_rate(given: Any) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from mht.component import build
 from mht.config import HybridConfig, LoRAConfig, OptimizerConfig, SchedulerConfig
-from mht.data.examples import Example, collate_prompts, collate_sft
+from mht.data.examples import collate_prompts, collate_sft
 from mht.errors import UserError
 from mht.keywords import explain_keywords
 from mht.models.context import limit_context
@@ -24,16 +23,8 @@ from mht.models.references import References
 from mht.progress import track
 from mht.rewards import Reward
 from mht.rollout import Responder
-from mht.trainers.arguments import (
-    SYNONYMS,
-    RewardFn,
-    as_model,
-    as_rate,
-    as_reward,
-    as_tokenizer,
-    in_config,
-    with_batch_size,
-)
+from mht.trainers import arguments
+from mht.trainers.arguments import SYNONYMS, RewardFn
 from mht.trainers.background import background
 from mht.trainers.devices import make_devices
 from mht.trainers.figures import headline, text_stats
@@ -63,7 +54,9 @@ class HybridTrainer(SingleSteps):
     Args:
         base_model_name: a folder, a hub name, or a loaded causal LM.
         tokenizer: None loads the model's own. Its PAD must differ from its EOS.
-        train_data: examples to walk through in `train`; not needed for the single steps.
+        train_data: rows to walk through in `train`: a `datasets.Dataset`, a pandas DataFrame, a
+            list of dicts or of prepared examples; their columns hold ``input_ids`` and ``labels``,
+            or texts or ``messages`` under the field's usual names.
         reward_fn: a reward, its spec as plain data, or a function
             ``(response, target, prompt=..., item=...) -> float``.
         optimizer_config: such as ``{"OPTIMIZER": "adamw"}``; None takes ``config``'s.
@@ -93,19 +86,19 @@ class HybridTrainer(SingleSteps):
         UserError: the model, the tokenizer or a setting is wrong.
     """
 
-    @explain_keywords("HybridTrainer", in_config, **SYNONYMS)
+    @explain_keywords("HybridTrainer", arguments.in_config, **SYNONYMS)
     def __init__(
         self,
         base_model_name: str | Path | PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
-        train_data: Sequence[Example] | None = None,
+        train_data: Any = None,
         reward_fn: RewardFn | None = None,
         optimizer_config: OptimizerConfig | Mapping[str, Any] | None = None,
         scheduler_config: SchedulerConfig | Mapping[str, Any] | None = None,
         lrate: float | None = None,
         batch_size: int | None = None,
         *,
-        config: HybridConfig | None = None,
+        config: HybridConfig | Mapping[str, Any] | None = None,
         num_layers_unfrozen: int | Literal["all"] = "all",
         lora: LoRAConfig | Mapping[str, Any] | None = None,
         context_window: int | None = None,
@@ -113,23 +106,26 @@ class HybridTrainer(SingleSteps):
         device: str = "auto",
         dtype: str = "float32",
         gradient_checkpointing: bool = False,
+        columns: Mapping[str, str] | None = None,
     ):
-        config = config or HybridConfig(cycles=0, sft_steps_per_cycle=0, ppo_steps_per_cycle=0)
-        self.config = with_batch_size(config, batch_size)
-        self.lr = config.lr if lrate is None else as_rate(lrate)
+        config = arguments.as_config(config)
+        self.config = arguments.with_batch_size(config, batch_size)
+        self.lr = config.lr if lrate is None else arguments.as_rate(lrate)
         self.devices = make_devices(device)
         self.devices.check(self.config.split_sizes)
         torch.manual_seed(seed)
-        model = as_model(base_model_name, dtype=dtype, device=self.devices.device)
+        model = arguments.as_model(base_model_name, dtype=dtype, device=self.devices.device)
         if context_window is not None:
             limit_context(model, context_window)
-        self.tokenizer = as_tokenizer(tokenizer, model)
+        self.tokenizer = arguments.as_tokenizer(tokenizer, model)
         self.devices.start_alike(model)
-        if isinstance(lora, Mapping):
-            lora = build(LoRAConfig, lora, path="model.lora")
-        prompts = [example.prompt_ids for example in train_data or ()]
+        self.reader = arguments.data_reader(model, self.tokenizer, columns)
+        examples = arguments.read_data(self.reader, train_data, is_main=self.devices.is_main)
+        prompts = [example.prompt_ids for example in examples]
         places = mean_embeddings(model, prompts) if self.config.memory.groups_prompts else None
-        self.policy = Policy(model, num_layers_unfrozen, lora=lora, value_head=config.value_head)
+        self.policy = Policy(
+            model, num_layers_unfrozen, lora=arguments.as_lora(lora), value_head=config.value_head
+        )
         if isinstance(base_model_name, str | Path):
             self.policy.load_value_head(base_model_name)
         self.devices.spread(self.policy, self.config)
@@ -139,7 +135,7 @@ class HybridTrainer(SingleSteps):
         if gradient_checkpointing:
             recompute_layers(model)
         self.responder = Responder(model, self.tokenizer, config.decoding, self.policy.trunk)
-        self.reward = as_reward(reward_fn if reward_fn is not None else config.reward)
+        self.reward = arguments.as_reward(reward_fn if reward_fn is not None else config.reward)
         self.generator = torch.Generator(device=model.device).manual_seed(seed)
         self.updater = self._make_updater(optimizer_config, scheduler_config)
         minibatches = torch.Generator().manual_seed(seed + 1)
@@ -151,15 +147,15 @@ class HybridTrainer(SingleSteps):
         )
         self.ppo = PPO(self.policy, self.updater, self.config, minibatches, references)
         self.practice = Practice(
-            train_data,
+            examples,
             self.config,
             seed,
             self.tokenizer,
             self.reward if isinstance(self.reward, Reward) else None,
             places,
         )
-        if train_data and references is not None:
-            references.check([example.item for example in train_data])
+        if examples and references is not None:
+            references.check([example.item for example in examples])
         self.step = 0
 
     def _make_updater(self, optimizer_config: Any, scheduler_config: Any) -> Updater:
@@ -284,8 +280,6 @@ class HybridTrainer(SingleSteps):
         return Scored(
             [float(score(s.response, s.target, prompt=s.prompt, item=s.item)) for s in samples]
         )
-
-    # -- what lasts ---------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
         """Write policy, tokenizer and value head in the Hugging Face layout, and the memory.

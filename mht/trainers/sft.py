@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mht.errors import UserError
+from mht.errors import DataError, UserError
 from mht.losses import IGNORED
 from mht.models.head import token_scores
 from mht.order import by_length
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from mht.config import HybridConfig
 
 Batch = Mapping[str, Tensor]
+
+
+class NothingToLearn(DataError, ValueError):
+    """A batch without labels, such as one of prompts alone."""
 
 
 class SFT:
@@ -134,7 +138,7 @@ def label_logprobs(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor
         (N,) nats, row by row, and the mask (B, T - 1) of the N tokens learnt, True = learnt.
 
     Raises:
-        ValueError: no label is to be learnt.
+        NothingToLearn: every label is -100 or stands first.
     """
     ids, mask, labels = (
         batch[key].to(model.device) for key in ("input_ids", "attention_mask", "labels")
@@ -142,7 +146,7 @@ def label_logprobs(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor
     # a token whose predecessor is padding has nothing to be predicted from
     learnt = (labels[:, 1:] != IGNORED) & mask[:, :-1].bool()
     if not learnt.any():
-        raise ValueError("the batch has no label to learn: every one is -100 or stands first")
+        raise NothingToLearn("the batch has no label to learn: every one is -100 or stands first")
     first = int(learnt.any(0).int().argmax())  # the logits here predict the first label
     logprobs, _, _ = token_scores(
         model, learnt[:, first:], labels[:, 1:][learnt], ids[:, :-1], mask[:, :-1].bool()

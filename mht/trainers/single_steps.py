@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mht.data.examples import IGNORED, Example
+from mht.data.examples import IGNORED, Example, collate_prompts, collate_sft
 from mht.errors import DataError
 from mht.keywords import explain_keywords
 from mht.sampling.padding import left_padded
@@ -16,6 +16,7 @@ from mht.trainers import batches
 from mht.types import Rollout
 
 if TYPE_CHECKING:
+    from mht.data.train_data import TrainData
     from mht.models.policy import Policy
     from mht.rollout import Responder
     from mht.trainers.devices import Devices
@@ -49,6 +50,7 @@ class SingleSteps:
     sft: SFT
     ppo: PPO
     generator: torch.Generator
+    reader: TrainData
     _drawn: tuple[Tensor, Rollout] | None = None  # as given out, and what is known of it
 
     @explain_keywords("sft_step", batch="inputs data")
@@ -127,6 +129,31 @@ class SingleSteps:
         rollout = self._rollout(input_ids, response_ids, attention_mask, response_mask)
         self._drawn = None
         return self.ppo.step(rollout, batches.scores(rewards, len(rollout)), items)
+
+    def collate(self, rows: Sequence[Any]) -> dict[str, Any]:
+        """A batch of rows of any form that ``train_data`` may have: a DataLoader's ``collate_fn``.
+
+        Args:
+            rows: dicts or prepared examples.
+
+        Returns:
+            ``input_ids``, ``attention_mask`` and ``labels`` (B, T) for `sft_step`; ``prompt_ids``
+            and ``prompt_mask`` (B, P) for `respond_to_batch` and `ppo_step`; and the lists
+            ``prompt``, ``target`` and ``item`` for a reward.
+
+        Raises:
+            DataError: a row is not what it should be.
+        """
+        examples = self.reader.read(list(rows), "rows")
+        prompt_ids, prompt_mask = collate_prompts(examples, self.responder.pad_id)
+        return {
+            **collate_sft(examples, self.responder.pad_id),
+            "prompt_ids": prompt_ids,
+            "prompt_mask": prompt_mask.long(),
+            "prompt": [example.prompt for example in examples],
+            "target": [example.target for example in examples],
+            "item": [example.item for example in examples],
+        }
 
     def prompts_of(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """The prompts of an SFT batch: the tokens before each row's first label.
