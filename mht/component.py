@@ -177,7 +177,7 @@ class Component(Section):
             )
         name = data.get("type")
         if not isinstance(name, str):
-            got = "it is missing" if name is None else f"got {shown(name)}"
+            got = f"it is missing{_meant_as_type(data)}" if name is None else f"got {shown(name)}"
             raise PydanticCustomError(
                 "component",
                 "{text}",
@@ -194,6 +194,13 @@ class Component(Section):
                 "component", "{text}", {"text": error.args[0], "at": ("type",)}
             ) from None
         return member.model_validate(dict(data))
+
+
+def _meant_as_type(data: Mapping[str, Any]) -> str:
+    """A hint where another key seems to hold the type's name, or nothing."""
+    near = difflib.get_close_matches("type", [str(key).lower() for key in data], n=1, cutoff=0.5)
+    keys = [key for key in data if str(key).lower() in ("name", "kind", "class", *near)]
+    return f" (did you mean 'type' for {keys[0]!r}?)" if keys else ""
 
 
 def _dump(component: Any) -> Any:

@@ -1,6 +1,7 @@
 """Single steps in a loop of one's own: any batch, what is padding, which responses are known."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -103,6 +104,9 @@ def variants():
         "labels on padding": plain | {"labels": filled(LABELS, PAD, right=2)},
         "another filler": plain | {"input_ids": filled(ROWS, EOS, right=2)},
         "a filler outside": plain | {"input_ids": filled(ROWS, -1, right=2)},
+        "rows of a frame": {
+            k: pd.DataFrame({k: v.tolist() for k, v in plain.items()})[k] for k in plain
+        },
         "tuple rows": {"input_ids": [tuple(r) for r in whole], "labels": plain["labels"]},
     }
 
@@ -376,9 +380,17 @@ def test_wrong_keywords_of_the_other_calls(trainer):
         ({"batch_size": "8"}, ConfigError, "batch_size: should be a whole number"),
         ({"optimizer_config": ["adamw"]}, ConfigError, "optimizer: should be a dict"),
         ({"optimizer_config": {"OPTIMIZER": "adam8bit"}}, ConfigError, "optimizer.type"),
+        ({"scheduler_config": {"SCHEDULER": "linear", "WARM_STEPS": 1, "NUM_TRAINING_STEPS": 9}},
+         ConfigError, "did you mean 'warmup_steps'"),
         ({"optimizer_config": {"OPTIMIZER": "adamw", "weight_deca": 1}}, ConfigError, "did you me"),
-        ({"scheduler_config": {"SCHEDULER": "linear", "NUM_WARMUP": 1, "NUM_TRAINING_STEPS": 9}},
-         ConfigError, "did you mean"),
+        ({"reward_fn": {"name": "jaccard"}}, ConfigError, "did you mean 'type' for 'name'"),
+        ({"reward_fn": {"typ": "jaccard"}}, ConfigError, "did you mean 'type' for 'typ'"),
+        ({"lora": {"rank": 4}}, ConfigError, "model.lora.rank: .* .did you mean 'r'"),
+        ({"lora": True}, ConfigError, "model.lora: needs a dict such as"),
+        ({"config": {"epoch": 2}}, ConfigError, "config.epoch: .* .did you mean 'epochs'"),
+        ({"config": 3}, ConfigError, "config: needs a HybridConfig or a dict, got int"),
+        ({"seed": "a", "context_window": "b"}, ConfigError, "seed: should be a whole number, got"),
+        ({"num_layers_unfrozen": "some"}, ConfigError, "num_layers_unfrozen: should be a whole"),
     ],
 )  # fmt: skip
 def test_wrong_arguments(tiny_model_dir, tiny_tokenizer, options, error, says):

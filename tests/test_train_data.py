@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import make_tiny_tokenizer
 from datasets import Dataset, DatasetDict, IterableDataset
-from mht.data.text import Codec
 from torch.utils.data import DataLoader, TensorDataset
 from training_fixtures import EOS, PAD, TEXTS, examples, hybrid_config
 
 from mht import HybridTrainer, make_reward
 from mht.data.row_forms import rows_of
+from mht.data.text import Codec
 from mht.data.train_data import TrainData
 from mht.errors import ConfigError, DataError, UserError
 from mht.trainers.sft import batch_loss

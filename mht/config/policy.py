@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -26,6 +27,11 @@ class LoRAConfig(Section):
         dropout: 0 and nothing else: PPO compares probabilities of the same tokens from different
             passes, which dropout would make differ.
     """
+
+    not_here: ClassVar[Mapping[str, str]] = {
+        name: f"no such option {name!r} (did you mean {meant!r}?)"
+        for name, meant in (("rank", "r"), ("lora_r", "r"), ("lora_alpha", "alpha"))
+    }
 
     r: Positive = 8
     alpha: Rate = 16.0

@@ -171,6 +171,26 @@ def as_lora(given: Any) -> LoRAConfig | None:
     return build(LoRAConfig, given, path="model.lora")
 
 
+def check_numbers(**given: Any) -> None:
+    """Arguments that should be whole numbers are.
+
+    Raises:
+        ConfigError: with each that is not.
+    """
+    wrong = {
+        name: value
+        for name, value in given.items()
+        if not isinstance(value, int) or isinstance(value, bool)
+    }
+    if wrong:
+        raise ConfigError(
+            [
+                f"{name}: should be a whole number, got {value!r:.60}"
+                for name, value in wrong.items()
+            ]
+        )
+
+
 def as_rate(given: Any) -> float:
     """A learning rate.
 
@@ -191,8 +211,7 @@ def with_batch_size(config: HybridConfig, batch_size: int | None) -> HybridConfi
     """
     if batch_size is None:
         return config
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool):
-        raise ConfigError([f"batch_size: should be a whole number, got {batch_size!r}"])
+    check_numbers(batch_size=batch_size)
     if batch_size < 1:
         raise ConfigError([f"batch_size: should be at least 1, got {batch_size}"])
     if batch_size % config.responses_per_prompt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,8 @@ def matrix(name: str, values: Any, fill: int = 0) -> Tensor:
     else:
         tensor = _of_rows(name, values, fill)
     if tensor is None or tensor.dim() != 2 or not tensor.numel():
-        got = f"shape {tuple(values.shape)}" if hasattr(values, "shape") else f"{values!r:.80}"
+        of_numbers = isinstance(values, Tensor | np.ndarray)
+        got = f"shape {tuple(values.shape)}" if of_numbers else f"{values!r:.80}"
         raise DataError(f"{name}: should be (rows, tokens) whole numbers, got {got}")
     if tensor.is_floating_point() and not torch.equal(tensor, tensor.round()):
         raise DataError(f"{name}: should be whole numbers, got {tensor.dtype} with fractions")
@@ -48,7 +49,8 @@ def _is_numeric(values: Tensor | np.ndarray) -> bool:
 
 
 def _of_rows(name: str, values: Any, fill: int) -> Tensor | None:
-    rows = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else []
+    has_rows = hasattr(values, "__len__") and not isinstance(values, str | bytes | Mapping)
+    rows = list(values) if has_rows else []
     if rows and all(isinstance(row, Tensor) for row in rows):
         if any(row.dim() != 1 or len(row) != len(rows[0]) for row in rows):
             raise DataError(f"{name}: a list of tensors of different shapes: {COLLATE}")

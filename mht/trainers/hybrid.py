@@ -108,6 +108,10 @@ class HybridTrainer(SingleSteps):
         gradient_checkpointing: bool = False,
         columns: Mapping[str, str] | None = None,
     ):
+        layers = 0 if num_layers_unfrozen == "all" else num_layers_unfrozen
+        arguments.check_numbers(
+            seed=seed, num_layers_unfrozen=layers, context_window=context_window or 0
+        )
         config = arguments.as_config(config)
         self.config = arguments.with_batch_size(config, batch_size)
         self.lr = config.lr if lrate is None else arguments.as_rate(lrate)

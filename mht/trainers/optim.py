@@ -21,14 +21,12 @@ from mht.trainers.masters import Masters
 
 N = TypeVar("N", int, float)
 ALIASES = {
-    "optimizer": "type",
-    "scheduler": "type",
-    "num_warmup_steps": "warmup_steps",
-    "num_training_steps": "training_steps",
+    **dict.fromkeys(("optimizer", "optim", "scheduler", "lr_scheduler", "name"), "type"),
+    **dict.fromkeys(("num_warmup_steps", "warmup", "num_warmup"), "warmup_steps"),
+    **dict.fromkeys(("num_training_steps", "total_steps", "max_steps"), "training_steps"),
     "num_decay_steps": "decay_steps",
     "min_lr_ratio": "min_lr_rate",
-    "lrate": "lr",
-    "learning_rate": "lr",
+    **dict.fromkeys(("lrate", "learning_rate"), "lr"),
 }
 CLASSES = {
     "adamw": "AdamW",
