@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from training_fixtures import EOS, PAD, hybrid_config, model_of, rollout_of
 
@@ -11,6 +13,7 @@ from mht import HybridTrainer, make_optimizer, make_reward, make_scheduler
 from mht.errors import ConfigError, DataError, ModelError, RewardError, UserError
 from mht.keywords import WrongKeyword
 from mht.sampling.padding import content_mask, response_content
+from mht.trainers import batches
 
 ROWS = [[40, 41, 42, 60, 61, EOS], [50, 70, EOS], [51, 52, 71, 72]]
 LABELS = [[-100] * 3 + [60, 61, EOS], [-100, 70, EOS], [-100, -100, 71, 72]]
@@ -179,6 +182,29 @@ def test_responses_end_with_the_first_end_token():
     assert not ended.any()
 
 
+TOKENS = st.lists(st.sampled_from([PAD, EOS, 40, 41]), min_size=1, max_size=6)
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(st.lists(TOKENS, min_size=1, max_size=4), st.data())
+def test_any_rows_with_any_padding(rows, data):
+    """With the mask the rows themselves; without it the rows but for PAD at their ends."""
+    width = max(map(len, rows)) + data.draw(st.integers(0, 3))
+    starts = [data.draw(st.integers(0, width - len(row))) for row in rows]
+    filler = data.draw(st.sampled_from([PAD, EOS, -1]))
+    ids, mask = torch.full((len(rows), width), filler), torch.zeros(len(rows), width)
+    for number, (row, start) in enumerate(zip(rows, starts, strict=True)):
+        ids[number, start : start + len(row)] = torch.tensor(row)
+        mask[number, start : start + len(row)] = 1
+    found, real = batches.prompts(ids, mask, pad_id=PAD, vocabulary=400)
+    assert [i[m].tolist() for i, m in zip(found, real, strict=True)] == rows
+    assert (found[~real] == PAD).all() and not (~real[:, 1:] & real[:, :-1]).any()
+    if filler == PAD:
+        found, real = batches.prompts(ids, None, pad_id=PAD, vocabulary=400)
+        texts = ["".join(map(chr, row)).strip(chr(PAD)) for row in rows]
+        assert ["".join(map(chr, i[m])) for i, m in zip(found, real, strict=True)] == texts
+
+
 def test_with_a_mask_a_token_that_is_pad_is_content(trainer):
     """At the start, in the middle and at the end of a prompt."""
     ids = torch.tensor([[PAD, 40, PAD, 41, PAD], [50, 51, 52, 53, 54]])
@@ -193,8 +219,8 @@ def test_with_a_mask_a_token_that_is_pad_is_content(trainer):
     assert seen[0][0][0].tolist() == [PAD, 40, PAD, 41, PAD]
     stepped = []
     trainer.ppo.step = lambda rollout, *rest: stepped.append(rollout) or {}
-    for given in (response, response.clone()):
-        trainer.ppo_step(ids, given, [1.0, 0.0], mask)
+    for responses in (response, response.clone()):
+        trainer.ppo_step(ids, responses, [1.0, 0.0], mask)
     for rollout in stepped:
         assert torch.equal(rollout.prompt_mask, seen[0][1])
         assert rollout.prompt_ids[0].tolist() == [PAD, 40, PAD, 41, PAD]
