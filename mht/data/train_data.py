@@ -14,10 +14,26 @@ from mht.data.token_rows import IDS, is_token_row, token_examples
 from mht.data.tokenize import cut_row, read
 from mht.errors import DataError, UserError
 from mht.sources.base import OptionError
-from mht.sources.columns import ALIASES, Columns
-from mht.sources.table import Table, read_records
+from mht.sources.table import Located, TableSource
 
 PROMPT_WORDS = 5  # of a text without a prompt of its own, as data.prompt_words
+UNREAD: dict[str, str | None] = {"rating": None, "label": None}  # they stay in the item
+Row = dict[str, Any]
+
+
+class GivenTable(TableSource):
+    """Rows in memory as a table with columns of its own names."""
+
+    name: str
+    given: list[Any]
+
+    def records(self, **_: Any) -> list[Located]:
+        """Every row with its number."""
+        return [(f"{self.name}[{number}]", row) for number, row in enumerate(self.given)]
+
+    def place(self) -> str:
+        """The argument's name."""
+        return self.name
 
 
 class TrainData:
@@ -28,13 +44,13 @@ class TrainData:
         pad_id: the tokenizer's PAD.
         vocabulary: the model's token ids are below it.
         context: positions of the model; None has no limit.
-        columns: which column is what, where the names do not say it; see `Columns`.
+        columns: which column is what, where the names do not say it.
 
     Raises:
         ConfigError: ``columns`` has something that is no role.
 
     Attributes:
-        guess: the sentence that says which columns were guessed; "" where there is nothing to say.
+        guess: what is worth saying of the columns; "" where there is nothing.
     """
 
     def __init__(
@@ -47,7 +63,8 @@ class TrainData:
         columns: Mapping[str, str] | None = None,
     ):
         self.codec, self.context = codec, context
-        self.columns = build(Columns, dict(columns or {}), path="columns")
+        self.columns = UNREAD | dict(columns or {})
+        self._table("train_data", [])
         self.pad_id, self.vocabulary = pad_id, vocabulary
         self.guess = ""
 
@@ -88,11 +105,10 @@ class TrainData:
         return examples
 
     def _of_texts(self, rows: Sequence[Mapping[str, Any]], name: str) -> list[Example]:
-        table, has_targets = self._table(rows, name)
-        self.guess = table.columns.describe() if table.columns.is_worth_telling else ""
+        table, has_targets = self._rows(rows, name)
         examples, short = [], 0
-        for row, where in zip(table.rows, table.places, strict=True):
-            example = self._example(row, where, has_target=has_targets)
+        for number, row in enumerate(table):
+            example = self._example(row, f"{name}[{number}]", has_target=has_targets)
             short += example is None
             examples += [] if example is None else [example]
         if short:
@@ -102,21 +118,22 @@ class TrainData:
             warnings.warn(f"{name}: {what} and were left out", stacklevel=4)
         return examples
 
-    def _table(self, rows: Sequence[Mapping[str, Any]], name: str) -> tuple[Table, bool]:
+    def _table(self, name: str, rows: Sequence[Any]) -> GivenTable:
+        data = {"name": name, "given": list(rows), "columns": self.columns}
+        return build(GivenTable, data)
+
+    def _rows(self, rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[Row], bool]:
         """The rows by their columns, and whether they have targets: prompts may be alone."""
-        there = {str(key).strip().casefold() for row in rows for key in row}
-        if IDS in there and not there & {n for names in ALIASES.values() for n in names}:
-            raise DataError(f"{name}: has input_ids but no labels: -100 where nothing is learnt")
-        answers = ("target", "chosen", "messages", "text")
-        prompts_alone = bool(self.columns.prompt or there & set(ALIASES["prompt"])) and not any(
-            getattr(self.columns, role) or there & set(ALIASES[role]) for role in answers
-        )
-        given = [{**row, "target": None} for row in rows] if prompts_alone else rows
-        located = [(f"{name}[{number}]", row) for number, row in enumerate(given)]
         try:
-            return read_records(located, name, self.columns), not prompts_alone
+            return self._table(name, rows).rows(), True
         except OptionError as error:
-            raise DataError(error.message) from None
+            if any(IDS in row for row in rows):
+                what = "has input_ids but no labels: -100 where nothing is learnt"
+                raise DataError(f"{name}: {what}") from None
+            if error.option != "columns.target":
+                raise DataError(error.message) from None
+        self.guess = "has prompts and no targets: they serve PPO steps alone"
+        return self._table(name, [{**row, "target": None} for row in rows]).rows(), False
 
     def _example(self, row: Mapping[str, Any], where: str, *, has_target: bool) -> Example | None:
         cut = cut_row(row, PROMPT_WORDS)
