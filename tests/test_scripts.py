@@ -140,6 +140,8 @@ def test_texts_that_differ_in_a_sign_stay_in_one_split():
     assert group_key("return a % b") == group_key("return a & b")
     cuts = [cut_row({"text": f"return a {sign} b and nothing else"}, 2) for sign in "%&"]
     assert cuts[0].key != cuts[1].key and cuts[0].group == cuts[1].group
+    assert cuts[0].key[:8] == cuts[1].key[:8] == cuts[0].group[:8]
+    assert cuts[0].key[8:16] != cuts[1].key[8:16]  # nor do they share an id
 
 
 # words, and what is equal

@@ -120,8 +120,12 @@ def _between_digits(match: Any) -> str:
 
 
 def content_key(*parts: str) -> str:
-    """The sha256 (hex) of the parts' normalised forms: one key for all near duplicates."""
-    return _key(map(normalise, parts))
+    """The sha256 (hex) of the parts' normalised forms: one key for all near duplicates.
+
+    Its first 8 digits are those of `group_key`: sorted by their keys, texts stand in an order that
+    their signs have no say in.
+    """
+    return group_key(*parts)[:8] + _key(map(normalise, parts))[8:]
 
 
 def group_key(*parts: str) -> str:
