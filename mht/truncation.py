@@ -112,6 +112,14 @@ def cut_note(limit: int) -> str:
     )
 
 
+def end_note(
+    texts: Sequence[Text], tokenizer: Any, limit: int, what: str = "a text is"
+) -> Iterator[str]:
+    """One sentence where one of the texts or pairs is too long for a model that leaves out ends."""
+    if max(token_counts([_valid(text) for text in texts], tokenizer), default=0) > limit:
+        yield f"{what} longer than the {limit} tokens that the model reads: the end is left out"
+
+
 def ending(text: str, tokenizer: Any, limit: int) -> str:
     """The text's end, ``limit`` tokens at most with those that the tokenizer adds."""
     while text and (excess := token_counts([text], tokenizer)[0] - limit) > 0:
@@ -120,10 +128,13 @@ def ending(text: str, tokenizer: Any, limit: int) -> str:
 
 
 def _read(sample: Sample, text: str, tokenizer: Any) -> Text:
-    read = sample.as_read(text, tokenizer)
-    if isinstance(read, str):
-        return valid_unicode(read)
-    return valid_unicode(read[0]), valid_unicode(read[1])
+    return _valid(sample.as_read(text, tokenizer))
+
+
+def _valid(text: Text) -> Text:
+    if isinstance(text, str):
+        return valid_unicode(text)
+    return valid_unicode(text[0]), valid_unicode(text[1])
 
 
 def _fit(sample: Sample, text: str, tokenizer: Any, limit: int) -> Text:

@@ -371,7 +371,7 @@ def test_a_domain_is_a_classifier_or_a_corpus(spec, tmp_path, kind):
     expected = direct(folder, "is dull").softmax(-1)[1].item()
     assert by_model("is dull", "a story") == pytest.approx(expected, abs=1e-6)
     full = make_reward({"type": kind, "model": folder, "target": "right", "text": "full"})
-    assert full.reads(sample) == ("the plotis dull",) and full.models() == (folder,)
+    assert full.reads(sample) == ("the plot\nis dull",) and full.models() == (folder,)
     assert full("is dull", prompt="the plot ") != by_model("is dull")
 
 

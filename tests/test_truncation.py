@@ -312,8 +312,13 @@ def test_long_texts_fit_a_roberta_that_states_no_limit(folder, spec):
         spec |= {"template": "{prompt} was" + scored, "verdicts": {"good": 1.0, "bad": 0.0}}
     reward = make_reward(spec)
     batch = [Sample(LONG, f"{a} {LONG}", f"is {LONG}") for a in ("good", "bad")]
-    scores = reward.evaluate(batch).score
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        scores = reward.evaluate(batch).score
+        assert reward.evaluate(batch).score == scores
     assert kind == "entity_consistency" or len(set(scores)) == 2
+    told = [str(w.message) for w in said if "longer than the" in str(w.message)]
+    assert len(told) == (0 if kind in ("perplexity", "spelling_grammar") else 1)
 
 
 def test_an_encoder_decoder_classifies_texts_of_all_its_positions(tmp_path):

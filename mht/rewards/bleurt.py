@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from mht.errors import ModelError
 from mht.rewards.base import ANY, Device, Positive, Range, TargetReward, reward
-from mht.rewards.sequence_classifier import classifier
+from mht.rewards.sequence_classifier import classifier, warn_of_long
 from mht.types import Sample
 
 
@@ -49,4 +49,5 @@ class Bleurt(TargetReward):
                 f"model to a BLEURT checkpoint"
             )
         pairs = [(target, response) for response, target in self.pairs(samples)]
+        warn_of_long(self, model, pairs, self.max_tokens)
         return model.logits(pairs, self.batch_size, self.max_tokens)[:, 0].tolist()

@@ -10,6 +10,7 @@ from pydantic import field_validator
 
 from mht.rewards.base import Device, Positive, Reward, reward
 from mht.rewards.comet_model import CHECKPOINT, HPARAMS, comet_model, weights_of
+from mht.truncation import end_note
 from mht.types import Sample
 
 
@@ -68,4 +69,7 @@ class Comet(Reward):
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The estimates."""
         model = comet_model(self.model, self.encoder, self.device)
-        return model.scores([self.reads(s) for s in samples], self.batch_size)
+        triples = [(s.prompt, s.response, s.target) for s in samples]
+        for note in end_note([text for t in triples for text in t], model.tokenizer, model.limit):
+            self.warn_once(note)
+        return model.scores(triples, self.batch_size)

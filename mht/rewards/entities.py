@@ -12,7 +12,7 @@ from mht.errors import ModelError
 from mht.rewards.base import UNIT, Device, Positive, Range, TargetReward, reward
 from mht.rewards.models import batches, load, pretrained, quiet, valid_unicode
 from mht.rewards.sentences import sentences
-from mht.truncation import MOST_TOKENS, token_limit
+from mht.truncation import MOST_TOKENS, end_note, token_limit
 from mht.types import Sample
 from mht.words import CASED, CLUSTER, SPACED, fold, nfc, warn_of_other_scripts
 
@@ -113,6 +113,9 @@ class EntityConsistency(TargetReward):
         else:
             tagger = load(self.model, self.device, "token classifier", Tagger)
             clean = [valid_unicode(text) for text in texts]
+            room = min((n for n in (self.max_tokens, tagger.limit) if n), default=MOST_TOKENS)
+            for note in end_note(clean, tagger.tokenizer, room):
+                self.warn_once(note)
             found = tagger.entities(clean, self.batch_size, self.max_tokens)
         return {
             text: {words for words in map(plain, names) if words}

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from mht.rewards.base import Device, Positive, TargetReward, reward
 from mht.rewards.entailment import Aggregation, Entailment
-from mht.rewards.sequence_classifier import texts_read
+from mht.rewards.sequence_classifier import texts_read, warn_of_long
 from mht.types import Sample
 
 
@@ -59,6 +59,7 @@ class TruthNLI(TargetReward):
         if self.premise == "prompt":
             both = [Sample(*pair) for pair in read]
             read = texts_read(self, entailment.model, both, "pair", self.max_tokens)
+        warn_of_long(self, entailment.model, read, self.max_tokens)
         scores = [0.5] * len(pairs)
         for i, shares in zip(filled, entailment(read), strict=True):
             scores[i] = shares.value(self.aggregation)

@@ -16,6 +16,7 @@ from mht.rewards.sequence_classifier import (
     classifier,
     probabilities,
     texts_read,
+    warn_of_long,
 )
 from mht.types import Sample
 
@@ -133,6 +134,7 @@ class TopicConsistency(Reward):
         model.refuse_regression()
         against, entailed = _sides(model, self.checkpoint)
         pairs = [(sample.response, claim) for sample in samples for claim in claims]
+        warn_of_long(self, model, pairs, self.max_tokens)
         logits = model.logits(pairs, self.batch_size, self.max_tokens)
         logits = logits.view(len(samples), len(claims), -1)
         if self.targets is None:

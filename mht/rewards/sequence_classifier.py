@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mht.errors import ModelError
 from mht.rewards.models import batches, load, pretrained, quiet, valid_unicode
-from mht.truncation import MOST_TOKENS, fitted, token_limit
+from mht.truncation import MOST_TOKENS, end_note, fitted, token_limit
 from mht.types import Sample
 
 if TYPE_CHECKING:
@@ -207,6 +207,16 @@ def texts_read(
     if found.note:
         reward.warn_once(found.note)
     return found.texts
+
+
+def warn_of_long(
+    reward: Reward, model: Classifier, pairs: Sequence[tuple[str, str]], max_tokens: int | None
+) -> None:
+    """A warning, once, where a pair is longer than the reward's model reads."""
+    with quiet():
+        room = model.room(max_tokens, pair=True)
+        for note in end_note(pairs, model.tokenizer, room, "two texts together are"):
+            reward.warn_once(note)
 
 
 def classifier(name: str, device: str) -> Classifier:
