@@ -9,7 +9,7 @@ from tokenizer_layouts import LAYOUTS
 from mht.component import build
 from mht.config import DataConfig
 from mht.data.encoder import Encoder
-from mht.data.labels import judged
+from mht.data.labels import judged, policy_texts
 from mht.data.limits import Limits, context_of, response_lengths
 from mht.data.text import Codec
 from mht.data.tokenize import cut_row
@@ -158,3 +158,12 @@ def test_labels_with_prompts_have_the_same_joiner():
     assert judged(rows).rows == [
         {"text": "How did you find the film\nGreat and funny", "rating": 3.0}
     ]
+
+
+def test_a_text_that_ends_its_prompt_and_begins_its_answer_with_numbers_leaks_no_more():
+    cut = cut_row({"prompt": "one of 2", "target": "3 of them"}, 3)
+    leak = [{"text": "one of 2\n3 of them", "rating": 1.0}]
+    assert judged(leak).rows and not judged(leak, avoid=policy_texts(cut)).rows
+    pair = {"prompt": "one of 2", "target": "3 of them", "rejected": "none"}
+    whole = cut_row({"text": "one of 2\n3 of them", "item": {}}, 2)
+    assert judged([pair]).rows and not judged([pair], avoid=policy_texts(whole)).rows

@@ -33,7 +33,8 @@ def clean_row(row: Row) -> Row:
 
 def policy_texts(cut: Cut) -> set[str]:
     """The keys of every text that would leak this example into the labels."""
-    texts = {cut.key, content_key(cut.prompt + cut.target), content_key(cut.target)}
+    whole = cut.prompt + cut.joiner + cut.target
+    texts = {cut.key, content_key(whole), content_key(cut.target)}
     return texts if cut.messages is None else texts | {content_key(cut.prompt)}
 
 
@@ -97,7 +98,8 @@ def _compared(rows: Iterable[Row], avoid: set[str]) -> list[Row]:
     pairs: dict[str, Row] = {}
     for row in rows:
         prompt, chosen, rejected = cut_row(row, 1).prompt, row["target"], row["rejected"]
-        whole = {content_key(prompt + chosen), content_key(prompt + rejected), row_key(row)}
+        full = [Sample(prompt, answer).full for answer in (chosen, rejected)]
+        whole = {*map(content_key, full), row_key(row)}
         texts = {content_key(text) for text in (prompt, chosen, rejected) if text}
         same = content_key(chosen) == content_key(rejected)
         if not chosen or not rejected or same or avoid & (whole | texts):
