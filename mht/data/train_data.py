@@ -27,7 +27,7 @@ class GivenTable(TableSource):
     name: str
     given: list[Any]
 
-    def records(self, **_: Any) -> list[Located]:
+    def records(self, *, head: bool = False) -> list[Located]:
         """Every row with its number."""
         return [(f"{self.name}[{number}]", row) for number, row in enumerate(self.given)]
 
@@ -64,7 +64,7 @@ class TrainData:
     ):
         self.codec, self.context = codec, context
         self.columns = UNREAD | dict(columns or {})
-        self._table("train_data", [])
+        self._table("train_data", [])  # a wrong role is an error before any row is read
         self.pad_id, self.vocabulary = pad_id, vocabulary
         self.guess = ""
 
@@ -125,7 +125,9 @@ class TrainData:
     def _rows(self, rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[Row], bool]:
         """The rows by their columns, and whether they have targets: prompts may be alone."""
         try:
-            return self._table(name, rows).rows(), True
+            table = self._table(name, rows).read()
+            self.guess = table.columns.describe() if table.columns.is_worth_telling else ""
+            return table.rows, True
         except OptionError as error:
             if any(IDS in row for row in rows):
                 what = "has input_ids but no labels: -100 where nothing is learnt"
