@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from random import Random
 
 import pytest
 import torch
@@ -12,13 +13,17 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 
 from mht.config import ModelConfig
+from mht.config.policy import ValueHeadConfig
 from mht.decoding import prompt_examples
-from mht.errors import UserError
+from mht.errors import ModelError, UserError
 from mht.models.assets import fetch_encoder, fetch_policy, set_pad
+from mht.models.classifier import load_tokenizer as encoder_tokenizer
 from mht.models.loading import load_causal_lm, load_tokenizer
+from mht.models.value import VALUE_HEAD_FILE, MLPHead, load_value_head, save_value_head
 from mht.rewards.models import _load as loaded_once
 from mht.rewards.sequence_classifier import classifier
 from mht.rollout import Responder
+from mht.trainers.hybrid import HybridTrainer
 
 SECONDS = 10
 VALUES = (
@@ -231,3 +236,117 @@ def test_a_broken_folder_works_or_is_refused(folders, tmp_path_factory, way, ran
 @given(**CASES)
 def test_any_broken_folder_works_or_is_refused(folders, tmp_path_factory, way, random):
     CHECKS[way](folders[way], tmp_path_factory.getbasetemp(), random)
+
+
+# -- each kind of fault by name ------------------------------------------------------------------
+
+
+def settings_of(**changes):
+    def change(folder):
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def weights_of(change):
+    def changed(folder):
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return changed
+
+
+def pickled(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": Random(0)}, folder / "pytorch_model.bin")
+
+
+def written(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def nan_in(name):
+    return weights_of(lambda tensors: tensors[name].view(-1)[3:4].fill_(float("nan")))
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+NO_ROPE = {"rope_theta": 0, "rope_type": "default"}
+OUTSIDE = '{"weight_map": {"a": "../model.safetensors"}}'
+FAULTS = {
+    "list": (written("config.json", "[]"), "config.json holds|no config"),
+    "text for a size": (settings_of(hidden_size="64"), "hidden_size"),
+    "negative size": (settings_of(hidden_size=-1), "-1"),
+    "huge size": (settings_of(hidden_size=10**12), "other shapes"),
+    "no vocabulary": (settings_of(vocab_size=0), "Padding_idx|other shapes"),
+    "too many layers": (settings_of(num_hidden_layers=10**12), "1e[+]12 layers, and there are 21"),
+    "too few layers": (settings_of(num_hidden_layers=1), "more layers than its config says"),
+    "unknown type": (settings_of(model_type="nope"), "nope"),
+    "no theta": (settings_of(rope_parameters=NO_ROPE), "inv_freq"),
+    "pickle": (pickled, "pickled weights are damaged or hold more than tensors"),
+    "index": (written("model.safetensors.index.json", OUTSIDE), "no file of the folder"),
+    "nan": (nan_in(UP), f"its weight {UP} has values that are nan or infinite"),
+    "whole numbers": (weights_of(lambda t: t.update({UP: t[UP].int()})), f"{UP} is stored as I32"),
+    "generation": (written("generation_config.json", "[1]"), "generation_config.json holds"),
+}  # fmt: skip
+OF_TOKENIZERS = {
+    "cut": (written("tokenizer.json", '{"version": "1.0", "model": {'), "double quotes"),
+    "version": (written("tokenizer.json", '{"version": "9"}'), "added_tokens"),
+    "template": (written("chat_template.jinja", "{% for m in %}"), "no Jinja template, line 1"),
+    "settings": (written("tokenizer_config.json", '["a"]'), "tokenizer_config.json holds"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_model_is_refused_with_the_reason(folders, tmp_path, fault):
+    change, reason = FAULTS[fault]
+    source = shutil.copytree(folders[0], tmp_path / "model")
+    change(source)
+    for load in (
+        load_causal_lm,
+        lambda name: fetch_policy(ModelConfig(name=str(name)), tmp_path / "out"),
+        lambda name: HybridTrainer(str(name), device="cpu"),
+    ):
+        with pytest.raises(ModelError, match=reason) as caught:
+            load(source)
+        assert str(source) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", OF_TOKENIZERS)
+def test_a_faulty_tokenizer_is_refused_with_the_reason(folders, tmp_path, fault):
+    change, reason = OF_TOKENIZERS[fault]
+    source = shutil.copytree(folders[0], tmp_path / "model")
+    change(source)
+    for load in (load_tokenizer, encoder_tokenizer):
+        with pytest.raises(ModelError, match=reason) as caught:
+            load(str(source))
+        assert str(source) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_loaded_model_with_nan_is_refused(folders):
+    model, tokenizer = both(folders[0])
+    model.get_parameter(UP).data[0, 0] = float("inf")
+    with pytest.raises(ModelError, match=f"its weight {UP} has values that are nan or infinite"):
+        HybridTrainer(model, tokenizer, device="cpu")
+
+
+def test_a_link_to_nothing_is_no_matter(folders, tmp_path):
+    source = shutil.copytree(folders[2], tmp_path / "model")
+    (source / "link").symlink_to("nowhere")
+    assert classifier(str(source), "cpu").labels
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=50)
+@given(position=st.integers(0, 2**40), bit=st.integers(0, 7), keep=st.floats(0, 1))
+def test_a_damaged_value_head_is_one_line(folders, tmp_path_factory, position, bit, keep):
+    folder = tmp_path_factory.getbasetemp()
+    settings, head = ValueHeadConfig(type="mlp"), MLPHead(8, ValueHeadConfig(type="mlp"))
+    save_value_head(head.state_dict(), settings, folder)
+    data = bytearray((folder / VALUE_HEAD_FILE).read_bytes())
+    data[position % 400 if keep > 0.5 else position % len(data)] ^= 1 << bit
+    (folder / VALUE_HEAD_FILE).write_bytes(data[: int(2 * keep * len(data))])
+    outcome(load_value_head, head, settings, folder)
+    assert all(torch.isfinite(value).all() for value in head.state_dict().values())

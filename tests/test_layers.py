@@ -15,7 +15,7 @@ LAYERS = [
     {"errors", "turns"},
     {"outputs", "lifetime", "stage_lock"},
     {"chat"},
-    {"special"},
+    {"special", "model_folder"},
     {
         "types",
         "losses",
@@ -24,7 +24,7 @@ LAYERS = [
         "walks",
         "project",
         "docstrings",
-        "model_folder",
+        "model_checks",
         "words",
         "plain",
     },

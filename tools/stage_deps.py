@@ -34,6 +34,7 @@ EXCLUDED = {
     Path("mht/plain.py"): "reads params; same params, same objects",
     Path("mht/preflight.py"): "refuses settings and changes none",
     Path("mht/model_folder.py"): "refuses models and changes none",
+    Path("mht/model_checks.py"): "as well",
     Path("mht/launched.py"): "which process this is",
     Path("mht/progress.py"): "what people see while it runs",
     Path("mht/project.py"): "where the project lies",

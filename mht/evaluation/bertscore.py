@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from mht.errors import ModelError
-from mht.model_folder import check_files, check_weights, reading
+from mht.model_checks import check_weights
+from mht.model_folder import check_files, reading
 from mht.truncation import MOST_TOKENS, token_limit
 from mht.types import Sample
 

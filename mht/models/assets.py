@@ -18,14 +18,8 @@ from typing import TYPE_CHECKING, Any
 from mht.component import did_you_mean
 from mht.config.policy import ScratchConfig
 from mht.errors import ModelError
-from mht.model_folder import (
-    check_files,
-    check_runs,
-    check_sentence_encoder,
-    check_tokenizer,
-    check_whole,
-    reading,
-)
+from mht.model_checks import check_runs, check_sentence_encoder, check_tokenizer, check_whole
+from mht.model_folder import check_files, reading
 from mht.models.scratch import make_scratch
 from mht.outputs import replaced_folder
 from mht.sources.bundled import MINILM, SMOLLM2, Bundled, cache_folder, package_file, sha256_of

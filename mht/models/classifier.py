@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mht.errors import ModelError
-from mht.model_folder import check_files, check_tokenizer, check_weights, reading
+from mht.model_checks import check_tokenizer, check_weights
+from mht.model_folder import check_files, reading
 from mht.models.judged import NAMES, Compared, Rated, Text
 from mht.order import bucketed
 from mht.progress import track

@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from mht.config.policy import ValueHeadConfig
 from mht.errors import ModelError
-from mht.model_folder import check_tensors, reading
+from mht.model_checks import check_tensors
+from mht.model_folder import reading
 from mht.models.head import has_plain_head
 from mht.models.logits import hidden_at
 from mht.models.trunk import Trunk, decoder_layers, final_norms

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mht.errors import ModelError
-from mht.model_folder import check_tensors
+from mht.model_checks import check_tensors
 from mht.rewards.models import batches, first_line, load, quiet, valid_unicode
 from mht.truncation import token_limit
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mht.errors import MissingPackage, ModelError
-from mht.model_folder import check_missing, check_runs, check_weights, reading
+from mht.model_checks import check_missing, check_runs, check_weights
+from mht.model_folder import reading
 from mht.rewards.models import load
 from mht.rewards.sequence_classifier import Classifier
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mht.errors import ModelError
-from mht.model_folder import check_files, check_runs, check_tokenizer, check_whole, reading
+from mht.model_checks import check_runs, check_tokenizer, check_whole
+from mht.model_folder import check_files, reading
 from mht.truncation import valid_unicode as valid_unicode
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
@@ -137,7 +138,7 @@ def _load(
 
 
 def _stamp(folder: str) -> int:
-    files = [Path(folder) / f for f in os.listdir(folder)]
+    files = [f for name in os.listdir(folder) if (f := Path(folder) / name).exists()]
     return hash(tuple(sorted((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files)))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mht.errors import MissingPackage, ModelError
-from mht.model_folder import check_weights
+from mht.model_checks import check_weights
 from mht.rewards.base import Device, Positive, Range, TargetReward, reward
 from mht.rewards.models import load, quiet, valid_unicode
 from mht.rewards.sentence_encoder import embed

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mht.errors import MissingPackage
-from mht.model_folder import check_sentence_encoder
+from mht.model_checks import check_sentence_encoder
 from mht.rewards.models import load, valid_unicode
 from mht.truncation import cut_note, ending, token_counts, token_limit
 

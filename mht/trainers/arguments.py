@@ -13,6 +13,8 @@ from mht.component import build
 from mht.config import HybridConfig, LoRAConfig
 from mht.data.limits import context_of
 from mht.errors import ConfigError, ModelError
+from mht.model_checks import check_weights
+from mht.model_folder import reading
 from mht.models.adapter import unwrapped
 from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.precision import resolve_dtype
@@ -74,6 +76,8 @@ def as_model(given: Any, *, dtype: str, device: torch.device) -> PreTrainedModel
             "base_model_name: the model has weights on the device 'meta': load it "
             "without device_map"
         )
+    with reading("base_model_name: the model can't be trained"):
+        check_weights(given)
     return given.to(device).eval()
 
 
