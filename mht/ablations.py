@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from mht.config.overlay import load_experiment, read_mapping
 from mht.errors import ConfigError, UserError
 from mht.variants import variants_of
@@ -106,18 +108,27 @@ def _literal(value: Any) -> str:
     return str(value)
 
 
-def queue(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, bool]]:
+QUEUED, KNOWN, AGAIN = (
+    "queued",
+    "is there already",
+    "queued again: the worker that ran it has died",
+)
+
+
+def queue(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, str]]:
     """Put experiments into DVC's queue; those whose name is known there or done are left.
 
     Yields:
-        Each experiment with whether it was put there now.
+        Each experiment with what became of it: QUEUED, KNOWN or AGAIN.
 
     Raises:
         UserError: DVC refuses; with what it says.
     """
-    known = _known()
+    known, dead = _known(), set(lost())
     for experiment in experiments:
-        if experiment.name not in known:
+        if experiment.name in dead:
+            _forget(experiment.name)
+        if experiment.name not in known or experiment.name in dead:
             done = subprocess.run(
                 [sys.executable, "-m", "dvc", *experiment.arguments],
                 capture_output=True, text=True, check=False,
@@ -125,7 +136,46 @@ def queue(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, bool]
             if done.returncode:
                 said = done.stderr.strip() or done.stdout.strip()
                 raise UserError(f"{experiment.command}\n{said}")
-        yield experiment, experiment.name not in known
+        new = KNOWN if experiment.name in known else QUEUED
+        yield experiment, AGAIN if experiment.name in dead else new
+
+
+def lost() -> list[str]:
+    """Names of the tasks that DVC's queue calls running though nothing runs them any more.
+
+    Raises:
+        UserError: no DVC project here.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            tasks = repo.experiments.celery_queue
+            active = list(tasks._iter_active_tasks())  # has each task's id, as the workers do
+            if not active:
+                return []
+            busy = {task["id"] for held in tasks.worker_status().values() for task in held}
+            gone = [t.entry for t in active if t.async_result.id not in busy]
+            return [e.name or e.stash_rev[:7] for e in gone if not _runs(tasks, e.stash_rev)]
+    except DvcException as error:
+        raise UserError(f"no DVC project here: {error}") from None
+
+
+def _runs(tasks: Any, rev: str) -> bool:
+    """Whether the process of a task lives, without its worker."""
+    process = tasks.proc.get(rev)
+    return process is not None and process.returncode is None and psutil.pid_exists(process.pid)
+
+
+def _forget(name: str) -> None:
+    """Take a lost task off the queue's list of running ones."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        tasks = repo.experiments.celery_queue
+        tasks.kill([name])
+        tasks.remove([name])
 
 
 def _known() -> set[str]:

@@ -47,15 +47,17 @@ def ablations(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print the commands")] = False,
 ) -> None:
     """Queue the variants of a file as DVC experiments; what is queued or done already stays."""
-    from mht.ablations import experiments_of, queue
+    from mht.ablations import experiments_of, lost, queue
 
     experiments = experiments_of(file, params)
     if dry_run:
         for experiment in experiments:
             typer.echo(experiment.command)
         return
-    for experiment, added in queue(experiments):
-        typer.echo(f"{experiment.name:20} {'queued' if added else 'is there already'}")
+    for experiment, outcome in queue(experiments):
+        typer.echo(f"{experiment.name:20} {outcome}")
+    for name in lost():
+        typer.echo(f"{name:20} its worker has died: `dvc queue kill {name}`, then queue it again")
     typer.echo(
         "\n`dvc queue start` trains them, `dvc queue start --jobs 2` two at a time; then\n"
         "`mht compare` tabulates them, `dvc exp show --only-changed` shows settings and results."

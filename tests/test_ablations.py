@@ -6,13 +6,15 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from mht.ablations import as_settings, experiments_of
+from mht.ablations import as_settings, experiments_of, lost
 from mht.cli import commands
 from mht.compare import gather, tabulate
 from mht.config.overlay import lay_over, load_experiment, read_mapping
@@ -138,6 +140,51 @@ def test_the_queue_takes_them_trains_them_and_they_are_compared(project, monkeyp
     done = invoke("compare", "no_such_one", "--metric", "reward")
     assert isinstance(done.exception, UserError) and "no_such_one" in str(done.exception)
     assert invoke("ablations", "mine.yaml").stdout.count("is there already") == 2
+
+
+SLEEPS = """
+import os, pathlib, time
+pathlib.Path(os.environ["DVC_ROOT"], "pid").write_text(str(os.getpid()))
+time.sleep(300)
+"""
+
+
+def _wait_for(find, seconds=120):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := find():
+            return found
+        time.sleep(0.2)
+    raise AssertionError("it did not come")
+
+
+@pytest.mark.slow
+def test_a_task_whose_worker_died_is_queued_again(project, monkeypatch):
+    """DVC itself calls it running for ever."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{'/usr/bin:/bin'}")
+    Path("dvc.yaml").write_text(TOY)
+    Path("toy.py").write_text(SLEEPS)
+    Path("mine.yaml").write_text("benchmark: {variants: {more_kl: {ppo.kl_coef: 0.5}}}")
+    shutil.copy(PARAMS, "params.yaml")
+    for command in (["git", "add", "-A"], ["git", "commit", "-qm", "toy"]):
+        subprocess.run(command, check=True)
+    assert invoke("ablations", "mine.yaml").stdout.startswith("more_kl              queued\n")
+    subprocess.run(["dvc", "queue", "start", "-q"], check=True, stdin=subprocess.DEVNULL)
+    pid = int(_wait_for(lambda: (f := project / "pid").exists() and f.read_text()))
+    assert "is there already" in invoke("ablations", "mine.yaml").stdout
+    own = {psutil.Process().pid, *(p.pid for p in psutil.Process().parents())}
+    for process in [psutil.Process(pid), *psutil.Process(pid).parents()]:
+        if process.pid not in own and process.pid != 1:
+            process.kill()
+    _wait_for(lambda: not psutil.pid_exists(pid))
+    status = subprocess.run(["dvc", "queue", "status"], capture_output=True, text=True, check=True)
+    assert "Running" in status.stdout
+    assert lost() == ["more_kl"]
+    done = invoke("ablations", "mine.yaml")
+    assert "queued again: the worker that ran it has died" in done.stdout, done.output
+    status = subprocess.run(["dvc", "queue", "status"], capture_output=True, text=True, check=True)
+    assert "Queued" in status.stdout and "Running" not in status.stdout
+    assert lost() == [] and "is there already" in invoke("ablations", "mine.yaml").stdout
 
 
 # Comparison.
