@@ -42,6 +42,7 @@ def app() -> None:
 @commands.command()
 def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("params.yaml")) -> None:
     """Check the settings without running anything; every mistake is shown at once."""
+    from mht import watched
     from mht.config import load_config
     from mht.data.check import check_data
     from mht.preflight import notes, problems
@@ -50,7 +51,8 @@ def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("par
     try:
         config = load_config(path)
         variants_of(config)
-        unserved = [*problems(config), *check_data(config.data)]
+        data = check_data(config.data)
+        unserved = [*problems(config), *data, *watched.problems(config)]
         if unserved:
             raise ConfigError(unserved, str(path))
     except ConfigError as error:
@@ -166,16 +168,18 @@ def lineage(
 ) -> None:
     """For each stage, the MLflow run that made its outputs, found by their content."""
     from mht.tracking.states import lineage as look_up
+    from mht.tracking.store import reachable
 
     pipeline = _pipeline(rev or None)
-    rows = look_up(_known_store(pipeline), pipeline)
+    with reachable():
+        rows = look_up(_known_store(pipeline), pipeline)
     width = max((len(made.stage) for made in rows), default=0)
     for made in rows:
         if made.run:
             above = f" in {made.pipeline_run.name}" if made.pipeline_run else ""
             text = f"{made.run.id}{above}"
         else:
-            text = "its run is not on this machine" if made.ran else "has not run yet"
+            text = "its run is not on this machine" if made.ran else "not run yet"
         typer.echo(f"{made.stage:{width}}  {text}")
 
 
@@ -186,10 +190,12 @@ def sync() -> None:
     The states are those of HEAD, of every experiment and of the workspace. A second sync adds none.
     """
     from mht.tracking.states import sync as add_rows
-    from mht.tracking.store import open_store
+    from mht.tracking.store import open_store, reachable
 
-    store = open_store(_experiment(_pipeline(None).params))
-    for row in add_rows(store, _effective):
+    experiment = _experiment(_pipeline(None).params)
+    with reachable():
+        rows = add_rows(open_store(experiment), _effective)
+    for row in rows:
         what = "added" if row.added else "already there" if row.run_id else "not a complete run"
         typer.echo(f"{row.name}: {what}")
 

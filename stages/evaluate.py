@@ -13,6 +13,7 @@ from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.precision import resolve_dtype
 from mht.rollout import Responder
 from mht.stage import run_stage
+from mht.watched import check_watched, files_of_evaluation
 
 if TYPE_CHECKING:
     from mht.config import Config
@@ -26,6 +27,7 @@ def main(config: Config, run: Run) -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in VARIANTS:
         raise UserError(f"name the variant, one of {', '.join(VARIANTS)}; got {name!r}")
+    check_watched(files_of_evaluation(config), run.deps)
     settings, seed = config.evaluate, config.base.seed
     device = resolve_device(config.base.device)
     where = {"dtype": resolve_dtype(config.model.dtype, device), "device": device}
@@ -57,7 +59,7 @@ def main(config: Config, run: Run) -> None:
     summary = summarise(columns, samples, rounds=rounds, resamples=settings.resamples, seed=seed)
     write_samples(f"reports/evaluate/{name}/samples.jsonl", ids, samples, columns)
     write_json(f"metrics/evaluate/{name}.json", summary)
-    run.summary({f"evaluate/{metric}": value["mean"] for metric, value in summary.items()})
+    run.summary({metric: value["mean"] for metric, value in summary.items()})
     run.artifact(f"reports/evaluate/{name}")
     for metric in ("p_positive", "vader", "response_length", "kl_nats", "perplexity_human"):
         if metric in summary:

@@ -33,7 +33,7 @@ LAYERS = [
     {"keywords"},
     {"rewards", "memory", "evaluation", "tracking", "sources"},
     {"config", "reward_types", "reward_spec", "score_file"},
-    {"score_report"},
+    {"score_report", "watched"},
     {"data", "models"},
     {"sampling"},
     {"rollout"},

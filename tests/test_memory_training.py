@@ -1,7 +1,6 @@
 """The memory in the trainer: what it is told and chooses, exact resume, and what is refused."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +14,10 @@ from mht.config.memory import MemoryConfig
 from mht.data.examples import collate_sft
 from mht.errors import ConfigError
 from mht.models.loading import load_causal_lm
-from mht.trainers.experiment import check_watched
 from mht.trainers.hybrid import HybridTrainer
 from mht.trainers.practice import StartError, section_named
 from mht.trainers.sft import batch_loss
+from mht.watched import check_watched, files_of_training
 
 ADAPTIVE = MemoryConfig(type="adaptive", capacity=20)
 
@@ -303,9 +302,9 @@ def test_figures_have_the_same_names_at_every_step(trainer):
 
 def test_dvc_has_to_watch_the_memory_to_begin_with():
     settings = hybrid_config(memory=MemoryConfig(type="adaptive", start="data/local/m.parquet"))
-    check_watched(settings, SimpleNamespace(deps=("models/sft", "data/local")), "ppo")
+    check_watched(files_of_training(settings, "ppo"), ("models/sft", "data/local"))
     with pytest.raises(ConfigError) as caught:
-        check_watched(settings, SimpleNamespace(deps=("models/sft",)), "ppo")
+        check_watched(files_of_training(settings, "ppo"), ("models/sft",))
     (problem,) = caught.value.problems
     assert problem.startswith("ppo.memory.start: DVC does not watch data/local/m.parquet")
 

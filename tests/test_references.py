@@ -17,10 +17,10 @@ from mht.models.loading import load_tokenizer
 from mht.models.policy import Policy
 from mht.models.references import References
 from mht.models.trunk import decoder_layers
-from mht.trainers.experiment import check_watched
 from mht.trainers.optim import Updater, make_optimizer, make_scheduler
 from mht.trainers.ppo import PPO
 from mht.trainers.sft import batch_loss
+from mht.watched import check_watched, files_of_training
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 RESPONSES = [[70, 71, EOS], [80, 81, 82, 83, 84], [90]]
@@ -278,12 +278,12 @@ def test_dvc_must_watch_a_reference_that_is_a_folder(tmp_path, monkeypatch):
         "hub": {"model": "someone/model", "kl_coef": 0.1},
     }
     run = SimpleNamespace(deps=("models/base", "models/sft"))
-    check_watched(hybrid_config(references=references), run, "ppo")
+    check_watched(files_of_training(hybrid_config(references=references), "ppo"), run.deps)
     mine = {"mine": {"model": "data/local/mine", "kl_coef": 0.1}}
     settings = hybrid_config(references=references | mine)
     with pytest.raises(ConfigError) as caught:
-        check_watched(settings, run, "baselines.ppo_only")
+        check_watched(files_of_training(settings, "baselines.ppo_only"), run.deps)
     (problem,) = caught.value.problems
     assert problem.startswith("baselines.ppo_only.references.mine.model: DVC does not watch")
-    check_watched(settings, SimpleNamespace(deps=("models/base", "data/local")), "ppo")
-    check_watched(settings, SimpleNamespace(deps=()), "ppo")  # not run by DVC
+    check_watched(files_of_training(settings, "ppo"), ("models/base", "data/local"))
+    check_watched(files_of_training(settings, "ppo"), ())  # not run by DVC

@@ -41,6 +41,7 @@ EXCLUDED = {
     Path("mht/stage.py"): "the frame around a stage",
     Path("mht/stage_lock.py"): "keeps a second process away",
     Path("mht/tracking"): "records results and makes none",
+    Path("mht/watched.py"): "refuses settings and changes none",
 }
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from mht.config import Config, HybridConfig, SFTConfig
 from mht.data.examples import read_examples
 from mht.data.records import write_json
-from mht.errors import ConfigError
 from mht.memory.markov import MarkovMemory
 from mht.memory.transitions import write_transitions
 from mht.outputs import replaced_folder
@@ -20,6 +19,7 @@ from mht.trainers.history import History
 from mht.trainers.hybrid import HybridTrainer, Stats
 from mht.trainers.schedule import Plan
 from mht.validation import Validation
+from mht.watched import check_watched, files_of_training
 
 if TYPE_CHECKING:
     from mht.tracking import Run
@@ -51,7 +51,7 @@ def train_variant(
         after: the SFT stage that made ``start``, if one did.
     """
     section = "ppo" if name == "hybrid" else f"baselines.{name}"
-    check_watched(settings, run, section)
+    check_watched(files_of_training(settings, section), run.deps)
     trainer = make_trainer(
         start,
         read_examples("data/prepared/train.parquet"),
@@ -122,32 +122,3 @@ def _write(
     history.write(plots)
     if isinstance(trainer.practice.memory, MarkovMemory):
         write_transitions(trainer.practice.memory, model, plots)
-
-
-def check_watched(settings: HybridConfig, run: Run, section: str) -> None:
-    """DVC watches every reference that is a folder, and the memory to begin with.
-
-    Args:
-        settings: with the references and the memory.
-        run: knows what DVC watches.
-        section: of params.yaml, where the settings stand.
-
-    Raises:
-        ConfigError: a change of one of them would not rerun the stage.
-    """
-    watched = {Path(dep).resolve() for dep in run.deps}
-    read = {
-        f"references.{name}.model": Path(reference.model)
-        for name, reference in settings.references.items()
-        if Path(reference.model).is_dir()
-    }
-    if settings.memory.is_on and settings.memory.start:
-        read["memory.start"] = Path(settings.memory.start)
-    problems = [
-        f"{section}.{key}: DVC does not watch {path} for this stage, so a change of it would go "
-        "unseen: add it to the stage's deps in dvc.yaml"
-        for key, path in read.items()
-        if watched and not {path.resolve(), *path.resolve().parents} & watched
-    ]
-    if problems:
-        raise ConfigError(problems, "params.yaml")
