@@ -17,7 +17,7 @@ def main(config: Config, run: Run) -> None:
     figures = prepare(config)
     for name, value in sorted(figures.items()):
         print(f"{name}: {value:g}")
-    run.summary({f"prepare/{name}": value for name, value in figures.items()})
+    run.summary(figures)
     run.artifact("plots/lengths.png")
 
 

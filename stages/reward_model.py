@@ -40,7 +40,7 @@ def main(config: Config, run: Run) -> None:
             _save(judge, folder / JUDGE)
     write_json("metrics/reward_model.json", figures)
     write_csv("plots/reward_model_calibration.csv", learnt.bins)
-    run.summary({f"reward_model/{name}": value for name, value in figures.items()})
+    run.summary(figures)
     run.model(MODEL)
     held = figures.get("held_out_pairs") or figures["held_out_texts"]
     print(f"accuracy {figures['accuracy']:.3f} on {held:.0f} held out")

@@ -272,8 +272,8 @@ def test_curves_skip_empty_cells(tmp_path: Path) -> None:
 def test_flat_names_are_tracking_keys(comparison: Comparison) -> None:
     found = flat(comparison)
     mean = comparison["hybrid"].summary["vader"]["mean"]
-    assert found["benchmark/hybrid/vader"] == mean
-    assert "benchmark/hybrid_minus_sft_only/p_positive" in found
+    assert found["hybrid/vader"] == mean
+    assert "hybrid_minus_sft_only/p_positive" in found
 
 
 def test_stage_writes_prints_and_tracks(
@@ -295,7 +295,7 @@ def test_stage_writes_prints_and_tracks(
         summary=seen.update, artifact=lambda path: seen.update({path: Path(path).exists()})
     )
     stage.main(config, run)
-    assert seen["reports/benchmark"] is True and "benchmark/hybrid/vader" in seen
+    assert seen["reports/benchmark"] is True and "hybrid/vader" in seen
     out = capsys.readouterr()
     assert "report.html" in out.out and "P(positive)" in out.out
     assert "budgets differ" in out.err

@@ -214,6 +214,19 @@ def test_training_stages_have_curves(runs):
         assert len(steps) == len(points) >= count, (stage, metric)
 
 
+def test_no_figure_is_logged_twice(runs):
+    """Not under the same key and step of a run; summaries have a key of their own."""
+    client, (parent,), children = runs
+    for run in (parent, *children.values()):
+        for key in run.data.metrics:
+            points = client.get_metric_history(run.info.run_id, key)
+            steps = [point.step for point in points]
+            assert len(steps) == len(set(steps)), (run.info.run_name, key, steps)
+    for stage in TRAINERS:
+        final = {k for k in children[stage].data.metrics if k.startswith("final/")}
+        assert final, stage
+
+
 def test_lineage_tags_are_those_of_dvc_lock(finished, runs):
     _, _, children = runs
     for name, stage in finished.lock().items():
@@ -360,6 +373,19 @@ def test_a_changed_file_reruns_what_uses_it(bench, name, expected):
     with bench.edited(name) as before:
         (bench.path / name).write_bytes(before + b"\n# changed\n")
         assert bench.reruns() == expected
+
+
+def test_a_reward_of_ones_own_reruns_what_scores(bench):
+    scores = (TRAINERS - {"sft"}) | MEASURED
+    file, page = bench.path / "rewards" / "mine.py", bench.path / "rewards" / "README.md"
+    file.write_text("def score(samples):\n    return [0.0 for _ in samples]\n")
+    try:
+        assert bench.reruns() == scores
+    finally:
+        file.unlink()
+    with bench.edited("rewards/README.md") as before:
+        page.write_bytes(before + b"more\n")
+        assert bench.reruns() == set(), "a page about them is none of them"
 
 
 def test_ppo_and_the_baseline_from_the_base_watch_it(bench):

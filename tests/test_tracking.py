@@ -1,5 +1,6 @@
 """What lands in MLflow: curves, statuses, lineage, one row above; and what a broken store costs."""
 
+import contextlib
 import math
 import os
 import resource
@@ -14,7 +15,9 @@ import pytest
 
 from mht.tracking import NullRun, Terminated, open_run
 from mht.tracking.pipeline import tree_md5
+from mht.tracking.scope import remaining
 from mht.tracking.scratch import fingerprint, scratch_folder
+from mht.tracking.secrets import redacted
 from mht.tracking.store import Store, open_store
 
 pytest_plugins = ["tracking_fixtures"]
@@ -52,7 +55,7 @@ def test_a_finished_run_has_curves_params_artifacts_and_its_model(store_file, tm
     made = runs()["sft"]
     assert made.info.status == "FINISHED"
     assert made.data.params == {"base.seed": "1", "sft.lr": "0.0001"}
-    assert made.data.metrics == {"sft/loss": 1 / 3, "eval.x": 2, "sft/time_s": 2.5}
+    assert made.data.metrics == {"sft/loss": 1 / 3, "eval.x": 2, "final/sft/time_s": 2.5}
     curve = client().get_metric_history(run.id, "sft/loss")
     assert [(p.step, p.value) for p in curve] == [(0, 1), (1, 0.5), (2, 1 / 3)]
     listed = {file.path for file in client().list_artifacts(run.id)}
@@ -170,6 +173,108 @@ def test_a_disk_that_fills_up_costs_no_training(store_file, capfd):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert Path("model.bin").read_text() == "weights"
     assert capfd.readouterr().err.count("warning: tracking could not") == 1
+
+
+def test_a_database_that_is_deleted_meanwhile_is_one_warning(store_file, capfd):
+    with run_of() as run:
+        for file in store_file.parent.glob("mlflow.db*"):
+            file.unlink()
+        run.log({"loss": 1.0}, 0)
+    assert capfd.readouterr().err.count("\n") == 1
+    assert not store_file.exists()
+
+
+def test_a_database_that_is_damaged_meanwhile_is_one_warning(store_file, capfd):
+    with run_of() as run:
+        for file in store_file.parent.glob("mlflow.db*"):
+            file.write_bytes(b"no database" * 100)
+        run.log({"loss": 1.0}, 0)
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_a_locked_database_is_waited_for_and_left(store_file, capfd):
+    with run_of():
+        pass
+    with contextlib.closing(sqlite3.connect(store_file)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with run_of("second") as run:
+            assert isinstance(run, NullRun)
+        assert time.monotonic() - began < 2 * WAIT_S
+        other.rollback()
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and "database is locked" in err
+    assert {run.info.status for run in runs().values()} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), KeyboardInterrupt(), Terminated()])
+def test_what_was_opened_is_closed_when_opening_fails(store_file, monkeypatch, error):
+    """The pipeline run and the stage's own are there when its settings can't be logged."""
+    import psutil
+
+    real = Store.log
+
+    def log(store, run_id, **given):
+        if given.get("params") and store.get(run_id).name == "sft":
+            raise error
+        real(store, run_id, **given)
+
+    monkeypatch.setattr(Store, "log", log)
+    monkeypatch.setattr("mht.tracking.record.dvc_process", psutil.Process)
+    ends = contextlib.nullcontext() if isinstance(error, OSError) else pytest.raises(type(error))
+    with ends, run_of() as run:
+        assert isinstance(run, NullRun)
+    expected = "FAILED" if isinstance(error, OSError) else "KILLED"
+    assert {run.info.status for run in runs().values()} == {expected}
+    assert len(runs()) == 2
+
+
+@pytest.mark.parametrize(
+    ("uri", "secrets"),
+    [
+        ("postgresql://me:pa%40ssword@127.0.0.1:9/db", ["pa%40ssword", "pa@ssword"]),
+        ("http://me:p@ss/word@127.0.0.1:9", ["p@ss/word", "ss/word"]),
+        ("http://tokentoken@127.0.0.1:9", ["tokentoken"]),
+        ("http://127.0.0.1:9/?access_token=abcdef&x=1", ["abcdef"]),
+        ("mysql://me:hunter22@127.0.0.1:9/db?ssl_key=abcdefg", ["hunter22", "abcdefg"]),
+        ("nonsense://me:hunter22@somewhere", ["hunter22"]),
+    ],
+)
+def test_credentials_are_shown_nowhere(store_file, project, monkeypatch, capfd, uri, secrets):
+    from typer.testing import CliRunner
+
+    from mht.cli import commands
+    from mht.errors import UserError
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with run_of():
+        pass
+    said = capfd.readouterr().err
+    assert "warning: tracking could not open the store" in said and said.count("\n") == 1
+    for command in ("lineage", "sync"):
+        done = CliRunner().invoke(commands, [command])
+        assert isinstance(done.exception, UserError), done.exception
+        said += done.output + str(done.exception)
+        assert len(str(done.exception).splitlines()) == 1
+    for secret in secrets:
+        assert secret not in said
+
+
+def test_credentials_in_any_text():
+    text = "no route to http://a:b@h/x?token=t1&y=2 (sqlite:///a.db)"
+    assert redacted(text) == "no route to http://***@h/x?token=***&y=2 (sqlite:///a.db)"
+    assert redacted("me@example.com asked for key=1") == "me@example.com asked for key=1"
+
+
+def test_figures_without_a_step_are_there_once(store_file):
+    store = open_store("mht")
+    run_id = store.create_run("a", {})
+    for value in (0.5, 0.5, 0.75, 0.75):
+        store.figures(run_id, {"final/x": value, "final/y": 1.0})
+    points = [(p.step, p.value) for p in client().get_metric_history(run_id, "final/x")]
+    assert points == [(0, 0.5), (1, 0.75)]
+    assert len(client().get_metric_history(run_id, "final/y")) == 1
 
 
 def test_what_could_not_be_sent_is_sent_later(store_file, monkeypatch, capsys):
@@ -348,6 +453,51 @@ def test_the_pipeline_run_shows_what_repro_would_skip(project, reproduce, store_
         pass
     again = client().get_run(above.info.run_id)
     assert again.data.metrics["sft.a/loss"] == 0.5, "nothing of a stale stage"
+    for key in again.data.metrics:
+        assert len(client().get_metric_history(above.info.run_id, key)) == 1, key
+
+
+def test_a_pipeline_run_is_open_while_stages_remain(project, reproduce, store_file, monkeypatch):
+    import psutil
+
+    reproduce()
+    monkeypatch.setattr("mht.tracking.record.dvc_process", psutil.Process)
+    monkeypatch.setenv("DVC_STAGE", "sft@a")
+
+    def status():
+        (above,) = [run for run in runs().values() if run.data.tags["mht.kind"] == "pipeline"]
+        return above.info.status
+
+    Path("models/one").write_text("changed, so the reports are stale")
+    with run_of():
+        pass
+    assert status() == "RUNNING"
+    with pytest.raises(ValueError), run_of():
+        raise ValueError
+    assert status() == "FAILED", "DVC stops there"
+
+
+def test_what_remains_is_what_dvc_was_asked_for(project, reproduce):
+    from mht.tracking.pipeline import read_pipeline
+
+    reproduce()
+    pipeline = read_pipeline()
+    changed = {**pipeline.stages["sft@a"].recorded, "models/one": "0" * 32}
+    reports = ["report@short-a", "report@long-a"]
+
+    def left(command, own="sft@a", written=changed, ran=()):
+        return remaining(pipeline, command.split(), own, written, ran)
+
+    assert left("python /bin/dvc repro") == reports
+    assert left("dvc exp run -S sft.lr=1 -n mine") == reports
+    assert left("dvc repro sft") == left("dvc repro sft@a") == []
+    assert left("dvc repro report@long-a") == ["report@long-a"]
+    assert left("dvc repro -s sft@a report@long-a") == ["report@long-a"]
+    assert left("dvc repro --downstream dvc.yaml:sft@a") == reports
+    same = dict(pipeline.stages["sft@a"].recorded)
+    assert left("dvc repro", written=same) == []
+    assert left("dvc repro -f", written=same, ran=["prepare"]) == ["sft@b", *reports]
+    assert left("python my_script.py") == reports
 
 
 PARAMS_OF_SFT = {"base.seed": "1", "sft.lr": "0.0001"}

@@ -228,14 +228,14 @@ def write_outputs(
 
 
 def flat(comparison: Comparison) -> dict[str, float]:
-    """``benchmark/<variant>/<metric>`` to its mean, and the differences, for tracking."""
+    """``<variant>/<metric>`` to its mean, and the differences, for tracking."""
     found = {
-        f"benchmark/{v.name}/{metric}": value["mean"]
+        f"{v.name}/{metric}": value["mean"]
         for v in comparison.variants
         for metric, value in v.summary.items()
     }
     return found | {
-        f"benchmark/{SUBJECT}_minus_{comparison.baseline}/{metric}": d.difference
+        f"{SUBJECT}_minus_{comparison.baseline}/{metric}": d.difference
         for metric, d in comparison.differences.items()
     }
 

@@ -6,20 +6,25 @@ makes it, later ones find it by the session's tag, open it again and close it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from mht.tracking import names
 from mht.tracking.pipeline import Pipeline, Stage, read_pipeline, tree_md5
+from mht.tracking.scope import remaining
 from mht.tracking.scratch import fingerprint, scratch_folder
+from mht.tracking.secrets import one_line
 from mht.tracking.session import dvc_process, process_id
 from mht.tracking.store import Point, Store, open_store
 
@@ -38,8 +43,9 @@ class Record:
         pipeline: the pipeline as it was when the stage began.
         params: the stage's flat parameters.
         parent_id: the pipeline run; None outside DVC.
-        parent_before: the pipeline run's status when the stage began.
+        dvc: the command line of the `dvc` above; empty outside DVC.
         makers: upstream stage to the id of the run that made what this one reads.
+        written: path to md5 of its outs, once they are published.
     """
 
     store: Store
@@ -48,38 +54,55 @@ class Record:
     pipeline: Pipeline
     params: Mapping[str, str]
     parent_id: str | None = None
-    parent_before: str = "FINISHED"
+    dvc: Sequence[str] = ()
     makers: Mapping[str, str] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
 
     def log(self, points: list[Point]) -> None:
         """Add points to the stage's curves."""
         self.store.log(self.run_id, points=points)
 
-    def publish(self, artifacts: list[str], models: list[str]) -> None:
-        """After success: what the stage wrote, by content, with its artifacts and models."""
+    def publish(
+        self, artifacts: list[str], models: list[str], figures: Mapping[str, float]
+    ) -> None:
+        """After success: what the stage wrote, by content, with its artifacts and models.
+
+        Args:
+            artifacts: files and folders to copy.
+            models: model folders.
+            figures: the stage's last figures; its metrics files may hold more.
+        """
         for path in artifacts:
             self.store.artifact(self.run_id, path)
         md5s = {path: tree_md5(path) for path in self.stage.outs if Path(path).exists()}
         results = self._results()
-        points = to_points({f"final/{name}": value for name, value in results.items()})
+        final = {f"final/{name}": value for name, value in {**figures, **results}.items()}
+        model_id = None
         for path in models:
             md5 = md5s.get(path) or tree_md5(path)
             model_id = self.store.model(self.run_id, path, self.params, md5)
-            self.store.log(self.run_id, points=points, model_id=model_id)
+        self.store.figures(self.run_id, final, model_id)
         outs = {f"dvc.out.{path}": md5 for path, md5 in md5s.items()}
-        self.store.log(self.run_id, points=[] if models else points, tags=outs)
+        self.store.log(self.run_id, tags=outs)
+        self.written = md5s
         if self.parent_id:
             above = {f"{names.clean(self.stage.name)}/{k}": v for k, v in results.items()}
             self._publish_above(self.parent_id, above, md5s)
 
     def close(self, status: str, error: BaseException | None = None) -> None:
-        """End the run and, with the worst status of its stages, the pipeline run."""
+        """End the run, and the pipeline run if no stage remains or one of them failed."""
         if error is not None:
             self.store.log(self.run_id, tags={"mht.error": one_line(error)})
         self.store.set_status(self.run_id, status)
         if self.parent_id:
-            worst = min(status, self.parent_before, key=WORST_FIRST.index)
-            self.store.set_status(self.parent_id, worst)
+            below = self.store.children(self.parent_id)
+            ends = [run.status for run in below if run.status in WORST_FIRST]
+            worst = min([status, *ends], key=WORST_FIRST.index)
+            ran = {run.tags.get("mht.stage", "") for run in below}
+            if worst != "FINISHED" or not remaining(
+                self.pipeline, self.dvc, self.stage.name, self.written, ran
+            ):
+                self.store.set_status(self.parent_id, worst)
 
     def _results(self) -> dict[str, float]:
         """The stage's metrics files as flat metrics; a broken one is DVC's to complain about."""
@@ -100,7 +123,8 @@ class Record:
         tags = {f"mht.lineage.{stage}": run_id for stage, run_id in lineage.items()}
         tags["mht.state"] = state_key(self.pipeline, {own: md5s})
         before = results_of(self.pipeline, others)
-        self.store.log(parent_id, points=to_points({**before, **results}), tags=tags)
+        self.store.figures(parent_id, {**before, **results})
+        self.store.log(parent_id, tags=tags)
 
 
 @dataclass(frozen=True)
@@ -161,10 +185,24 @@ def begin(here: Situation, experiment: str) -> Record:
     Raises:
         Exception: whatever the store raises.
     """
-    stage, pipeline = here.stage, here.pipeline
     store = open_store(experiment)
     store.reap()
-    parent_id, before = _pipeline_run(store, here.everything)
+    opened: list[str] = []
+    try:
+        return _begin(store, here, opened)
+    except BaseException as error:
+        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        with contextlib.suppress(Exception):  # the store itself may be what failed
+            for run_id in opened:
+                store.set_status(run_id, status)
+        raise
+
+
+def _begin(store: Store, here: Situation, opened: list[str]) -> Record:
+    """The same; what it opens is added to ``opened``."""
+    stage, pipeline = here.stage, here.pipeline
+    dvc = dvc_process()
+    parent_id = _pipeline_run(store, here.everything, dvc, opened) if dvc else None
     makers = find_makers(store, pipeline, list(pipeline.upstream(stage.name)))
     tags = {"mht.kind": "stage", "mht.stage": stage.name, "mht.process": process_id()}
     tags |= {"mht.fingerprint": here.fingerprint}
@@ -174,13 +212,16 @@ def begin(here: Situation, experiment: str) -> Record:
     known = store.find({"mht.fingerprint": here.fingerprint}) if here.goes_on else None
     if known and known.status != "FINISHED":
         run_id = known.id
+        opened.append(run_id)
         store.set_status(run_id, "RUNNING")
         above = {"mlflow.parentRunId": parent_id} if parent_id else {}
         store.log(run_id, tags={k: v for k, v in {**tags, **above}.items() if v})
     else:
         run_id = store.create_run(stage.name, tags, parent_id)
+        opened.append(run_id)
         store.log(run_id, params=here.params)
-    return Record(store, run_id, stage, pipeline, here.params, parent_id, before, makers)
+    words = dvc.cmdline() if dvc else []
+    return Record(store, run_id, stage, pipeline, here.params, parent_id, words, makers)
 
 
 def _pipeline_here() -> Pipeline:
@@ -201,24 +242,24 @@ def _this_stage(pipeline: Pipeline, name: str) -> Stage:
     return pipeline.stage_of_command(command) or Stage(name, cmd=command)
 
 
-def _pipeline_run(store: Store, params: Mapping[str, str]) -> tuple[str | None, str]:
-    """The id of this session's pipeline run, open, and the status it had."""
-    dvc = dvc_process()
-    if dvc is None:
-        return None, "FINISHED"
+def _pipeline_run(
+    store: Store, params: Mapping[str, str], dvc: psutil.Process, opened: list[str]
+) -> str:
+    """The id of this session's pipeline run, open."""
     name = os.environ.get("DVC_EXP_NAME", "")
     session = f"{process_id(dvc)}:{name}"
     known = store.find({"mht.session": session, "mht.kind": "pipeline"})
     if known:
+        opened.append(known.id)
         store.set_status(known.id, "RUNNING")
-        # still open: the stage before this one had no time to close it
-        return known.id, "KILLED" if known.status == "RUNNING" else known.status
+        return known.id
     tags = {"mht.kind": "pipeline", "mht.session": session, "mht.process": process_id(dvc)}
     tags |= {"mlflow.source.name": "dvc exp run" if name else "dvc repro", **_origin()}
     above = os.environ.get(PARENT)
     run_id = store.create_run(name or time.strftime("repro-%m%d-%H%M%S"), tags, above)
+    opened.append(run_id)
     store.log(run_id, params=params)
-    return run_id, "FINISHED"
+    return run_id
 
 
 def find_makers(store: Store, pipeline: Pipeline, stages: list[str]) -> dict[str, str]:
@@ -247,12 +288,6 @@ def to_points(metrics: Mapping[str, float], step: int = 0) -> list[Point]:
     """The metrics as points of now."""
     now = round(time.time() * 1000)
     return [Point(key, value, now, step) for key, value in names.finite(metrics)]
-
-
-def one_line(error: BaseException) -> str:
-    """The error's kind and the first line of its message."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:300]}".removesuffix(": ")
 
 
 def _origin() -> dict[str, str]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mht.tracking import names
-from mht.tracking.record import Record, begin, look_around, one_line, to_points
+from mht.tracking.record import Record, begin, look_around
+from mht.tracking.secrets import one_line
 from mht.tracking.session import Pruned, Terminated, terminable
 from mht.tracking.store import Point
 
@@ -65,6 +66,7 @@ class Run:
         self._record = record
         self._soft = soft
         self._points: list[Point] = []
+        self._figures: dict[str, float] = {}
         self._artifacts: list[str] = []
         self._models: list[str] = []
         self._wait_s = FLUSH_S
@@ -85,8 +87,8 @@ class Run:
             self.flush()
 
     def summary(self, metrics: Mapping[str, float]) -> None:
-        """Add final figures, which have no step."""
-        self._points += to_points(metrics)
+        """Keep final figures, which have no step: ``final/<name>`` once the stage has succeeded."""
+        self._figures |= metrics
 
     def artifact(self, path: str) -> None:
         """Keep a copy of this file or folder with the run, once the stage has succeeded."""
@@ -96,8 +98,12 @@ class Run:
         """Show this model folder as the run's model, once the stage has succeeded."""
         self._models.append(path)
 
-    def flush(self) -> None:
-        """Send what was gathered; after a failure it is kept and tried again, ever later."""
+    def flush(self) -> bool:
+        """Send what was gathered; after a failure it is kept and tried again, ever later.
+
+        Returns:
+            Whether the store took it.
+        """
         sent = len(self._points)
         with self._soft("log metrics"):
             if sent:
@@ -106,13 +112,13 @@ class Run:
         if sent:
             self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
         self._flushed = time.monotonic()
+        return not sent
 
     def close(self, status: str, error: BaseException | None = None) -> None:
         """Send everything and end the run as FINISHED, FAILED or KILLED."""
-        self.flush()
-        if status == "FINISHED":
+        if self.flush() and status == "FINISHED":  # each try of a locked store costs its time
             with self._soft("log the stage's outputs"):
-                self._record.publish(self._artifacts, self._models)
+                self._record.publish(self._artifacts, self._models, self._figures)
         with self._soft("close the run"):
             self._record.close(status, error)
 
@@ -135,8 +141,9 @@ class NullRun(Run):
     def model(self, path: str) -> None:
         """Do nothing."""
 
-    def flush(self) -> None:
+    def flush(self) -> bool:
         """Do nothing."""
+        return True
 
     def close(self, status: str, error: BaseException | None = None) -> None:
         """Do nothing."""

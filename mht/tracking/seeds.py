@@ -106,7 +106,7 @@ class SeedsRun:
         """Log the summary's figures and files."""
         with self._soft("log the summary"):
             if self._store and self.id:
-                self._store.log(self.id, points=to_points(metrics))
+                self._store.figures(self.id, metrics)
                 for file in files:
                     self._store.artifact(self.id, str(file.resolve()))
 

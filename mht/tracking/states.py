@@ -11,7 +11,7 @@ from typing import Any
 
 from mht.tracking import names
 from mht.tracking.pipeline import Pipeline, experiments, read_pipeline
-from mht.tracking.record import find_makers, results_of, state_key, to_points
+from mht.tracking.record import find_makers, results_of, state_key
 from mht.tracking.store import Recorded, Store
 
 
@@ -95,9 +95,9 @@ def _sync_one(
         return Synced(name, known.id, False)
     run_id = _row(store, name, rev)
     makers = find_makers(store, pipeline, list(pipeline.stages))
+    store.figures(run_id, results_of(pipeline, pipeline.stages))
     store.log(
         run_id,
-        points=to_points(results_of(pipeline, pipeline.stages)),
         params=names.flat_params(effective(pipeline.params)),
         tags={f"mht.lineage.{stage}": maker for stage, maker in makers.items()},
     )

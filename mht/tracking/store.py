@@ -6,17 +6,21 @@ The only module that imports mlflow. Nothing here is soft: a failure reaches the
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mht.errors import UserError
 from mht.project import repo_root
-from mht.tracking.names import clean
+from mht.tracking.names import clean, finite
+from mht.tracking.secrets import one_line, redacted
 from mht.tracking.session import is_alive
 
 if TYPE_CHECKING:
@@ -28,7 +32,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a server that is down must not hold up training
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # at ERROR it shows tracebacks, with parameters in them
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
@@ -74,7 +78,27 @@ def open_store(experiment: str) -> Store:
 
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient()
-        return Store(client, _experiment_id(client, experiment, database))
+        return Store(client, _experiment_id(client, experiment, database), database)
+
+
+@contextlib.contextmanager
+def reachable() -> Iterator[None]:
+    """For a command that is about the store: what goes wrong there is one line.
+
+    Raises:
+        UserError: the store can't be opened or does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
+        place = redacted(tracking_uri())
+        raise UserError(
+            f"the tracking store {place} can't be used ({one_line(error)}): see to it, or set "
+            "MLFLOW_TRACKING_URI to another one"
+        ) from None
 
 
 def store_exists() -> bool:
@@ -106,8 +130,8 @@ def _first_open(database: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Without the migration's hundred log lines."""
-    loggers = [logging.getLogger(name) for name in ("alembic", "mlflow")]
+    """Without the migration's hundred log lines, and without tracebacks later."""
+    loggers = [logging.getLogger(name) for name in ("alembic", "mlflow", "urllib3", "filelock")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -115,7 +139,7 @@ def _quiet_start() -> Iterator[None]:
         yield
     finally:
         for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(max(level, logging.WARNING))
+            logger.setLevel(max(level, logging.CRITICAL))
 
 
 def _experiment_id(client: MlflowClient, name: str, database: Path | None) -> str:
@@ -132,9 +156,10 @@ def _experiment_id(client: MlflowClient, name: str, database: Path | None) -> st
 class Store:
     """One experiment in the store; every method is one or a few MLflow calls."""
 
-    def __init__(self, client: MlflowClient, experiment_id: str):
+    def __init__(self, client: MlflowClient, experiment_id: str, database: Path | None = None):
         self.client = client
         self.experiment_id = experiment_id
+        self._database = database
 
     def create_run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
         """Begin a run and return its id."""
@@ -156,6 +181,7 @@ class Store:
         """Add metrics, parameters and tags to a run, in as few calls as MLflow allows."""
         from mlflow.entities import Metric, Param, RunTag
 
+        self._check()
         metrics = [Metric(*point, model_id=model_id, run_id=run_id) for point in points]
         settings = [Param(key, value) for key, value in (params or {}).items()]
         labels = [RunTag(clean(key), value) for key, value in (tags or {}).items()]
@@ -166,8 +192,23 @@ class Store:
         for start in range(0, len(labels), BATCH):
             self.client.log_batch(run_id, tags=labels[start : start + BATCH])
 
+    def figures(
+        self, run_id: str, metrics: Mapping[str, float], model_id: str | None = None
+    ) -> None:
+        """Add figures that have no step, each once: a changed one is the next step of its key."""
+        known = self.client.get_run(run_id).data.metrics
+        now = round(time.time() * 1000)
+        points = []
+        for key, value in finite(metrics):
+            if known.get(key) != value:
+                before = self.client.get_metric_history(run_id, key) if key in known else []
+                step = 1 + max((point.step for point in before), default=-1)
+                points.append(Point(key, value, now, step))
+        self.log(run_id, points=points, model_id=model_id)
+
     def set_status(self, run_id: str, status: str) -> None:
         """FINISHED, FAILED or KILLED end a run; RUNNING opens it again."""
+        self._check()
         if status == "RUNNING":
             self.client.update_run(run_id, status=status)
         else:
@@ -214,6 +255,15 @@ class Store:
         )
         self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         return str(model.model_id)
+
+    def children(self, run_id: str) -> list[Recorded]:
+        """The runs below a run."""
+        return self._search(f"tags.`mlflow.parentRunId` = '{run_id}'", limit=1000)
+
+    def _check(self) -> None:
+        """An open connection writes on into a deleted database, where nobody finds it."""
+        if self._database and not self._database.exists():
+            raise FileNotFoundError(errno.ENOENT, "the database is gone", str(self._database))
 
     def reap(self) -> None:
         """End the runs whose process is gone from this machine without a word."""
