@@ -20,6 +20,7 @@ from mht import launch
 from mht.errors import Elsewhere, UserError
 from mht.launched import is_main_process, world_size
 from mht.lifetime import INTERRUPTED, TERMINATED, end_with_starter, interruptible
+from mht.outputs import disk_problem
 from mht.stage_lock import alone
 from mht.tracking import Pruned, Run, Terminated, open_run, silent_run
 
@@ -73,6 +74,12 @@ def run_stage(main: Callable[[Config, Run], None], *, trains: bool = False) -> N
         _leave(f"{name}: {verdict}", PRUNED)
     except UserError as error:
         _leave(f"{name}: {error}", MISTAKE)
+    except OSError as error:
+        problem = disk_problem(error)
+        if problem is None:
+            raise
+        place = error.filename or "the disk"
+        _leave(f"{name}: {place}: {problem}: see to it, then run again", MISTAKE)
     except KeyboardInterrupt:
         _leave(f"{name}: interrupted", INTERRUPTED)
     except Terminated:

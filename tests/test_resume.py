@@ -1,6 +1,8 @@
 """Exact resume: a killed run ends with the bytes of the uninterrupted one, and loses no step."""
 
+import errno
 import hashlib
+import os
 import random
 import shutil
 
@@ -145,6 +147,29 @@ def test_a_run_killed_anywhere_ends_the_same(job, kill_at):
     broken = job("broken")
     assert broken.run(kill_at=kill_at) is None
     assert broken.run() == whole
+
+
+def test_a_full_disk_costs_checkpoints_and_no_training(job, monkeypatch, capsys):
+    from mht.trainers import checkpoint
+
+    real, free = checkpoint._write, 4  # files that fit on the disk: two checkpoints
+
+    def write(path, data):
+        nonlocal free
+        free -= 1
+        if free < 0:
+            path.write_bytes(data[:10])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, data)
+
+    whole, full = job("whole"), job("full")
+    expected = whole.run()
+    monkeypatch.setattr(checkpoint, "_write", write)
+    assert full.run() == expected
+    err = capsys.readouterr().err
+    assert err.count("can't be written (No space left on device)") == 1
+    assert sorted(p.name for p in full.folder.iterdir()) == ["00000001", "00000002"]
+    assert full.told == sorted(full.told, key=lambda row: row[0]) and full.told
 
 
 def test_a_run_killed_again_and_again_ends_the_same(job):

@@ -1,5 +1,6 @@
 """What surrounds a stage's work: settings first, exit codes, one clear line, a quiet process."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -70,7 +71,19 @@ def test_an_end_that_is_no_bug_is_one_line_and_a_code(opened, capsys, error, cod
     assert opened.seen[-1] is type(error), "the run was not told"
 
 
+def test_a_disk_that_refuses_is_one_line(opened, capsys):
+    def work(config, run):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "models/sft/x")
+
+    with pytest.raises(SystemExit, match="2"):
+        mht.stage.run_stage(work)
+    line = "models/sft/x: No space left on device: see to it, then run again"
+    assert capsys.readouterr().err == f"baseline@sft_only: {line}\n"
+
+
 def test_a_bug_keeps_its_traceback(opened):
+    with pytest.raises(FileNotFoundError):
+        mht.stage.run_stage(lambda config, run: Path("no such file").read_text())
     with pytest.raises(ZeroDivisionError):
         mht.stage.run_stage(lambda config, run: 1 / 0)
 

@@ -24,6 +24,7 @@ import torch
 from mht.errors import UserError
 from mht.launched import is_main_process
 from mht.model_folder import reason_of
+from mht.outputs import disk_problem
 from mht.trainers.state import State, capture, restore
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Checkpoints:
         self.folder, self.every_s, self.history = Path(folder), every_s, history
         self.identity = json.loads(json.dumps(identity or {}))
         self._written = time.monotonic()
+        self._warned = False
         self._lock = self._claim() if is_main_process() else None
 
     def _claim(self) -> Any:
@@ -148,7 +150,8 @@ class Checkpoints:
     def write(self, trainer: HybridTrainer, done: int) -> None:
         """Write a checkpoint, then drop all but the newest two.
 
-        With several processes all call this, and the main one writes.
+        With several processes all call this, and the main one writes. A disk that refuses is one
+        warning: the training is worth more than its checkpoints, and the ones before stay.
         """
         from safetensors.torch import save
 
@@ -165,21 +168,39 @@ class Checkpoints:
             "history": self.history.get_state() if self.history else None,
             "tensors": hashlib.sha256(data).hexdigest(),
         }
+        self._written = time.monotonic()
         new = self.folder / f"{done:08d}"
-        half = self.folder / f".{new.name}"
-        shutil.rmtree(half, ignore_errors=True)
-        half.mkdir(parents=True)
-        _write(half / TENSORS, data)
-        _write(half / PLAIN, sealed(json.dumps(state.plain).encode()))
-        shutil.rmtree(new, ignore_errors=True)  # a damaged one that was resumed from before
-        half.rename(new)
-        _sync(self.folder)
+        try:
+            self._put(new, data, sealed(json.dumps(state.plain).encode()))
+        except OSError as error:
+            if not (problem := disk_problem(error)):
+                raise
+            self._warn(f"the checkpoint {new} can't be written ({problem})")
+            return
         kept = [path for path in sorted(self._complete()) if path.name <= new.name][-KEEP:]
         for old in {*self._complete()} - {*kept}:  # older, or damaged and passed over
             shutil.rmtree(old)
-        self._written = time.monotonic()
         if self.history is not None:
             self.history.publish()
+
+    def _put(self, new: Path, tensors: bytes, plain: bytes) -> None:
+        half = self.folder / f".{new.name}"
+        shutil.rmtree(half, ignore_errors=True)
+        try:
+            half.mkdir(parents=True)
+            _write(half / TENSORS, tensors)
+            _write(half / PLAIN, plain)
+            shutil.rmtree(new, ignore_errors=True)  # a damaged one that was resumed from before
+            half.rename(new)
+            _sync(self.folder)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+
+    def _warn(self, problem: str) -> None:
+        if not self._warned:
+            self._warned = True
+            text = "training goes on; if it is killed, it resumes from an earlier checkpoint"
+            print(f"warning: {problem}: {text}", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """The run has ended and its outputs are written: forget its checkpoints."""
