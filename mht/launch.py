@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mht.errors import ConfigError, MissingPackage, UserError
+from mht.lifetime import LAUNCHED
 
 if TYPE_CHECKING:
     from mht.config import Config
 
 FOLDER = Path("configs/accelerate")  # which DVC watches
 KEY = "base.accelerate"
-LAUNCHED = "MHT_LAUNCHED"  # in the environment of the processes that a stage has started
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's launcher looks for what a process died of
 KINDS = ("NO", "MULTI_GPU", "FSDP", "DEEPSPEED")
 

@@ -19,6 +19,7 @@ import psutil
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 REAPERS = {"init", "systemd", "launchd", "tini", "dumb-init", "docker-init", "catatonit"}
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LAUNCHED = "MHT_LAUNCHED"  # in the environment of the processes that a stage has started
 INTERRUPTED, TERMINATED = 130, 143
 WATCH_S = 1.0
 
@@ -31,8 +32,13 @@ def guard_start() -> None:
         return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
-    if "DVC_STAGE" in os.environ:
+    if is_bound():
         end_with_starter()
+
+
+def is_bound() -> bool:
+    """Whether `dvc`, or a stage that works in several processes, has started this one."""
+    return "DVC_STAGE" in os.environ or LAUNCHED in os.environ
 
 
 def interruptible() -> None:
@@ -74,7 +80,7 @@ def _stage_module() -> str | None:
 
 def _stop(signum: int, frame: FrameType | None) -> None:
     """Ctrl-C while modules are imported: nothing is open yet, and an exception may be caught."""
-    if "MHT_LAUNCHED" not in os.environ:  # the stage that started this process says it
+    if LAUNCHED not in os.environ:  # the stage that started this process says it
         name = os.environ.get("DVC_STAGE") or str(_stage_module()).partition(".")[2]
         os.write(2, f"{name}: interrupted\n".encode())
     os._exit(INTERRUPTED)

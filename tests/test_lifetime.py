@@ -68,8 +68,11 @@ def started_by(command: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
 
 
+@pytest.mark.parametrize("variable", ["DVC_STAGE", "MHT_LAUNCHED"])
 @pytest.mark.parametrize("rest", ["", "; true"], ids=["the parent", "behind a shell that stays"])
-def test_a_stage_ends_with_the_process_that_started_it(toys, rest):
+def test_a_stage_ends_with_the_process_that_started_it(toys, monkeypatch, rest, variable):
+    monkeypatch.delenv("DVC_STAGE")
+    monkeypatch.setenv(variable, "1")
     starter = started_by(f"{sys.executable} -m stages.toy{rest}")
     pid = toy_pid(toys)
     starter.kill()
