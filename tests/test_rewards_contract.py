@@ -272,7 +272,7 @@ def test_texts_that_read_the_same_are_scored_once():
 def test_what_else_is_read_tells_texts_apart():
     batch = [Sample("1", "2"), Sample("", "2"), Sample("1", "2")]
     full = make_reward({"type": "length_window", "min": 2, "max": 3, "text": "full"})
-    assert [full.reads(s) for s in batch] == [("12",), ("2",), ("12",)]
+    assert [full.reads(s) for s in batch] == [("1\n2",), ("2",), ("1\n2",)]
     match = make_reward({"type": "jaccard"})
     assert match.reads(Sample("p", "r", "t")) == ("r", "t")
     assert make_reward({"type": "diversity"}).reads(batch[0]) is None

@@ -105,7 +105,7 @@ def test_regex_matches_the_whole_text():
     assert form("", format="regex", pattern="a*") == 1
     assert form(" 2", format="regex", pattern="12") == 0
     reward = make_reward(
-        {"type": "format_accuracy", "format": "regex", "pattern": "12", "text": "full"}
+        {"type": "format_accuracy", "format": "regex", "pattern": r"1\n2", "text": "full"}
     )
     assert reward("2", prompt="1") == 1
 
