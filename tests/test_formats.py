@@ -213,7 +213,7 @@ def test_labels_without_a_label_name_file_and_line(tmp_path):
     file = tmp_path / "t.jsonl"
     file.write_text('{"text": "a", "label": "x"}\n\n{"text": "b", "label": [1]}\n')
     spec = {"type": "jsonl", "path": str(file)}
-    with pytest.raises(DataError, match=rf"row 2 of the source 'jsonl' \({file}:3\) has no label"):
+    with pytest.raises(DataError, match=rf"row 2 of the source 'jsonl' has no label \({file}:3\)"):
         fetch_rows(build(DataConfig, {"source": spec, "labels": spec}), tmp_path / "raw")
 
 
