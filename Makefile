@@ -9,7 +9,7 @@ export TORCH PYTHON
 # bytecode is kept even where the shell says not to: each stage imports torch and transformers anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env repro ablations evidence test slow bench check format ui clean
+.PHONY: help env repro ablations evidence test processors slow bench check format ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -36,6 +36,13 @@ evidence: env  ## every benchmark over training seeds, by experiments/evidence.y
 
 test: env  ## the tests, without network
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+processors: env  ## tests as other processors and two threads round; TESTS=tests/test_ppo.py for some
+	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 \
+	    OPENBLAS_CORETYPE=Nehalem $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TESTS)
+	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+	    OPENBLAS_CORETYPE=Haswell $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TESTS)
+	@MHT_TEST_THREADS=2 $(BIN)/python -m pytest $(TESTS)
 
 slow: env  ## the tests that take minutes
 	@$(BIN)/python -m pytest -m slow

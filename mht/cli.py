@@ -43,6 +43,7 @@ def app() -> None:
 def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("params.yaml")) -> None:
     """Check the settings without running anything; every mistake is shown at once."""
     from mht import watched
+    from mht.check_names import names
     from mht.config import load_config
     from mht.data.check import check_data
     from mht.preflight import notes, problems
@@ -52,10 +53,10 @@ def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("par
         config = load_config(path)
         variants_of(config)
         data = check_data(config.data)
-        unserved = [*problems(config), *data, *watched.problems(config)]
+        unserved = [*names(config), *problems(config), *data, *watched.problems(config)]
         if unserved:
-            raise ConfigError(unserved, str(path))
-    except ConfigError as error:
+            raise ConfigError(list(dict.fromkeys(unserved)), str(path))
+    except UserError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     typer.echo(f"{path} is right.")

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mht.check_names import children_of, doubtful, is_folder
+from mht.check_sizes import sizes
 from mht.config import Config, HybridConfig, SFTConfig
 from mht.config.optim import PACKAGES
 from mht.config.policy import ScratchConfig
@@ -104,6 +106,8 @@ def notes(config: Config) -> Iterator[str]:
     for path, section in _trained(config).items():
         if isinstance(section, HybridConfig) and section.reward is not None:
             yield from _rewarded_for_the_bad(f"{path}.reward", section.reward)
+    yield from doubtful(config)
+    yield from sizes(config)
 
 
 def _rewarded_for_the_bad(path: str, reward: Reward, sign: float = 1.0) -> Iterator[str]:
@@ -123,22 +127,10 @@ def _rewarded_for_the_bad(path: str, reward: Reward, sign: float = 1.0) -> Itera
             yield f"{path}: {what}: set invert to true, or a negative weight"
         return
     weighted = getattr(reward, "uses_weights", False)
-    for key, child in _children(reward):
+    for key, child in children_of(reward):
         if key != "when":  # a gate's condition is not paid
             share = child.weight if weighted else 1.0
             yield from _rewarded_for_the_bad(f"{path}.{key}", child, sign * share)
-
-
-def _children(reward: Reward) -> Iterator[tuple[str, Reward]]:
-    """The components below with their keys in the settings."""
-    for name in type(reward).model_fields:
-        value = getattr(reward, name)
-        if isinstance(value, Reward):
-            yield name, value
-        elif isinstance(value, dict):
-            yield from ((f"{name}.{k}", v) for k, v in value.items() if isinstance(v, Reward))
-        elif isinstance(value, list):
-            yield from ((f"{name}[{i}]", v) for i, v in enumerate(value) if isinstance(v, Reward))
 
 
 def _memory(path: str, section: HybridConfig, name: str) -> Iterator[str]:
@@ -166,17 +158,10 @@ def shape_of(name: str | ScratchConfig) -> Shape:
     if name in BUNDLED:
         return BUNDLED[name]
     folder = Path(name).expanduser()
-    found = _read(folder if _is_folder(folder) else _fetched(name))
+    found = _read(folder if is_folder(folder) else _fetched(name))
     inner = found.get("text_config")
     found = inner if isinstance(inner, Mapping) else found
     return Shape(_first(found, LAYERS), _first(found, CONTEXT))
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a name longer than any that a disk has
-        return False
 
 
 def _fetched(name: str) -> Path | None:

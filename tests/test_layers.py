@@ -40,6 +40,7 @@ LAYERS = [
     {"decoding", "validation"},
     {"evaluator"},
     {"trainers"},
+    {"check_names", "check_sizes"},
     {"preflight", "variants"},
     {"launch", "seed_run"},
     {"seeds"},

@@ -31,6 +31,8 @@ EXCLUDED = {
     Path("mht/types.py"): "declarations",
     Path("mht/lifetime.py"): "when a stage ends early",
     Path("mht/outputs.py"): "how files are put in place, not what is in them",
+    Path("mht/check_names.py"): "refuses settings and changes none",
+    Path("mht/check_sizes.py"): "notes sizes and changes none",
     Path("mht/plain.py"): "reads params; same params, same objects",
     Path("mht/preflight.py"): "refuses settings and changes none",
     Path("mht/model_folder.py"): "refuses models and changes none",

@@ -154,6 +154,10 @@ class LabelReward(TextReward):
             )
         return names
 
+    def has(self, target: str, names: Sequence[str]) -> bool:
+        """Whether a model with outputs of these names has the target."""
+        return self._place(target, names) is not None
+
     def _place(self, target: str, names: Sequence[str]) -> int | None:
         """Where the target is, under its own name before another spelling of it."""
         plain = [_plain(name) for name in names]
