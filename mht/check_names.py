@@ -25,7 +25,6 @@ from mht.rewards.composite import Composite
 
 BUNDLED = ("smollm2-135m-instruct", "all-MiniLM-L6-v2")
 HUB_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
-MADE = ("models", "data")  # folders whose content the pipeline makes
 REWARD_MODEL = "models/reward_model"
 ALWAYS = {"p_positive", "repetition", "distinct_1", "distinct_2", "distinct_3"}
 WITH_START, WITH_ENCODER = "kl_to_sft_nats", "bertscore"
@@ -38,6 +37,7 @@ def names(config: Config) -> Iterator[str]:
     yield from _device(config.base.device)
     yield from _metrics(config)
     for path, reward in rewards_of(config).items():
+        yield from _reward_models(path, reward)
         yield from _labels(path, reward, config)
 
 
@@ -63,6 +63,20 @@ def doubtful(config: Config) -> Iterator[str]:
             close = difflib.get_close_matches(name[:LONGEST_NAME], BUNDLED, n=1, cutoff=0.8)
             if close and not is_folder(Path(name)):
                 yield f"{path}: {shown(name)} is looked for on the hub; {close[0]!r} is bundled"
+
+
+def _reward_models(path: str, reward: Reward) -> Iterator[str]:
+    """Folders that a reward reads and nobody will have made."""
+    for place, part in _parts(path, reward):
+        for name in part.models():
+            is_path = name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1
+            if is_path and not _is_made(name) and not Path(name).expanduser().exists():
+                yield f"{place}: there is no folder {shown(name)}"
+
+
+def _is_made(name: str) -> bool:
+    """Whether a path is in a folder that the pipeline fills."""
+    return Path(name).parts[:1] in (("models",), ("data",))
 
 
 def is_folder(path: Path) -> bool:
@@ -178,7 +192,7 @@ def _labels_of(model: str, config: Config) -> list[str]:
     """The labels of a folder's classifier, or of the one that will be trained on ratings."""
     if model == REWARD_MODEL and config.data.labels and config.data.labels.type == "reviews":
         return ["negative", "positive"]
-    if Path(model).parts[:1] and Path(model).parts[0] in MADE:
+    if _is_made(model):
         return []  # of another run, maybe
     try:
         found: Any = json.loads((Path(model).expanduser() / "config.json").read_text("utf-8"))

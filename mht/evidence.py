@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from mht.component import Section, build
 from mht.config import Config
-from mht.config.bounds import Positive
+from mht.config.evaluation import MOST_SEEDS
 from mht.config.overlay import load_experiment, read_mapping
 from mht.errors import ConfigError
 from mht.preflight import check
@@ -36,7 +38,7 @@ class Item(Section):
 
     experiment: str
     variants: str | None = None
-    seeds: Positive | None = None
+    seeds: Annotated[int, Field(gt=0, le=MOST_SEEDS)] | None = None
 
 
 class Evidence(Section):

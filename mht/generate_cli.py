@@ -80,7 +80,7 @@ def generate(
     ngram_data: Annotated[
         Path, typer.Option(help="ngram: the prepared texts that it is fitted on")
     ] = Path("data/prepared/train.parquet"),
-    seed: Annotated[int, typer.Option(help="of all random numbers")] = 0,
+    seed: Annotated[int, typer.Option(help="of all random numbers", min=0, max=2**63 - 1)] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="prompts at once")] = 32,
     show_all: Annotated[
         bool, typer.Option("--all", help="every response that best_of_n or mcmc looked at")

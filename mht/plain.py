@@ -136,6 +136,9 @@ def _located(error: YAMLError, text: str) -> str:
         line = text.encode()[:position].count(10) + 1
         where = f"line {line}: "
     what = " ".join((getattr(error, "problem", None) or str(error).splitlines()[0]).split())
+    lines = text.splitlines()
+    if mark and mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t":
+        what = "a tab, where YAML takes blanks alone"
     return where + (what if len(what) <= 2 * SHOWN else f"{what[: 2 * SHOWN]}...")
 
 

@@ -18,7 +18,9 @@ def seeds(
     ] = None,
     params: Annotated[Path, typer.Option(help="what it is laid over")] = Path("params.yaml"),
     out: Annotated[Path | None, typer.Option(help="reports/seeds/<name> if left out")] = None,
-    count: Annotated[int | None, typer.Option(help="instead of benchmark.seeds", min=1)] = None,
+    count: Annotated[
+        int | None, typer.Option(help="instead of benchmark.seeds", min=1, max=1000)
+    ] = None,
     track: Track = True,
 ) -> None:
     """Train and compare all variants for several training seeds, without DVC.

@@ -84,7 +84,7 @@ def yaml_problem(text):
         ("x: 1\na: \0", "line 2: unacceptable character #x0000"),
         ("a: 1\n---\nb: 2", "but found another document"),
         ("a: [1", "did not find expected"),
-        ("a:\n\tb: 1", "line 2, column 1: found character that cannot start any token"),
+        ("a:\n\tb: 1", "line 2, column 1: a tab, where YAML takes blanks alone"),
         ("a: '\ud83d'", "line 1: half a character"),
     ],
 )

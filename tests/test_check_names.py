@@ -119,6 +119,18 @@ def test_labels_that_the_reward_model_lacks(check, tmp_path):
     assert check({"evaluate.judge": judge | {"target": "Glad"}}) == []
 
 
+def test_models_of_rewards_that_are_not_there(check):
+    def parts(model):
+        inner = {"type": "classifier", "model": model, "target": "a"}
+        return {"ppo.reward": {"type": "min", "components": [inner, {"type": "bleu"}]}}
+
+    for name in ("./none", "/no/such/folder", "a/b/c"):
+        (found,) = check(parts(name))
+        assert found == f"ppo.reward.components[0]: there is no folder {name!r}"
+    for name in ("models/reward_model/judge", "someone/model@refs/pr/1", "someone/model"):
+        assert check(parts(name)) == []
+
+
 def test_sizes_beyond_the_rows_are_noted(check):
     import pandas as pd
 

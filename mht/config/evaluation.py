@@ -89,6 +89,7 @@ class GuardConfig(Section):
     max_kl_nats: Weight | None = 4.0
 
 
+MOST_SEEDS = 1000  # training seeds of one benchmark
 Recipe = Literal["base", "sft_only", "ppo_only", "sft_then_ppo", "hybrid"]
 Cost = Literal["optimizer_steps", "sampled_tokens", "seconds", "cpu_seconds"]
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
@@ -130,7 +131,7 @@ class BenchmarkConfig(Section):
     samples: Positive = 8
     baseline: Literal["base", "sft_only", "ppo_only"] = "sft_only"
     resamples: Resamples = 2000
-    seeds: Annotated[int, Field(gt=0, le=1000)] = 3
+    seeds: Annotated[int, Field(gt=0, le=MOST_SEEDS)] = 3
     guard: GuardConfig | None = GuardConfig()
     recipes: list[Recipe] = Field(default_factory=lambda: list(RECIPES))
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict, max_length=100)
