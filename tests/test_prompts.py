@@ -9,11 +9,12 @@ from tokenizer_layouts import LAYOUTS
 from mht.component import build
 from mht.config import DataConfig
 from mht.data.encoder import Encoder
-from mht.data.labels import judged, policy_texts
+from mht.data.labels import clean_row, judged, policy_texts
 from mht.data.limits import Limits, context_of, response_lengths
 from mht.data.text import Codec
 from mht.data.tokenize import cut_row
 from mht.errors import DataError
+from mht.types import Sample
 
 ENDS = {"long_prompts": "truncate", "source": {"type": "reviews"}}
 
@@ -167,3 +168,28 @@ def test_a_text_that_ends_its_prompt_and_begins_its_answer_with_numbers_leaks_no
     pair = {"prompt": "one of 2", "target": "3 of them", "rejected": "none"}
     whole = cut_row({"text": "one of 2\n3 of them", "item": {}}, 2)
     assert judged([pair]).rows and not judged([pair], avoid=policy_texts(whole)).rows
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "full"),
+    [
+        (" funny", "byte_level", "The film is funny"),
+        ("  funny", "byte_level", "The film is funny"),
+        ("funny", "byte_level", "The film is\nfunny"),
+        ("\n funny", "byte_level", "The film is\nfunny"),
+        ("\u2028funny", "byte_level", "The film is\nfunny"),
+    ],
+)
+def test_an_answer_that_begins_with_a_space_goes_on_with_its_prompt(answer, name, full):
+    row = clean_row({"prompt": " The  film is ", "target": answer, "rejected": answer})
+    coder = encoder(name, 100)
+    example, _ = encoded(coder, row)
+    assert coder.codec.decode([*example.prompt_ids, *example.target_ids]) == full
+    assert Sample(example.prompt, example.target, joiner=example.joiner).full == full
+    assert row["rejected"] == row["target"]
+
+
+def test_no_space_follows_a_chat_template():
+    row = clean_row({"prompt": "the film ?", "target": " funny"})
+    assert encoded(encoder("chat_with_system", 100), row)[0].target == "funny"
+    assert clean_row({"prompt": "the film ?", "target": "  "})["target"] == ""

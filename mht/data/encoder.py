@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mht.data.examples import Example
 from mht.data.limits import Limits
 from mht.data.text import Codec, Read
-from mht.data.tokenize import Cut, read
+from mht.data.tokenize import Cut, behind, read
 from mht.data.truncate import truncated, with_turns
 from mht.errors import DataError, UserError
 
@@ -46,6 +46,7 @@ class Encoder:
                     return None
                 cut, prompt = shorter
                 item = with_turns(item, cut)
+            cut = behind(prompt, cut)
             target_ids = self._target_ids(prompt, cut.target)
         except UserError as error:
             raise DataError(f"row {row} of data.source: {error}") from None

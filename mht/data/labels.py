@@ -20,15 +20,24 @@ Keys = set[str] | None
 
 
 def clean_row(row: Row) -> Row:
-    """The row with its texts cleaned, those of earlier turns too."""
+    """The row with its texts cleaned, those of earlier turns too.
+
+    An answer that begins with a space goes on with its prompt, and keeps that space.
+    """
     cleaned: Row = {**row}
-    texts = ("text", "prompt", "target", "rejected")
-    cleaned |= {key: clean(row[key]) for key in texts if key in row}
+    cleaned |= {key: clean(row[key]) for key in ("text", "prompt") if key in row}
+    cleaned |= {key: _answer(row[key]) for key in ("target", "rejected") if key in row}
     turns = earlier_turns(row.get("item", {}))
     if turns:
         turns = [{**turn, "content": clean(turn["content"])} for turn in turns]
         cleaned["item"] = {**row["item"], "turns": turns}
     return cleaned
+
+
+def _answer(text: str) -> str:
+    """The cleaned text, behind a space where it begins with one and not on a new line."""
+    behind = clean(f".{text}")[1:]
+    return behind if behind[:1] == " " else behind.strip()
 
 
 def policy_texts(cut: Cut) -> set[str]:

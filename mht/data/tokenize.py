@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -68,3 +68,8 @@ def read(codec: Codec, cut: Cut) -> Read:
     if cut.messages and codec.tokenizer.chat_template:
         return codec.read_chat(cut.messages)
     return codec.read_text(cut.prompt + cut.joiner)
+
+
+def behind(prompt: Read, cut: Cut) -> Cut:
+    """The row with its target as it stands behind the prompt: no space follows a template."""
+    return replace(cut, target=cut.target.lstrip(" ")) if prompt.templated else cut
