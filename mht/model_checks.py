@@ -34,6 +34,8 @@ def check_whole(model: Any, report: Mapping[str, Any], folder: str | Path) -> No
         raise ValueError(f"its weights have more layers than its config says: {min(left)}")
     _check_dtypes(model, Path(folder))
     check_weights(model)
+    for config in (model.config, getattr(model, "generation_config", None)):
+        _check_ends(config)
 
 
 def _check_dtypes(model: Any, folder: Path) -> None:
@@ -132,8 +134,6 @@ def check_tokenizer(tokenizer: Any, model: Any = None, *, closed: bool = False) 
     rows = _rows(model)
     if rows is not None and largest >= rows:
         raise ValueError(f"its tokenizer has a token {largest}, and its model {rows} tokens")
-    for config in (model.config, getattr(model, "generation_config", None)):
-        _check_ends(config)
 
 
 def _check_template(tokenizer: Any) -> None:
