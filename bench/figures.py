@@ -14,7 +14,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     {'median': 2.0, 'min': 1.0, 'max': 3.0}
     """
     found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(value, 3) for name, value in found.items()}
+    return {name: float(f"{value:.4g}") for name, value in found.items()}
 
 
 def rate(round_: Mapping[str, Any]) -> float:

@@ -18,8 +18,9 @@ REVIEWS = "data/local/reviews.jsonl"
 
 
 def snapshot() -> dict[str, str]:
-    """Content of every file in the current folder, the tracking store's left out."""
+    """Content of every file in the current folder, the tracking store's and locks left out."""
     files = [p for p in Path().rglob("*") if p.is_file() and not p.name.startswith("mlflow.db")]
+    files = [p for p in files if ".mht/locks" not in str(p)]
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 

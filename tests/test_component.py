@@ -47,8 +47,8 @@ def test_an_unknown_option_is_reported_at_its_full_path_with_what_was_meant():
     )
     assert found == [
         "ppo.reward.components.length.mni: no such option 'mni' (did you mean 'min'?). "
-        "Available: cache, invert, max, min, on_error, postprocess, scale, text, token, type, "
-        "weight"
+        "Available: cache, invert, max, min, on_error, postprocess, scale, segmenter, text, token, "
+        "type, weight"
     ]
 
 
@@ -97,7 +97,7 @@ def test_every_mistake_is_reported_at_once():
         "ppo.reward.components.length.min: is required and missing",
         "ppo.reward.components.length.max: should be a valid integer, got 'a'",
         "ppo.reward.components.length.mni: no such option 'mni' (did you mean 'min'?)",
-        "ppo.reward.components.all.components[0].tokenize: should be '13a', 'intl', ",
+        "ppo.reward.components.all.components[0].tokenize: should be 'auto', '13a', ",
         "ppo.reward.components.all.components[1]: a reward is a mapping with a 'type', got 3",
         "ppo.reward.components.all.components[2].type: a reward needs a type, it is missing",
     ]

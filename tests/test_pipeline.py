@@ -101,6 +101,8 @@ def test_the_benchmark_compares_the_four_variants(finished):
         for name in METRICS:
             value = metrics[name]
             assert value.keys() >= {"mean", "low", "high"}
+            if value["low"] is None:  # too few values for an interval
+                continue
             assert value["low"] <= value["mean"] + 1e-9 and value["mean"] <= value["high"] + 1e-9
     assert abs(table["base"]["kl_nats"]["mean"]) < 1e-5, "base is its own reference"
     assert 0 <= table["hybrid"]["p_positive"]["mean"] <= 1

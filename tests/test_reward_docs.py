@@ -108,7 +108,7 @@ def test_a_function_of_trl_s_kind(tmp_path, monkeypatch):
     batch = [Sample("p", "<think>x</think>", item={"k": 1}), Sample("p", "x")]
     assert reward.evaluate(batch).score == [1.0, 0.0]
     for name in ("trl", "trl.rewards"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        sys.modules.pop(name)  # delitem would put the stand-in back in the end
 
 
 def test_the_specs_of_the_page_load(tmp_path, monkeypatch):

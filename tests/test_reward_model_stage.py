@@ -398,7 +398,7 @@ def test_the_stage_writes_its_outputs(encoder, tmp_path, monkeypatch, judgements
     base = SimpleNamespace(seed=0, device="cpu")
     main(SimpleNamespace(reward_model=settings, base=base), run)
     figures = json.loads(Path("metrics/reward_model.json").read_text())
-    assert said["reward_model/accuracy"] == pytest.approx(figures["accuracy"], rel=1e-5)
+    assert said["accuracy"] == pytest.approx(figures["accuracy"], rel=1e-5)
     with Path("plots/reward_model_calibration.csv").open() as file:
         bins = list(csv.DictReader(file))
     assert sum(float(row["share"]) for row in bins) == pytest.approx(1, abs=1e-5)
