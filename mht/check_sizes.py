@@ -1,4 +1,4 @@
-"""Sizes in the settings beside the rows that were prepared: what is most likely not meant."""
+"""Sizes in the settings beside the rows there are: what is most likely not meant."""
 
 from __future__ import annotations
 
@@ -11,16 +11,41 @@ PREPARED = Path("data/prepared")
 SPLITS = ("train", "validation", "test")
 
 
-def sizes(config: Config, folder: Path = PREPARED) -> Iterator[str]:
-    """One ``path: message`` line for each size beyond the rows; none before `prepare` has run."""
-    rows = {split: count for split in SPLITS if (count := _rows(folder / f"{split}.parquet"))}
-    batches, looks = _batches(config), _looks(config)
-    for path, size in batches.items():
-        if "train" in rows and size > rows["train"]:
-            yield f"{path}: {size} is more than the {rows['train']} training rows: some come twice"
-    for path, (size, split) in looks.items():
-        if split in rows and size > rows[split]:
-            yield f"{path}: {size} is more than the {rows[split]} {split} rows: all are taken"
+def sizes(config: Config, given: int | None = None, folder: Path = PREPARED) -> Iterator[str]:
+    """One ``path: message`` line for each size beyond the rows.
+
+    Args:
+        config: the settings.
+        given: rows of `data.source`, where they are counted: the splits get their shares of them.
+        folder: of the prepared splits, which count where ``given`` is None.
+    """
+    rows = _prepared(folder) if given is None else _shares(config, given)
+    about = "" if given is None else "about "
+    for path, size in _batches(config).items():
+        if size > rows.get("train", size):
+            yield (
+                f"{path}: {size} is more than the {about}{rows['train']} training rows: "
+                "some come twice"
+            )
+    for path, (size, split) in _looks(config).items():
+        if size > rows.get(split, size):
+            yield (
+                f"{path}: {size} is more than the {about}{rows[split]} {split} rows: all are taken"
+            )
+
+
+def _prepared(folder: Path) -> dict[str, int]:
+    counts = {split: _rows(folder / f"{split}.parquet") for split in SPLITS}
+    return {split: count for split, count in counts.items() if count}
+
+
+def _shares(config: Config, given: int) -> dict[str, int]:
+    """What each split will have at most, a few more or less: texts are placed by their hashes."""
+    splits = config.data.splits
+    judged = splits.reward_model if config.data.labels == config.data.source else 0.0
+    shares = {"validation": splits.validation, "test": splits.test}
+    shares["train"] = 1 - sum(shares.values()) - judged
+    return {split: round(share * given) for split, share in shares.items()}
 
 
 def _batches(config: Config) -> dict[str, int]:

@@ -45,7 +45,7 @@ def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("par
     from mht import watched
     from mht.check_names import names
     from mht.config import load_config
-    from mht.data.check import check_data
+    from mht.data.check import check_data, source_rows
     from mht.preflight import notes, problems
     from mht.variants import variants_of
 
@@ -56,11 +56,12 @@ def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("par
         unserved = [*names(config), *problems(config), *data, *watched.problems(config)]
         if unserved:
             raise ConfigError(list(dict.fromkeys(unserved)), str(path))
+        noted = [f"  note: {note}" for note in notes(config, source_rows(config.data))]
     except UserError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     typer.echo(f"{path} is right.")
-    typer.echo("\n".join([*_summary(config), *(f"  note: {note}" for note in notes(config))]))
+    typer.echo("\n".join([*_summary(config), *noted]))
 
 
 def _summary(config: Config) -> list[str]:

@@ -101,13 +101,18 @@ def _dtype(config: Config) -> Iterator[str]:
             yield problem
 
 
-def notes(config: Config) -> Iterator[str]:
-    """What is allowed and most likely not meant, one ``path: message`` line each."""
+def notes(config: Config, rows: int | None = None) -> Iterator[str]:
+    """What is allowed and most likely not meant, one ``path: message`` line each.
+
+    Args:
+        config: the settings.
+        rows: of `data.source`, where they are counted; see `mht.check_sizes.sizes`.
+    """
     for path, section in _trained(config).items():
         if isinstance(section, HybridConfig) and section.reward is not None:
             yield from _rewarded_for_the_bad(f"{path}.reward", section.reward)
     yield from doubtful(config)
-    yield from sizes(config)
+    yield from sizes(config, rows)
 
 
 def _rewarded_for_the_bad(path: str, reward: Reward, sign: float = 1.0) -> Iterator[str]:

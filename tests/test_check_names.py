@@ -146,5 +146,12 @@ def test_sizes_beyond_the_rows_are_noted(check):
         "evaluate.prompts": "192 is more than the 150 test rows: all are taken",
         "sft.eval_examples": "64 is more than the 40 validation rows: all are taken",
     }
+    Path("data/local").mkdir()
+    Path("data/local/few.txt").write_text("a text of some words\n" * 100)
+    local = {"data.source": {"type": "text", "path": "data/local/few.txt"}}
+    assert check(local) == []
+    said = CliRunner().invoke(mht.cli.commands, ["check"]).stdout
+    assert "ppo_only.batch_size: 256 is more than the about 80 training rows: some come" in said
+    assert "evaluate.prompts: 192 is more than the about 15 test rows: all are taken" in said
     Path("data/prepared/train.parquet").write_bytes(b"PAR1")
     assert "ppo.batch_size" not in "".join(notes(load_config()))

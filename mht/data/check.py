@@ -8,6 +8,7 @@ from mht.data.fetch import check_judged, read_rows
 from mht.errors import DataError
 from mht.sources import OptionError, Source, Text
 from mht.sources.files import FileSource
+from mht.sources.reading import HEAD, check_file
 
 if TYPE_CHECKING:
     from mht.config import DataConfig
@@ -24,6 +25,14 @@ def check_data(config: DataConfig) -> list[str]:
     if config.labels is not None and not same:
         found.append(_problem("data.labels", config.labels, judged=True))
     return [problem for problem in found if problem]
+
+
+def source_rows(config: DataConfig) -> int | None:
+    """How many rows a small local `data.source` has; None for a large one and any other source."""
+    source = config.source
+    if not isinstance(source, FileSource | Text) or check_file(source.path).stat().st_size > HEAD:
+        return None
+    return len(source.rows()) if isinstance(source, Text) else sum(1 for _ in source.records())
 
 
 def _problem(path: str, source: Source, *, judged: bool) -> str | None:
