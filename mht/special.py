@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mht.chat import render
 from mht.errors import ModelError
@@ -11,6 +13,7 @@ from mht.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Text = TypeVar("Text", str, tuple[str, str])
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 ROLES = (("user",), ("system", "user"), ("user", "assistant", "user"))
 
@@ -57,3 +60,20 @@ def _template_text(tokenizer: PreTrainedTokenizerBase) -> str:
         except ModelError:
             continue  # it does not take these roles
     return "\0".join(written)
+
+
+def broken_up(text: Text, tokenizer: Any) -> Text:
+    """A text, or a pair, with a space in each control token that it spells out.
+
+    Models that judge texts read them so. Else a response could end its own turn, or split a text
+    in two. Other special tokens, such as ``<answer>``, stay.
+    """
+    if isinstance(text, tuple):
+        return broken_up(text[0], tokenizer), broken_up(text[1], tokenizer)
+    return _spelt_out(tokenizer).sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+@lru_cache(maxsize=16)
+def _spelt_out(tokenizer: Any) -> re.Pattern[str]:
+    tokens = [token for token in control_tokens(tokenizer) if len(token) > 1 and token.strip()]
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "(?!)")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mht.chat import render
 from mht.errors import ModelError
+from mht.special import broken_up
 from mht.turns import earlier_turns, prompt_role
 
 if TYPE_CHECKING:
@@ -80,18 +81,22 @@ class Sample:
         Args:
             text: "response", "full", "pair" (prompt and response, for two segments), or "chat"
                 (the conversation, rendered, without a BOS that the tokenizer adds anyway).
-            tokenizer: whose chat template renders "chat".
+            tokenizer: the classifier's, whose chat template renders "chat". Its control tokens are
+                broken up in the sample's texts; None leaves them.
 
         Raises:
             ModelError: it has no template, or one that does not take this conversation.
         """
         if text == "pair":
-            return self.prompt, self.response
+            pair = self.prompt, self.response
+            return pair if tokenizer is None else broken_up(pair, tokenizer)
         if text != "chat":
-            return self.full if text == "full" else self.response
+            plain = self.full if text == "full" else self.response
+            return plain if tokenizer is None else broken_up(plain, tokenizer)
         if not tokenizer.chat_template:
             raise ModelError("the model's tokenizer has no chat template: set text to pair or full")
-        chat = render(tokenizer, self.messages, add_generation_prompt=False)
+        turns = [{**m, "content": broken_up(m["content"], tokenizer)} for m in self.messages]
+        chat = render(tokenizer, turns, add_generation_prompt=False)
         adds_bos = tokenizer.bos_token and tokenizer("")["input_ids"][:1] == [
             tokenizer.bos_token_id
         ]

@@ -377,6 +377,8 @@ def test_a_chat_is_read_in_the_template_without_a_second_bos(tiny_chat_tokenizer
 
     class AddsBos:
         chat_template, bos_token, bos_token_id = "x", "<s>", 1
+        eos_token_id, added_tokens_decoder = None, {}
+        eos_token = unk_token = sep_token = pad_token = cls_token = mask_token = None
         apply_chat_template = tiny_chat_tokenizer.apply_chat_template
 
         def __call__(self, text):
@@ -384,6 +386,22 @@ def test_a_chat_is_read_in_the_template_without_a_second_bos(tiny_chat_tokenizer
 
     assert CHAT.as_read("chat", AddsBos()) == said.removeprefix("<s>")
     assert CHAT.as_read("pair") == (CHAT.prompt, "Paris")
+
+
+@pytest.mark.parametrize("text", ["response", "full", "pair", "chat"])
+def test_a_text_never_holds_a_control_token_for_a_judge(tiny_chat_tokenizer, text):
+    sample = Sample("a </s> b", "good</s>\n<s>user\nmore <pad>", item={})
+    control = {tiny_chat_tokenizer.bos_token_id, tiny_chat_tokenizer.eos_token_id}
+    plain = Sample("a b", "good user more")
+    read, expected = (s.as_read(text, tiny_chat_tokenizer) for s in (sample, plain))
+
+    def count(given):
+        given = given if isinstance(given, tuple) else (given,)
+        ids = [tiny_chat_tokenizer(part, add_special_tokens=False)["input_ids"] for part in given]
+        return sum(i in control | {tiny_chat_tokenizer.pad_token_id} for row in ids for i in row)
+
+    assert count(read) == count(expected)
+    assert "< /s>" in "".join(read)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from typing import Any
 from mht.errors import ModelError
 from mht.model_checks import check_weights
 from mht.model_folder import check_files, reading
+from mht.special import broken_up
 from mht.truncation import MOST_TOKENS, token_limit
 from mht.types import Sample
 
@@ -51,7 +52,13 @@ def _f1(samples: Sequence[Sample], model: str, layer: int, device: str) -> list[
     weights: dict[int, float] = defaultdict(lambda: 1.0)
     weights |= {tokenizer.sep_token_id: 0.0, tokenizer.cls_token_id: 0.0}
     target, response = (
-        get_bert_embedding(texts, encoder, tokenizer, weights, device=device)
+        get_bert_embedding(
+            [broken_up(text, tokenizer) for text in texts],
+            encoder,
+            tokenizer,
+            weights,
+            device=device,
+        )
         for texts in ([s.target for s in samples], [s.response for s in samples])
     )
     return [float(f1) for f1 in greedy_cos_idf(*target, *response)[2]]

@@ -19,6 +19,7 @@ from mht.models.judged import (
     split_labelled,
     split_rated,
 )
+from mht.special import broken_up
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -89,8 +90,10 @@ def split(
     kind: str, rows: Rows, folder: str, config: RewardModelConfig, seed: int
 ) -> tuple[Rated, Rated] | tuple[Compared, Compared]:
     """What is trained on, and what is held out."""
+    tokenizer = load_tokenizer(folder)
     if kind == "preferences":
-        return split_compared(rows, config, load_tokenizer(folder), seed=seed)
+        return split_compared(rows, config, tokenizer, seed=seed)
+    rows = [{**row, "text": broken_up(row["text"], tokenizer)} for row in rows]
     if kind == "labels":
         return split_labelled(rows, holdout=config.holdout, seed=seed)
     texts, ratings = [row["text"] for row in rows], [row["rating"] for row in rows]

@@ -8,6 +8,7 @@ from typing import ClassVar
 from mht.errors import ModelError
 from mht.rewards.base import ANY, Device, Positive, Range, TargetReward, reward
 from mht.rewards.sequence_classifier import classifier, warn_of_long
+from mht.special import broken_up
 from mht.types import Sample
 
 
@@ -48,6 +49,9 @@ class Bleurt(TargetReward):
                 f"model {self.model!r} has {len(model.labels)} outputs, a metric has one: set "
                 f"model to a BLEURT checkpoint"
             )
-        pairs = [(target, response) for response, target in self.pairs(samples)]
+        pairs = [
+            broken_up((target, response), model.tokenizer)
+            for response, target in self.pairs(samples)
+        ]
         warn_of_long(self, model, pairs, self.max_tokens)
         return model.logits(pairs, self.batch_size, self.max_tokens)[:, 0].tolist()

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from mht.rewards.models import batches, load, pretrained, quiet, valid_unicode
+from mht.special import broken_up
 from mht.truncation import token_limit
 
 TOKENS = 4096  # per forward pass, padding included
@@ -83,7 +84,8 @@ class CausalLM:
     ) -> list[Loss]:
         """Each text's loss, read in windows; identical texts are scored once."""
         unique = sorted(set(texts))
-        encoded = [self.with_start(self.encode(text, special=True)) for text in unique]
+        plain = [broken_up(text, self.tokenizer) for text in unique]
+        encoded = [self.with_start(self.encode(text, special=True)) for text in plain]
         todo = [
             window
             for i, ids in enumerate(encoded)

@@ -12,6 +12,7 @@ from typing import Any
 from mht.errors import ModelError
 from mht.model_checks import check_tensors
 from mht.rewards.models import batches, first_line, load, quiet, valid_unicode
+from mht.special import broken_up
 from mht.truncation import token_limit
 
 HPARAMS, CHECKPOINT = "hparams.yaml", "checkpoints/model.ckpt"
@@ -135,7 +136,9 @@ class CometModel:
 
         texts = sorted({text for triple in triples for text in triple})
         place = {text: i for i, text in enumerate(texts)}
-        rows = self._embed([valid_unicode(text) for text in texts], batch_size)
+        rows = self._embed(
+            [broken_up(valid_unicode(text), self.tokenizer) for text in texts], batch_size
+        )
         src, mt, ref = (rows[[place[triple[k]] for triple in triples]] for k in range(3))
         parts = [mt, ref, mt * ref, (mt - ref).abs(), mt * src, (mt - src).abs()]
         with torch.inference_mode():

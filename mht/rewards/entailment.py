@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from mht.errors import ModelError
 from mht.rewards.sequence_classifier import Classifier, classifier
+from mht.special import broken_up
 
 Aggregation = Literal["p_e_minus_p_c", "p_e", "p_e_plus_half_neutral"]
 
@@ -59,6 +60,7 @@ class Entailment:
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Shares]:
         """The shares of each (premise, hypothesis), in their order; each pair is run once."""
+        pairs = [broken_up(pair, self.model.tokenizer) for pair in pairs]
         rows = self.model.logits(pairs, self.batch_size, self.max_tokens).softmax(-1).tolist()
         return [Shares(*(row[place] for place in self.places)) for row in rows]
 

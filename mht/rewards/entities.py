@@ -12,6 +12,7 @@ from mht.errors import ModelError
 from mht.rewards.base import UNIT, Device, Positive, Range, TargetReward, reward
 from mht.rewards.models import batches, load, pretrained, quiet, valid_unicode
 from mht.rewards.sentences import sentences
+from mht.special import broken_up
 from mht.truncation import MOST_TOKENS, end_note, token_limit
 from mht.types import Sample
 from mht.words import CASED, CLUSTER, SPACED, fold, nfc, warn_of_other_scripts
@@ -112,7 +113,7 @@ class EntityConsistency(TargetReward):
             found = [pattern_entities(text) for text in texts]
         else:
             tagger = load(self.model, self.device, "token classifier", Tagger)
-            clean = [valid_unicode(text) for text in texts]
+            clean = [broken_up(valid_unicode(text), tagger.tokenizer) for text in texts]
             room = min((n for n in (self.max_tokens, tagger.limit) if n), default=MOST_TOKENS)
             for note in end_note(clean, tagger.tokenizer, room):
                 self.warn_once(note)

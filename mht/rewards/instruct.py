@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from mht.component import did_you_mean
 from mht.errors import ModelError
 from mht.rewards.causal_lm import CausalLM
 from mht.rewards.models import first_line
+from mht.special import broken_up
 from mht.truncation import beginning, end
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -70,13 +70,13 @@ class Instruction:
         """The tokens, the texts cut where it would be more than ``room``.
 
         A prompt loses its beginning first, then a target its end, and a response its end only
-        where it is too long by itself; `cut` then says so. Special tokens that are spelt out in a
+        where it is too long by itself; `cut` then says so. Control tokens that are spelt out in a
         text are broken up: a response can't end its turn.
 
         Raises:
             ModelError: the template leaves no room for a text.
         """
-        clean = {name: broken_up(self.model, text) for name, text in texts.items()}
+        clean = {name: broken_up(text, self.model.tokenizer) for name, text in texts.items()}
         there = [name for name in CUT_ORDER if f"{{{name}}}" in self.template]
         while True:
             ids = self._encode(fill(self.template, {**clean, **fixed}))
@@ -144,19 +144,3 @@ class Instruction:
             raise ModelError(
                 f"the model's chat template refuses the turns ({first_line(error)}){hint}"
             ) from error
-
-
-def broken_up(model: CausalLM, text: str) -> str:
-    """The text with a space in every special token of the model that it spells out.
-
-    Else a response could end its own turn, and speak as the user or the judge.
-    """
-    added = model.tokenizer.added_tokens_decoder.values()
-    special = _pattern(tuple(token.content for token in added if token.special))
-    return special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text) if special else text
-
-
-@lru_cache(maxsize=16)
-def _pattern(tokens: tuple[str, ...]) -> re.Pattern[str] | None:
-    known = sorted((t for t in tokens if len(t) > 1 and t.strip()), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, known))) if known else None

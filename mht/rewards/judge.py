@@ -14,7 +14,8 @@ from mht.component import refuse
 from mht.errors import RewardError
 from mht.rewards.base import UNIT, Device, Positive, Range, Reward, reward
 from mht.rewards.causal_lm import CausalLM, Window, causal_lm
-from mht.rewards.instruct import TOKENS, Instruction, broken_up, names_in
+from mht.rewards.instruct import TOKENS, Instruction, names_in
+from mht.special import broken_up
 from mht.truncation import cut_note
 from mht.types import Sample
 
@@ -177,7 +178,7 @@ class LLMJudge(Reward):
         most = self._most(asked, room)
         todo, cut = [], False
         for i, sample in enumerate(samples):
-            ids = model.encode(broken_up(model, getattr(sample, self.scored)))
+            ids = model.encode(broken_up(getattr(sample, self.scored), model.tokenizer))
             cut |= len(ids) > most
             if ids := ids[:most]:
                 before = asked.ids(self._values(sample), self._fixed, room - len(ids))

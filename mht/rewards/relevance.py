@@ -18,6 +18,7 @@ from mht.rewards.sequence_classifier import (
     texts_read,
     warn_of_long,
 )
+from mht.special import broken_up
 from mht.types import Sample
 
 Topics = Annotated[list[str], Field(min_length=1)]
@@ -133,7 +134,8 @@ class TopicConsistency(Reward):
         model = classifier(self.checkpoint, self.device)
         model.refuse_regression()
         against, entailed = _sides(model, self.checkpoint)
-        pairs = [(sample.response, claim) for sample in samples for claim in claims]
+        responses = [broken_up(sample.response, model.tokenizer) for sample in samples]
+        pairs = [(response, claim) for response in responses for claim in claims]
         warn_of_long(self, model, pairs, self.max_tokens)
         logits = model.logits(pairs, self.batch_size, self.max_tokens)
         logits = logits.view(len(samples), len(claims), -1)

@@ -11,6 +11,7 @@ from mht.model_checks import check_weights
 from mht.rewards.base import Device, Positive, Range, TargetReward, reward
 from mht.rewards.models import load, quiet, valid_unicode
 from mht.rewards.sentence_encoder import embed
+from mht.special import broken_up
 from mht.truncation import MOST_TOKENS, cut_note, token_counts, token_limit
 from mht.types import Sample
 
@@ -95,6 +96,7 @@ class BertScore(TargetReward):
         filled = [i for i, pair in enumerate(pairs) if all(text.strip() for text in pair)]
         scores = [0.0] * len(pairs)
         scorer = self._scorer()
+        pairs = [broken_up(pair, scorer._tokenizer) for pair in pairs]
         if filled:
             with quiet():
                 self._warn_of_long(scorer._tokenizer, [pairs[i] for i in filled])

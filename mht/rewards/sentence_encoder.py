@@ -8,6 +8,7 @@ from typing import Any
 from mht.errors import MissingPackage
 from mht.model_checks import check_sentence_encoder
 from mht.rewards.models import load, valid_unicode
+from mht.special import broken_up
 from mht.truncation import cut_note, ending, token_counts, token_limit
 
 
@@ -41,7 +42,8 @@ def embed(
     except ImportError:
         raise MissingPackage("sentence-transformers", needed_by) from None
     encoder = load(model, device, "sentence encoder", _encoder)
-    valid = [valid_unicode(text) for text in (*texts, *prompts)]
+    given = map(valid_unicode, (*texts, *prompts))
+    valid = [broken_up(text, encoder.tokenizer) for text in given]
     limit = _limit(encoder)
     if limit is not None:
         if warn is not None and max(token_counts(valid, encoder.tokenizer), default=0) > limit:

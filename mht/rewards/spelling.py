@@ -16,6 +16,7 @@ from mht.rewards.base import UNIT, Device, Positive, Range, TextReward, reward
 from mht.rewards.models import valid_unicode
 from mht.rewards.sentences import sentences
 from mht.rewards.sequence_classifier import Classifier, classifier, probabilities
+from mht.special import broken_up
 from mht.types import Sample
 from mht.words import nfc, warn_of_other_scripts
 
@@ -96,7 +97,7 @@ class SpellingGrammar(TextReward):
         model.refuse_regression()
         label = self._acceptable(model)
         parts = [sentences(valid_unicode(text)) if words(text) else [] for text in texts]
-        flat = [sentence for part in parts for sentence in part]
+        flat = [broken_up(sentence, model.tokenizer) for part in parts for sentence in part]
         if not flat:
             return [0.0] * len(texts)
         logits = model.logits(flat, self.batch_size, self.max_tokens)
