@@ -10,8 +10,11 @@ path; the same arguments give the same folder for the whole session.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 
+# in the background of a shell ctrl-C is ignored, and so it would be in stages that tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # before anything imports torch or a Hugging Face library; stages that tests start inherit it
 os.environ["OMP_NUM_THREADS"] = os.environ.get("MHT_TEST_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
