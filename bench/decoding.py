@@ -17,15 +17,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mht.data.examples import Example, read_examples
-from mht.errors import ModelError, UserError
-from mht.progress import track
+from mht.core.errors import ModelError, UserError
+from mht.core.progress import track
+from mht.data.examples.example import Example, read_examples
 
 if TYPE_CHECKING:
-    from mht.decoding import Generated, Strategy
     from mht.evaluation.metrics import Score
+    from mht.generation.decoding import Generated, Strategy
+    from mht.generation.rollout import Responder
     from mht.rewards import Reward
-    from mht.rollout import Responder
 
 COLUMNS = (
     *("strategy", "options", "score", "score_se", "judged", "judged_se", "kl_nats", "kl_is"),
@@ -44,8 +44,15 @@ def strategies(
         folder: the model's, for its value head.
         texts: what the n-gram model is fitted on; none leaves it out.
     """
-    from mht.decoding import MCMC, BestOfN, NGramSampling, Sampling, ValueGuided, read_value_head
-    from mht.models.ngram import NGram
+    from mht.generation.decoding import (
+        MCMC,
+        BestOfN,
+        NGramSampling,
+        Sampling,
+        ValueGuided,
+        read_value_head,
+    )
+    from mht.generation.decoding.ngram_model import NGram
 
     yield "sample", "", Sampling()
     for n in (2, 4, 8, 16):
@@ -97,7 +104,7 @@ def measure(
         texts: for the n-gram model.
         seed: of all strategies.
     """
-    from mht.decoding import generate
+    from mht.generation.decoding import generate
 
     repeated = [e for e in examples for _ in range(samples)]
     rows: list[Row] = []
@@ -231,7 +238,7 @@ def write(rows: Sequence[Row], out: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 2 after a mistake of the user's."""
-    from mht.generate_cli import make_responder, read_reward
+    from mht.cli.generate import make_responder, read_reward
 
     parser = argparse.ArgumentParser(prog="python -m bench.decoding", description=__doc__)
     parser.add_argument("--model", default="models/hybrid")

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.figures import figures
 from bench.peers import ENVIRONMENTS, started
-from mht.progress import track
+from mht.core.progress import track
 
 BATCHES = (16, 64)
 RESPONSES = (12, 48)
@@ -52,8 +52,8 @@ class Growth:
 
 def shallower(folder: str, layers: int) -> str:
     """A folder with the model's lowest layers alone: the same work per layer, fewer of them."""
+    from mht.models.hf.trunk import decoder_layers
     from mht.models.loading import load_causal_lm, load_tokenizer
-    from mht.models.trunk import decoder_layers
 
     target = Path(ENVIRONMENTS) / "models" / f"{layers}-layers"
     if not (target / "config.json").exists():

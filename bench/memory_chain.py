@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mht.memory.chain import Chain
+from mht.memory.markov.chain import Chain
 
 
 def filled(states: int, degree: int) -> Chain:

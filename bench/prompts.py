@@ -17,9 +17,9 @@ import stages  # noqa: F401 - the process as a stage of the pipeline sets it up
 from bench.figures import spread
 from mht.config import Config
 from mht.config.overlay import load_experiment
-from mht.data.examples import read_examples
-from mht.trainers.from_config import make_trainer
-from mht.trainers.hybrid import HybridTrainer, Stats
+from mht.data.examples.example import read_examples
+from mht.training.from_config import make_trainer
+from mht.training.hybrid import HybridTrainer, Stats
 
 EXPERIMENT = Path("experiments/support.yaml")
 DATA = Path("reports/seeds/support/data")

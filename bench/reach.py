@@ -14,7 +14,7 @@ from typing import Any
 from bench.figures import spread
 from bench.peers import Side, started
 from mht.config import load_config
-from mht.progress import track
+from mht.core.progress import track
 
 Looks = list[dict[str, float]]
 

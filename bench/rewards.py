@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import spread
-from mht.errors import UserError
-from mht.progress import track
-from mht.reward_types import built_in
+from mht.cli.reward_types import built_in
+from mht.core.errors import UserError
+from mht.core.progress import track
+from mht.core.records import Sample
 from mht.rewards import Reward, make_reward
-from mht.rewards.classifier import LabelReward
-from mht.types import Sample
+from mht.rewards.learned.classifier import LabelReward
 
 BATCH = 64
 WORDS = "a warm and funny film with one dull scene , great music but no plot to speak of"

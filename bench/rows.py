@@ -11,7 +11,7 @@ from bench.growth import Growth
 from bench.peers import started
 from bench.reach import Reach
 from bench.rewards import Rewards
-from mht.progress import track
+from mht.core.progress import track
 
 MODEL = "models/base"
 STEP = {"model": MODEL, "batch": 32, "prompt": 6, "response": 24}

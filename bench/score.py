@@ -4,7 +4,7 @@ import json
 import sys
 
 from mht.config import load_config
-from mht.types import Sample
+from mht.core.records import Sample
 
 
 def main() -> None:

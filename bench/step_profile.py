@@ -18,9 +18,9 @@ import stages  # noqa: F401 - the process as a stage of the pipeline sets it up
 from bench.figures import spread
 from bench.floor import best
 from mht.config import load_config
-from mht.data.examples import read_examples
-from mht.models.packed import pack, packed_linear
-from mht.trainers.hybrid import HybridTrainer
+from mht.data.examples.example import read_examples
+from mht.models.fast.packed import pack, packed_linear
+from mht.training.hybrid import HybridTrainer
 
 STEPS = 4
 PHASES = ("sample_s", "reward_s", "assess_s", "update_s", "step_s")

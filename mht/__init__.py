@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mht.config import load_config as load_config
+    from mht.core.records import Sample as Sample
+    from mht.optim.optimizers import make_optimizer as make_optimizer
+    from mht.optim.optimizers import make_scheduler as make_scheduler
     from mht.rewards import make_reward as make_reward
-    from mht.trainers.hybrid import HybridTrainer as HybridTrainer
-    from mht.trainers.optim import make_optimizer as make_optimizer
-    from mht.trainers.optim import make_scheduler as make_scheduler
-    from mht.types import Sample as Sample
+    from mht.training.hybrid import HybridTrainer as HybridTrainer
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "HybridTrainer": "mht.trainers.hybrid",
-    "Sample": "mht.types",
+    "HybridTrainer": "mht.training.hybrid",
+    "Sample": "mht.core.records",
     "load_config": "mht.config",
-    "make_optimizer": "mht.trainers.optim",
+    "make_optimizer": "mht.optim.optimizers",
     "make_reward": "mht.rewards",
-    "make_scheduler": "mht.trainers.optim",
+    "make_scheduler": "mht.optim.optimizers",
 }
 __all__ = [*_HOMES, "__version__"]
 

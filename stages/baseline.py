@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from mht.errors import UserError
-from mht.stage import run_stage
-from mht.trainers.experiment import train_variant
+from mht.core.errors import UserError
+from mht.pipeline.stage import run_stage
+from mht.pipeline.train import train_variant
 
 if TYPE_CHECKING:
     from mht.config import Config

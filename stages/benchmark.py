@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from mht.evaluation.benchmark import Comparison, compare, flat, write_outputs
-from mht.evaluation.conclusion import OFF
-from mht.evaluation.guard import Bounds
-from mht.evaluation.report import headline, table_rows
-from mht.stage import run_stage
+from mht.pipeline.stage import run_stage
+from mht.reports.benchmark import Comparison, compare, flat, write_outputs
+from mht.reports.conclusion import OFF
+from mht.reports.guard import Bounds
+from mht.reports.report import headline, table_rows
 
 if TYPE_CHECKING:
     from mht.config import Config

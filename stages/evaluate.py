@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from mht.data.examples import read_examples
-from mht.errors import UserError
+from mht.checks.watched import check_watched, files_of_evaluation
+from mht.core.errors import UserError
+from mht.data.examples.example import read_examples
+from mht.evaluation.evaluator import evaluate_policy
 from mht.evaluation.summary import summarise, write_json, write_samples
-from mht.evaluator import evaluate_policy
+from mht.generation.rollout import Responder
 from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.precision import resolve_dtype
-from mht.rollout import Responder
-from mht.stage import run_stage
-from mht.watched import check_watched, files_of_evaluation
+from mht.pipeline.stage import run_stage
 
 if TYPE_CHECKING:
     from mht.config import Config

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mht.data.fetch import fetch_rows, fetched_texts
-from mht.data.records import write_json
-from mht.models.assets import fetch_encoder, fetch_policy
-from mht.sources.bundled import size_of
-from mht.stage import run_stage
+from mht.assets.fetch import fetch_encoder, fetch_policy
+from mht.core.stable_files import write_json
+from mht.data.sources.bundled import size_of
+from mht.data.sources.fetch import fetch_rows, fetched_texts
+from mht.pipeline.stage import run_stage
 
 if TYPE_CHECKING:
     from mht.config import Config

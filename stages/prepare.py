@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mht.data.prepare import prepare
-from mht.stage import run_stage
+from mht.data.prepare.prepare import prepare
+from mht.pipeline.stage import run_stage
 
 if TYPE_CHECKING:
     from mht.config import Config

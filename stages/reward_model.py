@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mht.data.judgements import Judgements, read_judgements, set_apart
-from mht.data.records import write_csv, write_json
+from mht.core.outputs import replaced_folder
+from mht.core.stable_files import write_csv, write_json
+from mht.data.judgements.judgements import Judgements, read_judgements, set_apart
 from mht.models.loading import resolve_device
-from mht.models.reward_model import Learnt, learn
-from mht.outputs import replaced_folder
-from mht.stage import run_stage
+from mht.pipeline.stage import run_stage
+from mht.reward_models.learn import Learnt, learn
 
 if TYPE_CHECKING:
     from mht.config import Config

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import save_file
 from training_fixtures import STATEFUL, examples, hybrid_config
 
-from mht.errors import UserError
+from mht.core.errors import UserError
+from mht.devices.sharded import gather
 from mht.models.loading import load_tokenizer
 from mht.rewards import Reward, make_reward
-from mht.trainers.checkpoint import Checkpoints
-from mht.trainers.hybrid import HybridTrainer
-from mht.trainers.sharded import gather
-from mht.validation import Validation
+from mht.training.checkpoint import Checkpoints
+from mht.training.hybrid import HybridTrainer
+from mht.training.validation import Validation
 
 TESTS = Path(__file__).parent
 PLAN = [(2, 1), (1, 2)]

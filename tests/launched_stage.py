@@ -2,8 +2,8 @@
 
 import time
 
-from mht import stage
-from mht.launched import is_main_process
+from mht.core.launched import is_main_process
+from mht.pipeline import stage
 
 if __name__ == "__main__":
     if is_main_process():

@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from mht.errors import ConfigError, UserError
-from mht.reward_types import built_in
+from mht.cli.reward_types import built_in
+from mht.core.errors import ConfigError, UserError
+from mht.core.records import Sample
 from mht.rewards import Reward, make_reward
 from mht.rewards.base import REWARDS
-from mht.rewards.composition import Composite
-from mht.types import Sample
+from mht.rewards.composed.composition import Composite
 
 ITEM = {"target": "a very good film", "language": "en"}
 BATCH = [

@@ -14,14 +14,14 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from mht.ablations import as_settings, experiments_of, lost
-from mht.cli import commands
-from mht.compare import gather, tabulate
+from mht.cli.main import commands
 from mht.config.overlay import lay_over, load_experiment, read_mapping
-from mht.errors import ConfigError, UserError
+from mht.core.errors import ConfigError, UserError
+from mht.core.records import Sample
 from mht.evaluation.summary import write_samples
-from mht.types import Sample
-from mht.variants import variants_of
+from mht.experiments.ablations import as_settings, experiments_of, lost
+from mht.experiments.compare import gather, tabulate
+from mht.experiments.variants import variants_of
 
 pytest_plugins = ["tracking_fixtures"]
 

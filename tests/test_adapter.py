@@ -11,13 +11,13 @@ from transformers import AutoModelForCausalLM
 
 from mht import HybridTrainer
 from mht.config import LoRAConfig
-from mht.data.examples import collate_sft
-from mht.errors import ConfigError, MissingPackage, ModelError
+from mht.core.errors import ConfigError, MissingPackage, ModelError
+from mht.data.examples.example import collate_sft
 from mht.models.adapter import adapters, merged
+from mht.models.fast.packed import packed_linears
+from mht.models.hf.trunk import decoder_layers
 from mht.models.loading import load_causal_lm
-from mht.models.packed import packed_linears
 from mht.models.policy import Policy
-from mht.models.trunk import decoder_layers
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 RESPONSES = [[70, 71, EOS], [80, 81, 82, 83, 84], [90]]
@@ -158,7 +158,7 @@ def test_replay_gives_the_same_scores_and_gradients(tiny_model_dir, kind):
 
 
 def test_packed_weights_serve_the_maps_below_the_adapters(tiny_model_dir, monkeypatch):
-    from mht.models import packed
+    from mht.models.fast import packed
 
     if not packed._packs(torch.zeros(2**8, 2**8)):
         pytest.skip("this torch packs nothing")

@@ -5,9 +5,9 @@ import zipfile
 
 import pytest
 
+from mht.assets import fetch as assets
 from mht.config import ModelConfig
-from mht.errors import ModelError
-from mht.models import assets
+from mht.core.errors import ModelError
 
 WORDS = ["good", "bad", "film", "a", "the", "is", "<unk>"]
 

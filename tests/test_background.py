@@ -7,10 +7,10 @@ import torch
 from training_fixtures import examples
 
 from mht.config import HybridConfig
-from mht.errors import RewardError
-from mht.trainers import hybrid
-from mht.trainers.background import background
-from mht.trainers.hybrid import HybridTrainer
+from mht.core.errors import RewardError
+from mht.training import hybrid
+from mht.training.background import background
+from mht.training.hybrid import HybridTrainer
 
 CPU, GPU = torch.device("cpu"), torch.device("meta")  # anything but a CPU
 

@@ -13,13 +13,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mht.errors import ConfigError, DataError
-from mht.evaluation import benchmark, plots, report
-from mht.evaluation.benchmark import Comparison, compare, evenly_spaced, flat, write_outputs
-from mht.evaluation.canvas import running_mean
+from mht.core.errors import ConfigError, DataError
+from mht.core.records import Sample
 from mht.evaluation.metrics import text_metrics
 from mht.evaluation.summary import summarise, write_json, write_samples
-from mht.types import Sample
+from mht.reports import benchmark, report
+from mht.reports.benchmark import Comparison, compare, evenly_spaced, flat, write_outputs
+from mht.reports.figures import plots
+from mht.reports.figures.canvas import running_mean
 
 STEPS = {"base": 0, "sft_only": 320, "ppo_only": 320, "hybrid": 320}
 METRICS = ["p_positive", "vader", "response_length", "distinct_2", "kl_nats", "perplexity_human"]

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import mht.cli
-from mht.component import build
+import mht.cli.main
 from mht.config import Config, load_config, read_yaml
-from mht.config.bounds import name_problem
-from mht.errors import LISTED, SHOWN, ConfigError, UserError, shown
-from mht.evidence import plan
-from mht.plain import MOST_KEYS, parse_json, parse_yaml, read_text
-from mht.reward_spec import read_reward
+from mht.core.bounds import name_problem
+from mht.core.component import build
+from mht.core.errors import LISTED, SHOWN, ConfigError, UserError, shown
+from mht.core.plain import MOST_KEYS, parse_json, parse_yaml, read_text
+from mht.experiments.evidence import plan
+from mht.experiments.variants import variants_of
 from mht.rewards import make_reward
-from mht.trainers.schedule import schedule
-from mht.variants import variants_of
+from mht.rewards.spec import read_reward
+from mht.training.schedule import schedule
 
 PARAMS = read_yaml("params.yaml")
 
@@ -135,7 +135,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 def test_files_that_are_no_settings(tmp_path, content, says):
     file = tmp_path / "params.yaml"
     file.write_bytes(content)
-    done = CliRunner().invoke(mht.cli.commands, ["check", str(file)])
+    done = CliRunner().invoke(mht.cli.main.commands, ["check", str(file)])
     assert done.exit_code == 2
     assert says in done.stderr and len(done.stderr) < 5000
 

@@ -8,10 +8,10 @@ from decimal import Decimal
 
 import pytest
 
-from mht.component import build
-from mht.data.records import read_jsonl, write_jsonl
-from mht.errors import DataError
-from mht.sources import OptionError, Source
+from mht.core.component import build
+from mht.core.errors import DataError
+from mht.core.stable_files import read_jsonl, write_jsonl
+from mht.data.sources import OptionError, Source
 
 
 def read(kind, content, folder, **options):
@@ -110,7 +110,7 @@ def test_csv_of_other_systems(tmp_path):
 
 @pytest.mark.parametrize("delimiter", ['"', "\n", "\r", ""])
 def test_delimiters_that_can_be_none(tmp_path, delimiter):
-    from mht.errors import ConfigError
+    from mht.core.errors import ConfigError
 
     with pytest.raises(ConfigError, match="delimiter"):
         build(Source, {"type": "csv", "path": "x", "delimiter": delimiter})
@@ -210,8 +210,8 @@ def test_hub_data_that_is_broken(tmp_path, monkeypatch, content):
 
 
 def test_check_sees_what_fetch_would(tmp_path):
+    from mht.checks.data_files import check_data
     from mht.config import DataConfig
-    from mht.data.check import check_data
 
     (tmp_path / "good.csv").write_text("text,rating\na,1\n")
     (tmp_path / "bad.csv").write_text("text,rating\na,PG\n")
@@ -235,11 +235,11 @@ def test_check_sees_what_fetch_would(tmp_path):
 
 
 def test_check_reads_the_head_of_a_large_file(tmp_path, monkeypatch):
+    from mht.checks.data_files import check_data
     from mht.config import DataConfig
-    from mht.data.check import check_data
 
     for module in ("reading", "files", "parquet"):
-        monkeypatch.setattr(f"mht.sources.{module}.HEAD", 60)
+        monkeypatch.setattr(f"mht.data.sources.{module}.HEAD", 60)
     (tmp_path / "f").write_text('text\n"a\nb"\n"' + "x" * 60 + '"\n\xff"')
     source = {"type": "csv", "path": str(tmp_path / "f")}
     assert check_data(build(DataConfig, {"source": source})) == []

@@ -12,18 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
+from mht.assets.fetch import fetch_encoder, fetch_policy, set_pad
 from mht.config import ModelConfig
 from mht.config.policy import ValueHeadConfig
-from mht.decoding import prompt_examples
-from mht.errors import ModelError, UserError
-from mht.models.assets import fetch_encoder, fetch_policy, set_pad
-from mht.models.classifier import load_tokenizer as encoder_tokenizer
+from mht.core.errors import ModelError, UserError
+from mht.generation.decoding import prompt_examples
+from mht.generation.rollout import Responder
 from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.value import VALUE_HEAD_FILE, MLPHead, load_value_head, save_value_head
-from mht.rewards.models import _load as loaded_once
-from mht.rewards.sequence_classifier import classifier
-from mht.rollout import Responder
-from mht.trainers.hybrid import HybridTrainer
+from mht.reward_models.classifier import load_tokenizer as encoder_tokenizer
+from mht.rewards.models.sequence_classifier import classifier
+from mht.rewards.models.shared import _load as loaded_once
+from mht.training.hybrid import HybridTrainer
 
 SECONDS = 10
 VALUES = (

@@ -8,9 +8,9 @@ import torch
 from pipeline_fixtures import ROOT, change_yaml
 from typer.testing import CliRunner
 
-import mht.cli
+import mht.cli.main
+from mht.checks.preflight import notes
 from mht.config import load_config
-from mht.preflight import notes
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def check(tmp_path, monkeypatch):
 
     def lines(changes):
         change_yaml(ROOT / "params.yaml", Path("params.yaml"), changes)
-        done = CliRunner().invoke(mht.cli.commands, ["check"])
+        done = CliRunner().invoke(mht.cli.main.commands, ["check"])
         assert done.exit_code in (0, 2) and (done.exception is None or done.exit_code == 2)
         found = [line.strip() for line in done.stderr.splitlines()]
         return found[1:] if found and " problem" in found[0] else found
@@ -150,7 +150,7 @@ def test_sizes_beyond_the_rows_are_noted(check):
     Path("data/local/few.txt").write_text("a text of some words\n" * 100)
     local = {"data.source": {"type": "text", "path": "data/local/few.txt"}}
     assert check(local) == []
-    said = CliRunner().invoke(mht.cli.commands, ["check"]).stdout
+    said = CliRunner().invoke(mht.cli.main.commands, ["check"]).stdout
     assert "ppo_only.batch_size: 256 is more than the about 80 training rows: some come" in said
     assert "evaluate.prompts: 192 is more than the about 15 test rows: all are taken" in said
     Path("data/prepared/train.parquet").write_bytes(b"PAR1")

@@ -12,10 +12,10 @@ from safetensors.torch import load, save
 from training_fixtures import STATEFUL, examples, hybrid_config
 
 from mht.rewards import make_reward
-from mht.trainers.checkpoint import PLAIN, TENSORS, Checkpoints, sealed
-from mht.trainers.history import History
-from mht.trainers.hybrid import HybridTrainer
-from mht.trainers.state import capture
+from mht.training.checkpoint import PLAIN, TENSORS, Checkpoints, sealed
+from mht.training.history import History
+from mht.training.hybrid import HybridTrainer
+from mht.training.state import capture
 
 PLAN = [(2, 1), (1, 2)]
 FIXED = {"num_layers_unfrozen": 1, "seed": 3, "device": "cpu"}

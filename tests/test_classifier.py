@@ -8,10 +8,10 @@ from sklearn.metrics import accuracy_score, brier_score_loss, roc_auc_score
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from mht.config import RewardModelConfig
-from mht.errors import DataError, ModelError
-from mht.models.calibration import calibration, rated_quality
-from mht.models.classifier import load_encoder, outputs, train_classifier
-from mht.models.judged import Rated, split_rated
+from mht.core.errors import DataError, ModelError
+from mht.reward_models.calibration import calibration, rated_quality
+from mht.reward_models.classifier import load_encoder, outputs, train_classifier
+from mht.reward_models.judged import Rated, split_rated
 
 GOOD = ["a warm and funny story", "a wonderful cast", "moving and beautiful", "an honest picture"]
 BAD = ["a dull plot", "flat jokes", "the movie is bad", "no end in sight", "so slow"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import mht.cli
+import mht.cli.main
 
 pytest_plugins = ["tracking_fixtures"]
 
@@ -17,7 +17,7 @@ HERE = Path(__file__).parents[1]
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(mht.cli.commands, list(arguments))
+    return CliRunner().invoke(mht.cli.main.commands, list(arguments))
 
 
 def test_check_sums_up_what_will_be_trained():
@@ -47,7 +47,7 @@ def test_a_missing_file_and_an_unknown_revision_are_one_line(
     for arguments in (["check", "none.yaml"], ["lineage", "no-such-rev"]):
         monkeypatch.setattr(sys, "argv", ["mht", *arguments])
         with pytest.raises(SystemExit, match="2"):
-            mht.cli.app()
+            mht.cli.main.app()
     err = capsys.readouterr().err
     assert "none.yaml\n  no such file" in err and "no-such-rev" in err
     assert "Traceback" not in err

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pipeline_fixtures import ROOT, TINY, Clone, change_yaml, save_encoder, write_texts
 
-import mht.stage
+import mht.pipeline.stage
 
 pytest_plugins = ["pipeline_fixtures", "tracking_fixtures"]
 
@@ -37,14 +37,14 @@ def project(store_file, tiny_model_dir):
 @pytest.fixture
 def refused(monkeypatch, capsys):
     """A function: what a stage says on stderr when it ends with code 2, less its own name."""
-    monkeypatch.setattr(mht.stage, "prepare_process", lambda name: None)
+    monkeypatch.setattr(mht.pipeline.stage, "prepare_process", lambda name: None)
 
     def run(name: str, *arguments: str) -> str:
         module = importlib.import_module(f"stages.{name}")
         monkeypatch.setattr(sys, "argv", [name, *arguments])
-        monkeypatch.setattr(mht.stage, "stage_name", lambda: name)
+        monkeypatch.setattr(mht.pipeline.stage, "stage_name", lambda: name)
         with pytest.raises(SystemExit) as left:
-            mht.stage.run_stage(module.main)
+            mht.pipeline.stage.run_stage(module.main)
         assert left.value.code == 2
         err = capsys.readouterr().err
         _, found, message = err.partition(f"{name}: ")
@@ -347,9 +347,9 @@ def test_processes_end_with_code_2_and_no_traceback(project):
 def test_the_repositorys_settings_are_right():
     from typer.testing import CliRunner
 
-    import mht.cli
+    import mht.cli.main
 
-    done = CliRunner().invoke(mht.cli.commands, ["check", str(ROOT / "params.yaml")])
+    done = CliRunner().invoke(mht.cli.main.commands, ["check", str(ROOT / "params.yaml")])
     assert done.exit_code == 0 and "note:" not in done.stdout, done.output
 
 
@@ -373,13 +373,13 @@ def test_without_a_store_a_stage_goes_on(clone, monkeypatch, capsys, tmp_path, k
 
     shutil.copy(clone.path / "mlflow.db", tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", broken_stores(tmp_path)[kind])
-    monkeypatch.setattr(mht.stage, "prepare_process", lambda name: None)
+    monkeypatch.setattr(mht.pipeline.stage, "prepare_process", lambda name: None)
     monkeypatch.chdir(clone.path)
     before = snapshot()
     outputs = [name for name in before if name.startswith(("data/prepared/", "metrics/prepare"))]
     for name in outputs:
         Path(name).unlink()
-    mht.stage.run_stage(prepare.main)
+    mht.pipeline.stage.run_stage(prepare.main)
     warnings = [x for x in capsys.readouterr().err.splitlines() if x.startswith("warning:")]
     assert len(warnings) == 1 and "tracking could not" in warnings[0]
     assert outputs and {k: v for k, v in snapshot().items() if k in outputs} == {

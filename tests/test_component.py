@@ -5,8 +5,8 @@ import sys
 import pytest
 from ruamel.yaml import YAML
 
-from mht.component import Component, Registry, build, did_you_mean
-from mht.errors import ConfigError
+from mht.core.component import Component, Registry, build, did_you_mean
+from mht.core.errors import ConfigError
 from mht.rewards import Reward, make_reward
 
 

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from mht.config import Config, HybridConfig, SFTConfig, load_config, read_yaml
-from mht.errors import ConfigError
-from mht.rewards.surface import LengthWindow
+from mht.core.errors import ConfigError
+from mht.rewards.text.surface import LengthWindow
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from mht.component import Section
 from mht.config import Config, LoRAConfig, ReferenceConfig
+from mht.core.component import Section
 from tools import config_docs
 from tools.config_docs import hints, main, meanings, shape, tables
 

@@ -13,16 +13,16 @@ from training_fixtures import (
 )
 
 from mht.config.policy import ValueHeadConfig
-from mht.decoding import ValueGuided, generate
-from mht.errors import ModelError
+from mht.core.errors import ModelError
+from mht.generation.decode import sample
+from mht.generation.decoding import ValueGuided, generate
+from mht.generation.rollout import Responder
+from mht.generation.seeds import RowSeeds
 from mht.models.context import context_window, limit_context, windows
 from mht.models.head import response_logprobs
-from mht.models.logits import logits_at
+from mht.models.hf.logits import logits_at
 from mht.models.policy import Policy
-from mht.rollout import Responder
-from mht.sampling.decode import sample
-from mht.sampling.seeds import RowSeeds
-from mht.trainers.hybrid import HybridTrainer
+from mht.training.hybrid import HybridTrainer
 
 K = 4
 PROMPTS = [[40, 41, 42, 43, 44, 45], [50], [60, 61, 62]]
@@ -170,7 +170,7 @@ def test_it_trains_and_is_saved(tiny_model_dir, tiny_tokenizer, tmp_path, unfroz
 
 def test_a_chain_of_order_one_learns_bigrams(tiny_model_dir, tiny_tokenizer):
     """SFT on a text where the token two back decides: order 1 can not know, order 2 can."""
-    from mht.data.examples import Example
+    from mht.data.examples.example import Example
 
     text = [20, 30, 40, 21, 30, 41] * 4  # 40 or 41 after 30: as before it
     rows = [Example("0", "", "", text[:3], text[3:], {})] * 8

@@ -10,7 +10,7 @@ from pyarrow import parquet
 from training_fixtures import examples, model_of
 
 from bench.decoding import COLUMNS, main, tilted_kl
-from mht.decoding.best_of import kl_bound
+from mht.generation.decoding.best_of import kl_bound
 from mht.models.policy import Policy
 
 

@@ -11,9 +11,9 @@ from pyarrow import parquet
 from training_fixtures import TokenShare, examples, model_of
 from typer.testing import CliRunner
 
-import mht.cli
+import mht.cli.main
 from mht.models.policy import Policy
-from mht.reward_spec import read_reward
+from mht.rewards.spec import read_reward
 
 REWARD = "{type: length_window, min: 3, max: 6}"
 
@@ -44,7 +44,7 @@ def in_folder(folder, monkeypatch):
 
 def generate(*arguments, stdin=None):
     done = CliRunner().invoke(
-        mht.cli.commands, ["generate", "--response-tokens", "6", *arguments], input=stdin
+        mht.cli.main.commands, ["generate", "--response-tokens", "6", *arguments], input=stdin
     )
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
@@ -141,7 +141,7 @@ def test_rewards_by_type_by_yaml_and_from_files(tmp_path):
 def test_mistakes_are_one_message_and_exit_code_2(arguments, what, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["mht", "generate", *arguments])
     with pytest.raises(SystemExit, match="2"):
-        mht.cli.app()
+        mht.cli.main.app()
     error = capsys.readouterr().err
     assert what in error and "Traceback" not in error
 
@@ -150,7 +150,7 @@ def test_an_untrained_value_head_does_not_guide(tmp_path, tiny_model_dir, tiny_t
     Policy(model_of(tiny_model_dir())).save(tmp_path / "sft", tiny_tokenizer)
     shutil.copytree(tiny_model_dir(), tmp_path / "base")
     for name, what in (("sft", "says 0 of every state"), ("base", "no value_head.safetensors")):
-        with pytest.raises(mht.cli.UserError, match=what):
+        with pytest.raises(mht.cli.main.UserError, match=what):
             generate("x", "--strategy", "value", "--model", str(tmp_path / name))
 
 

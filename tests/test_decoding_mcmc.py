@@ -10,15 +10,15 @@ import torch
 from training_fixtures import TokenShare, examples, model_of
 
 from mht import make_reward
-from mht.decoding import MCMC, Sampling, generate
-from mht.decoding.mcmc import Chains, ModelProposal, prefixes
-from mht.decoding.ngram import NGramProposal
-from mht.errors import UserError
+from mht.core.errors import UserError
+from mht.core.records import Rollout
+from mht.generation.decoding import MCMC, Sampling, generate
+from mht.generation.decoding.mcmc import Chains, ModelProposal, prefixes
+from mht.generation.decoding.ngram import NGramProposal
+from mht.generation.decoding.ngram_model import NGram
+from mht.generation.rollout import Responder
+from mht.generation.seeds import RowSeeds
 from mht.models.head import response_logprobs
-from mht.models.ngram import NGram
-from mht.rollout import Responder
-from mht.sampling.seeds import RowSeeds
-from mht.types import Rollout
 
 END, PADDING, LIMIT = 0, 1, 3  # PAD is a word like the others: masks decide
 PROMPT = [3, 1, 2]

@@ -5,15 +5,15 @@ import torch
 from training_fixtures import EOS, KINDS, PAD, examples, model_of, responses_of, rollout_of
 
 from mht.config.policy import ValueHeadConfig
-from mht.decoding import ValueGuided, generate, read_value_head
-from mht.decoding.value_guided import guided_sample
-from mht.errors import ModelError, UserError
+from mht.core.errors import ModelError, UserError
+from mht.generation.decoding import ValueGuided, generate, read_value_head
+from mht.generation.decoding.value_guided import guided_sample
+from mht.generation.draw import truncate_logits
+from mht.generation.rollout import Responder
+from mht.generation.seeds import RowSeeds
 from mht.models.head import response_logprobs
-from mht.models.logits import logits_at
+from mht.models.hf.logits import logits_at
 from mht.models.policy import Policy
-from mht.rollout import Responder
-from mht.sampling.draw import truncate_logits
-from mht.sampling.seeds import RowSeeds
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 TOKENS, BETA = 6, 2.0

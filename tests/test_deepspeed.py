@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 from test_devices import project, same_figures, stage_clone, train_stage  # noqa: F401
 
-from mht import launch
 from mht.config import load_config
 from mht.config.deepspeed import WHOLE, setting_problems
-from mht.errors import ConfigError, MissingPackage
+from mht.core.errors import ConfigError, MissingPackage
+from mht.devices.zero import _check_kind, _spare_idle
 from mht.models.loading import load_causal_lm
-from mht.trainers.zero import _check_kind, _spare_idle
+from mht.pipeline import launch
 
 ROOT = Path(__file__).parents[1]
 RUNS = {
@@ -124,7 +124,7 @@ def refused(path, config=CONFIG):
 
 def test_a_missing_package_is_one_line(monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("mht.launch.find_spec", lambda package: None)
+    monkeypatch.setattr("mht.pipeline.launch.find_spec", lambda package: None)
     path = "configs/accelerate/deepspeed.yaml"
     with pytest.raises(MissingPackage) as caught:
         launch.processes(path, CONFIG)
@@ -165,7 +165,7 @@ def test_models_and_optimisers_that_can_not_be_had(project):  # noqa: F811
 
 @pytest.mark.parametrize("kind", ["adafactor", "adagrad"])
 def test_an_optimiser_that_looks_at_whole_parameters_is_refused(kind):
-    from mht.trainers.optim import make_optimizer
+    from mht.optim.optimizers import make_optimizer
 
     weight = torch.nn.Parameter(torch.ones(2, 2))
     with pytest.raises(ConfigError, match=WHOLE[kind]):

@@ -14,13 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mht import launch
 from mht.config import load_config
-from mht.errors import ConfigError
+from mht.core.errors import ConfigError
+from mht.devices.base import indivisible
+from mht.devices.processes import buckets
+from mht.generation.draw import SharedGenerator
 from mht.models.loading import load_causal_lm
-from mht.sampling.draw import SharedGenerator
-from mht.trainers.devices import indivisible
-from mht.trainers.processes import buckets
+from mht.pipeline import launch
 
 TESTS = Path(__file__).parent
 REPLAY = {"type": "adaptive", "prompts": 0.0, "rehearsal": 0.0, "replay": {"share": 0.5}}
@@ -156,7 +156,7 @@ def test_shared_numbers_are_those_of_one_process():
 
 
 def test_buckets_hold_every_tensor_once(monkeypatch):
-    monkeypatch.setattr("mht.trainers.processes.BUCKET", 10)
+    monkeypatch.setattr("mht.devices.processes.BUCKET", 10)
     sizes = [(4, torch.float32), (5, torch.float32), (3, torch.float32), (2, torch.bfloat16)]
     tensors = [torch.zeros(n, dtype=dtype) for n, dtype in [*sizes, (30, torch.bfloat16)]]
     found = [[t.numel() for t in bucket] for bucket in buckets(tensors)]
@@ -172,7 +172,7 @@ def test_sizes_that_can_not_be_split():
 def test_a_wider_rollout_is_the_same_rollout():
     from training_fixtures import PAD, rollout_of
 
-    from mht.rollout import widened
+    from mht.generation.rollout import widened
 
     narrow = rollout_of([[5, 6]], [[7, 2]])
     wide = widened(narrow, right=2, pad_id=PAD)
@@ -215,7 +215,9 @@ def test_the_configurations_are_accelerates(name, monkeypatch):
     monkeypatch.chdir(TESTS.parent)
     path = f"configs/accelerate/{name}.yaml"
     read = load_config_from_file(path)
-    monkeypatch.setattr("mht.launch.find_spec", lambda package: package)  # installed or not
+    monkeypatch.setattr(
+        "mht.pipeline.launch.find_spec", lambda package: package
+    )  # installed or not
     assert launch.processes(path, CONFIG) == read.num_processes > 1
 
 
@@ -261,7 +263,7 @@ def stage_clone(tmp_path, tiny_model_dir):
     from pipeline_fixtures import make_clone
     from training_fixtures import examples
 
-    from mht.data.prepare import write_examples
+    from mht.data.prepare.prepare import write_examples
     from mht.models.loading import load_tokenizer
 
     model = tiny_model_dir()

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mht.errors import DataError, ModelError
+from mht.core.errors import DataError, ModelError
+from mht.core.records import Sample
 from mht.evaluation.bertscore import bertscore
 from mht.evaluation.metrics import METRICS, describe, distinct, normalise, text_metrics
 from mht.evaluation.statistics import bootstrap, holm, paired_difference, perplexity
 from mht.evaluation.summary import Evaluated, Units, read_samples, summarise, units, write_samples
-from mht.types import Sample
 
 TEXTS = [
     (" a fine film, and the cast shines", " a great film and the cast is fine"),

@@ -4,12 +4,12 @@ import pytest
 import torch
 from training_fixtures import EOS, PAD, TokenShare, examples, model_of, rollout_of
 
+from mht.algorithms.sft import batch_loss
 from mht.config import load_config
+from mht.generation.rollout import Responder
+from mht.models.hf.trunk import decoder_layers
 from mht.models.policy import Policy
-from mht.models.trunk import decoder_layers
-from mht.rollout import Responder
-from mht.trainers.hybrid import HybridTrainer
-from mht.trainers.sft import batch_loss
+from mht.training.hybrid import HybridTrainer
 
 FAMILIES = ["gpt2", "llama", "qwen2", "qwen3", "gemma2", "gemma3_text"]
 LENGTHS = [(30, 5), (3, 24), (1, 1), (19, 9)]  # of prompts and responses; Gemma's window is 16

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from mht.component import build
 from mht.config import DataConfig
-from mht.data.fetch import fetch_rows
-from mht.errors import ConfigError, DataError
-from mht.sources import OptionError, Source
-from mht.sources.columns import Columns
-from mht.sources.table import read_records
+from mht.core.component import build
+from mht.core.errors import ConfigError, DataError
+from mht.data.sources import OptionError, Source
+from mht.data.sources.columns import Columns
+from mht.data.sources.fetch import fetch_rows
+from mht.data.sources.table import read_records
 
 
 def read(*records, **options):
@@ -245,10 +245,10 @@ def test_a_column_may_have_any_name(tmp_path, name, value):
 
 @pytest.mark.parametrize("value", [3, "three", ["a", "b"], [], None, {"a": 1}])
 def test_a_column_called_turns_stays_where_there_is_no_conversation(tmp_path, value):
-    from mht.data.fetch import fetched_texts
-    from mht.data.labels import clean_row
-    from mht.data.tokenize import cut_row
-    from mht.types import Sample
+    from mht.core.records import Sample
+    from mht.data.examples.tokenize import cut_row
+    from mht.data.prepare.labels import clean_row
+    from mht.data.sources.fetch import fetched_texts
 
     file = tmp_path / "t.jsonl"
     file.write_text(json.dumps({"prompt": "p", "target": "c", "turns": value}))

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from mht.config import BaseConfig, ModelConfig, SFTConfig, load_config
-from mht.trainers.from_config import make_trainer
+from mht.training.from_config import make_trainer
 from stages import baseline, ppo
 from tests.training_fixtures import examples
 

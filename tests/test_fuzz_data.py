@@ -10,16 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mht.component import build
-from mht.data.fetch import read_rows
-from mht.data.labels import clean_row
-from mht.data.records import read_jsonl, write_jsonl
-from mht.data.tokenize import cut_row
-from mht.errors import UserError
-from mht.generate_cli import prompts_of
-from mht.sources import Source
-from mht.sources.table import read_records
-from mht.types import Sample
+from mht.cli.generate import prompts_of
+from mht.core.component import build
+from mht.core.errors import UserError
+from mht.core.records import Sample
+from mht.core.stable_files import read_jsonl, write_jsonl
+from mht.data.examples.tokenize import cut_row
+from mht.data.prepare.labels import clean_row
+from mht.data.sources import Source
+from mht.data.sources.fetch import read_rows
+from mht.data.sources.table import read_records
 
 SHORT, LONG = 60, 10_000
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example)
@@ -153,7 +153,7 @@ def test_json_with_a_fault(records, place, piece, cut):
 @both(records=RECORDS, columns=COLUMNS)
 def test_any_records(records, columns):
     """As a library's caller gives them, without a file."""
-    from mht.sources.columns import Columns
+    from mht.data.sources.columns import Columns
 
     def read():
         located = [(f"row {n}", record) for n, record in enumerate(records, start=1)]

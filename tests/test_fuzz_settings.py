@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reward_specs import plain_types, spec_of
 
+from mht.checks.preflight import problems
 from mht.config import Config, load_config
-from mht.errors import UserError
-from mht.plain import parse_json, parse_yaml, read_yaml
-from mht.preflight import problems
-from mht.reward_spec import read_reward
+from mht.core.errors import UserError
+from mht.core.plain import parse_json, parse_yaml, read_yaml
+from mht.experiments.variants import variants_of
 from mht.rewards import Reward, make_reward
-from mht.variants import variants_of
+from mht.rewards.spec import read_reward
 
 TEXT = Path("params.yaml").read_text(encoding="utf-8")
 PARAMS = read_yaml("params.yaml")
@@ -155,7 +155,7 @@ def checked(config: Config):
 
 
 def load(data):
-    from mht.component import build
+    from mht.core.component import build
 
     return checked(build(Config, data, source="params.yaml"))
 

@@ -16,8 +16,8 @@ from training_fixtures import EOS, PAD, examples, hybrid_config, model_of, rollo
 from transformers import AutoModelForCausalLM
 
 from mht import HybridTrainer
-from mht.errors import ModelError, UserError
-from mht.trainers.checkpoint import Checkpoints
+from mht.core.errors import ModelError, UserError
+from mht.training.checkpoint import Checkpoints
 
 PROMPTS, RESPONSES = [[40, 41, 42, 43], [50]], [[70, 71, EOS], [80, 81]]
 IDS = torch.tensor([[40, 41, 42, 43, 70, 71]])

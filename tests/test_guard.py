@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mht.errors import ConfigError
-from mht.evaluation.conclusion import OFF, guard_json, guard_rows, sentences
-from mht.evaluation.guard import Bounds, check_judges, examine
-from mht.evaluation.measured import Measured, difference, level, measure, relative_change
+from mht.core.errors import ConfigError
+from mht.core.records import Sample
 from mht.evaluation.metrics import repetition
 from mht.evaluation.statistics import Interval
 from mht.evaluation.summary import Evaluated
-from mht.types import Sample
+from mht.reports.conclusion import OFF, guard_json, guard_rows, sentences
+from mht.reports.guard import Bounds, check_judges, examine
+from mht.reports.measured import Measured, difference, level, measure, relative_change
 
 BOUNDS = Bounds(["vader"], 0.05, 0.15, 0.10, 0.05, 0.02, 4.0)
 FEW = {"resamples": 300, "seed": 0}

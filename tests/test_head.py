@@ -7,9 +7,9 @@ from torch.nn import functional
 from training_fixtures import KINDS, model_of
 
 from mht.models import head as head_module
-from mht.models import packed as packed_module
+from mht.models.fast import packed as packed_module
+from mht.models.fast.packed import pack, packed_linear, packed_linears
 from mht.models.head import has_plain_head, linear_logprobs
-from mht.models.packed import pack, packed_linear, packed_linears
 
 TEMPERATURE = 0.7
 

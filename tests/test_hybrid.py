@@ -10,8 +10,8 @@ from training_fixtures import EOS, PAD, TokenShare, examples, hybrid_config, mod
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mht import HybridTrainer, make_reward
-from mht.data.examples import collate_sft
-from mht.errors import ConfigError, DataError, MissingPackage, ModelError, UserError
+from mht.core.errors import ConfigError, DataError, MissingPackage, ModelError, UserError
+from mht.data.examples.example import collate_sft
 from mht.models.value import VALUE_HEAD_FILE
 
 LINEAR = {"SCHEDULER": "linear", "NUM_TRAINING_STEPS": 20000, "NUM_WARMUP_STEPS": 1000}

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mht.errors import UserError
-from mht.lifetime import SHELLS
-from mht.stage_lock import alone
+from mht.core.errors import UserError
+from mht.core.lifetime import SHELLS
+from mht.pipeline.stage_lock import alone
 
 ROOT = Path(__file__).parents[1]
 TOY = """
@@ -25,7 +25,7 @@ time.sleep(60)
 """
 HOLDER = """
 import time
-from mht.stage_lock import alone
+from mht.pipeline.stage_lock import alone
 with alone("stages.toy a"):
     print("mine", flush=True)
     time.sleep(60)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import memory_chain
-from mht.memory.chain import Chain
-from mht.memory.clusters import cluster
+from mht.memory.markov.chain import Chain
+from mht.memory.markov.clusters import cluster
 
 STATES = 5
 REWARDS = st.floats(-2, 2).map(lambda x: round(x, 3))

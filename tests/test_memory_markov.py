@@ -7,16 +7,18 @@ import pytest
 import torch
 from training_fixtures import STATEFUL, TokenShare, examples, hybrid_config
 
-from mht.errors import ConfigError
-from mht.memory import make_memory, markov, transitions
+from mht.core.errors import ConfigError
+from mht.memory import make_memory
 from mht.memory.base import Attempt, Rows
-from mht.memory.markov import MarkovMemory
-from mht.memory.transitions import write_transitions
+from mht.memory.markov import memory as markov
+from mht.memory.markov import transitions
+from mht.memory.markov.memory import MarkovMemory
+from mht.memory.markov.transitions import write_transitions
 from mht.models.embeddings import mean_embeddings
 from mht.models.loading import load_causal_lm
-from mht.trainers.checkpoint import Checkpoints
-from mht.trainers.hybrid import HybridTrainer
-from mht.trainers.practice import Practice, section_named
+from mht.training.checkpoint import Checkpoints
+from mht.training.hybrid import HybridTrainer
+from mht.training.practice import Practice, section_named
 
 
 def rows_of(prompts):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_memory_adaptive import attempt, memory_of, shared
 
-from mht.errors import UserError
+from mht.core.errors import UserError
 from mht.memory.difficulty import EASY, HARD, MEDIUM
 from mht.memory.store import Store
 

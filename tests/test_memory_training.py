@@ -8,16 +8,16 @@ import torch
 from test_resume import Job
 from training_fixtures import TokenShare, examples, hybrid_config
 
-from mht.component import build
+from mht.algorithms.sft import batch_loss
+from mht.checks.watched import check_watched, files_of_training
 from mht.config import HybridConfig
 from mht.config.memory import MemoryConfig
-from mht.data.examples import collate_sft
-from mht.errors import ConfigError
+from mht.core.component import build
+from mht.core.errors import ConfigError
+from mht.data.examples.example import collate_sft
 from mht.models.loading import load_causal_lm
-from mht.trainers.hybrid import HybridTrainer
-from mht.trainers.practice import StartError, section_named
-from mht.trainers.sft import batch_loss
-from mht.watched import check_watched, files_of_training
+from mht.training.hybrid import HybridTrainer
+from mht.training.practice import StartError, section_named
 
 ADAPTIVE = MemoryConfig(type="adaptive", capacity=20)
 

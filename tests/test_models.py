@@ -5,13 +5,13 @@ import torch
 from torch.nn import functional
 from training_fixtures import EOS, KINDS, PAD, examples, model_of, rollout_of
 
-from mht.data.examples import collate_sft
-from mht.errors import ModelError
+from mht.algorithms.sft import batch_loss, microbatches
+from mht.core.errors import ModelError
+from mht.data.examples.example import collate_sft
+from mht.models.hf.trunk import decoder_layers, freeze_below
 from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.policy import Policy
-from mht.models.trunk import decoder_layers, freeze_below
-from mht.trainers.optim import Updater, make_optimizer, make_scheduler
-from mht.trainers.sft import batch_loss, microbatches
+from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 RESPONSES = [[70, 71, EOS], [80, 81, 82, 83, 84], [90]]

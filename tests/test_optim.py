@@ -7,11 +7,11 @@ import torch
 
 from mht.config import OptimizerConfig, SchedulerConfig
 from mht.config.optim import OPTIMIZERS, PACKAGES, SCHEDULERS
-from mht.errors import ConfigError, MissingPackage, UserError
-from mht.trainers import optim
-from mht.trainers.cursor import Cursor
-from mht.trainers.history import History
-from mht.trainers.optim import CLASSES, Diverged, Updater, make_optimizer, make_scheduler
+from mht.core.errors import ConfigError, MissingPackage, UserError
+from mht.optim import optimizers as optim
+from mht.optim.optimizers import CLASSES, Diverged, Updater, make_optimizer, make_scheduler
+from mht.training.cursor import Cursor
+from mht.training.history import History
 
 
 def parameter(value=1.0):

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from mht.config.optim import OPTIMIZERS, PACKAGES, SCHEDULERS
-from mht.trainers.devices import Devices
-from mht.trainers.masters import Masters
-from mht.trainers.optim import Updater, make_optimizer, make_scheduler
-from mht.trainers.state import State, capture, restore
+from mht.devices.base import Devices
+from mht.optim.masters import Masters
+from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
+from mht.training.state import State, capture, restore
 
 HALF, LR = 4, 1e-2
 NEEDED = {"cosine_with_min_lr": {"min_lr_rate": 0.1}, "cosine_warmup_with_min_lr": {"min_lr": 1e-4}}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mht.errors import OutputError
-from mht.outputs import disk_problem, replaced, replaced_folder, write_bytes, write_text
+from mht.core.errors import OutputError
+from mht.core.outputs import disk_problem, replaced, replaced_folder, write_bytes, write_text
 from tools.stage_deps import EXCLUDED, closure
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -80,7 +80,7 @@ def test_a_symbolic_link_is_replaced_and_not_followed(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from mht.outputs import replaced, replaced_folder
+from mht.core.outputs import replaced, replaced_folder
 with (replaced if sys.argv[2] == "file" else replaced_folder)(sys.argv[1]) as part:
     (part if sys.argv[2] == "file" else part / "a").write_text("hal")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -102,8 +102,8 @@ def test_what_a_killed_process_left_goes_with_the_next_one(tmp_path, kind):
 
 LIMITED = """
 import sys
-from mht.errors import OutputError
-from mht.outputs import replaced
+from mht.core.errors import OutputError
+from mht.core.outputs import replaced
 import numpy as np
 
 def rust(part):
@@ -167,18 +167,18 @@ WRITERS = {
     "print_png", "to_csv", "to_json", "to_parquet", "copyfile", "copytree", "copy2", "symlink_to",
 }  # fmt: skip
 ELSEWHERE = {  # what they write lies outside DVC's outputs, or in a folder that is replaced later
-    "mht/data/lengths.py": "its caller puts the picture in place",
-    "mht/launch.py": "the launcher's own file",
-    "mht/models/assets.py": "into a folder that is put in place",
+    "mht/data/prepare/lengths.py": "its caller puts the picture in place",
+    "mht/pipeline/launch.py": "the launcher's own file",
+    "mht/assets/fetch.py": "into a folder that is put in place",
     "mht/models/policy.py": "its caller gives the folder",
     "mht/models/value.py": "beside the policy, in its folder",
     "mht/rewards/cache.py": "a cache",
-    "mht/rewards/retrieval.py": "a cache, renamed",
-    "mht/memory/transitions.py": "a picture in memory",
-    "mht/evaluation/canvas.py": "a picture in memory",
-    "mht/stage_lock.py": "its own pid",
-    "mht/trainers/checkpoint.py": "checkpoints, renamed",
-    "mht/trainers/experiment.py": "into a folder that is put in place",
+    "mht/rewards/truth/retrieval.py": "a cache, renamed",
+    "mht/memory/markov/transitions.py": "a picture in memory",
+    "mht/reports/figures/canvas.py": "a picture in memory",
+    "mht/pipeline/stage_lock.py": "its own pid",
+    "mht/training/checkpoint.py": "checkpoints, renamed",
+    "mht/pipeline/train.py": "into a folder that is put in place",
     "stages/reward_model.py": "into a folder that is put in place",
 }
 
@@ -202,7 +202,7 @@ def writes(tree):
 
 
 def test_no_stage_opens_an_output_in_place():
-    files = closure(Path("stages").glob("*.py")) | {Path("mht/stage.py")}
+    files = closure(Path("stages").glob("*.py")) | {Path("mht/pipeline/stage.py")}
     files |= {Path(p) for p in EXCLUDED if p.is_file() and p.name != "outputs.py"}
     assert len(files) > 50
     found = {
@@ -219,7 +219,7 @@ def test_no_stage_opens_an_output_in_place():
         ("open('a.txt', 'w')", True),
         ("Path('a').open('wb')", True),
         ("path.write_text('x')", True),
-        ("from mht.outputs import write_text\nwrite_text('a', 'x')", False),
+        ("from mht.core.outputs import write_text\nwrite_text('a', 'x')", False),
         ("open('a.txt')", False),
         ("with replaced('a') as part:\n    part.write_text('x')", False),
         ("with replaced('a') as part, part.open('w') as file:\n    pass", False),

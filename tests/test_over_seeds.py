@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mht.evaluation.over_seeds import (
+from mht.evaluation.statistics import paired_difference
+from mht.reports.over_seeds import (
     cliffs_delta,
     cohens_d,
     crossed_p,
@@ -16,7 +17,6 @@ from mht.evaluation.over_seeds import (
     seeds_interval,
     who_wins,
 )
-from mht.evaluation.statistics import paired_difference
 
 
 def normal(seeds=10, units=40, *, mean=0.0, between=0.1, within=0.3, seed=0):

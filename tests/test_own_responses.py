@@ -5,10 +5,10 @@ import pytest
 import torch
 from training_fixtures import EOS, PAD, TokenShare, examples, hybrid_config, model_of
 
-from mht.data.examples import collate_sft
+from mht.data.examples.example import collate_sft
 from mht.memory import Attempt, Rows, make_memory
-from mht.trainers.hybrid import HybridTrainer
-from mht.trainers.practice import Practice
+from mht.training.hybrid import HybridTrainer
+from mht.training.practice import Practice
 
 
 def attempt(row, response, score, *, ended=True, step=0):

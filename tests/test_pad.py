@@ -6,14 +6,14 @@ from conftest import make_tiny_tokenizer
 from tokenizer_layouts import TURNS, byte_bpe, fast, tiny_llama
 
 from mht import HybridTrainer
+from mht.assets.fetch import fetch_policy, set_pad
 from mht.config import ModelConfig
-from mht.data.examples import collate_sft
-from mht.data.text import Codec
-from mht.errors import ModelError
-from mht.models.assets import fetch_policy, set_pad
+from mht.core.errors import ModelError
+from mht.data.examples.example import collate_sft
+from mht.data.text.special import control_tokens
+from mht.data.text.texts import Codec
+from mht.generation.rollout import Responder, end_tokens
 from mht.models.loading import load_causal_lm, load_tokenizer
-from mht.rollout import Responder, end_tokens
-from mht.special import control_tokens
 
 
 def model_for(tokenizer, ends):
@@ -97,7 +97,7 @@ def test_eos_and_pad_inside_a_text_are_real_tokens(tmp_path):
     tokenizer.save_pretrained(tmp_path)
     loaded = load_causal_lm(tmp_path), load_tokenizer(tmp_path)
     assert loaded[1].pad_token_id == loaded[0].generation_config.pad_token_id
-    from mht.data.examples import Example
+    from mht.data.examples.example import Example
 
     pad = tokenizer.pad_token_id
     batch = collate_sft([Example("0" * 16, "", "", [pad, 9], [9, pad, 9])], pad)

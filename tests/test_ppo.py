@@ -16,15 +16,15 @@ from training_fixtures import (
 )
 
 from mht import HybridTrainer
-from mht.errors import UserError
+from mht.algorithms.ppo.experience import RunningStd
+from mht.algorithms.ppo.ratio import RatioError
+from mht.algorithms.ppo.step import PPO
+from mht.core.errors import UserError
+from mht.generation.decode import sample
 from mht.losses import AdaptiveKL, FixedKL
 from mht.models.policy import Policy
+from mht.optim.optimizers import Diverged, Updater, make_optimizer, make_scheduler
 from mht.rewards import RewardError
-from mht.sampling.decode import sample
-from mht.trainers.experience import RunningStd
-from mht.trainers.optim import Diverged, Updater, make_optimizer, make_scheduler
-from mht.trainers.ppo import PPO
-from mht.trainers.ratio import RatioError
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61], [70, 71, 72]] * 2
 SCORES = [1.0, -0.5, 0.25, 2.0, 0.0, 1.5, -1.0, 0.75]

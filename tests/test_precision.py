@@ -12,20 +12,20 @@ from safetensors.torch import load_file
 from training_fixtures import examples, hybrid_config, responses_of, rollout_of
 from typer.testing import CliRunner
 
-import mht.cli
+import mht.cli.main
+from mht.algorithms.ppo.ratio import RatioError
+from mht.algorithms.sft import batch_loss
+from mht.assets.fetch import _stored_dtype
+from mht.checks.preflight import check
 from mht.config import Config, load_config
-from mht.data.examples import collate_sft
-from mht.errors import ConfigError, ModelError
-from mht.models.assets import _stored_dtype
+from mht.core.errors import ConfigError, ModelError
+from mht.data.examples.example import collate_sft
 from mht.models.loading import load_causal_lm
 from mht.models.policy import Policy
 from mht.models.precision import has_bfloat16_units, resolve_dtype
-from mht.preflight import check
-from mht.trainers.hybrid import HybridTrainer
-from mht.trainers.masters import Masters
-from mht.trainers.optim import Diverged, Updater, make_optimizer, make_scheduler
-from mht.trainers.ratio import RatioError
-from mht.trainers.sft import batch_loss
+from mht.optim.masters import Masters
+from mht.optim.optimizers import Diverged, Updater, make_optimizer, make_scheduler
+from mht.training.hybrid import HybridTrainer
 
 CPU = torch.device("cpu")
 HALF = [torch.bfloat16, torch.float16]
@@ -103,7 +103,7 @@ def settings_with(tmp_path, **model):
 
 def test_float16_on_a_processor_is_refused_by_the_check(tmp_path):
     file = settings_with(tmp_path, dtype="float16")
-    done = CliRunner().invoke(mht.cli.commands, ["check", str(file)])
+    done = CliRunner().invoke(mht.cli.main.commands, ["check", str(file)])
     assert done.exit_code == 2
     assert f"1 problem in {file}\n  model.dtype: float16 needs a GPU" in done.stderr
 
@@ -114,7 +114,9 @@ def test_the_other_dtypes_pass_the_check(tmp_path, monkeypatch, dtype):
     assert isinstance(config, Config)
     check(config)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
-    said = CliRunner().invoke(mht.cli.commands, ["check", str(tmp_path / "params.yaml")]).stdout
+    said = (
+        CliRunner().invoke(mht.cli.main.commands, ["check", str(tmp_path / "params.yaml")]).stdout
+    )
     assert ("layers train, computes in bfloat16\n" in said) == (dtype != "float32")
     full = dtype == "float32"
     assert _stored_dtype(config.model) == (torch.float32 if full else "auto")

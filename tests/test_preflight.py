@@ -8,11 +8,11 @@ import pytest
 from pipeline_fixtures import ROOT, change_yaml
 from typer.testing import CliRunner
 
-import mht.cli
-from mht import preflight
+import mht.cli.main
+from mht.checks import preflight
+from mht.checks.preflight import Shape, notes, problems, shape_of
 from mht.config import load_config
 from mht.config.optim import PACKAGES
-from mht.preflight import Shape, notes, problems, shape_of
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_lengths_beyond_the_context(tiny_model_dir, settings):
 
 def test_the_check_says_it_all(settings):
     settings({"model.num_layers_unfrozen": 40, "evaluate.decoding.response_tokens": 9000})
-    done = CliRunner().invoke(mht.cli.commands, ["check"])
+    done = CliRunner().invoke(mht.cli.main.commands, ["check"])
     assert done.exit_code == 2
     head, *lines = done.output.splitlines()
     assert head == "2 problems in params.yaml"
@@ -137,7 +137,7 @@ def test_a_component_that_is_paid_for_the_bad_is_noted(settings):
 def test_the_check_shows_the_note_and_the_repository_has_none(settings):
     assert not list(notes(settings({})))
     settings({"baselines.ppo_only.reward": RAW})
-    done = CliRunner().invoke(mht.cli.commands, ["check"])
+    done = CliRunner().invoke(mht.cli.main.commands, ["check"])
     assert done.exit_code == 0
     assert (
         "  note: baselines.ppo_only.reward: is paid for high scores, though its low" in done.output

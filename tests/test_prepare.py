@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mht.component import build
 from mht.config import DataConfig
-from mht.data import examples as ex
-from mht.data.clean import clean, content_key, normalise
-from mht.data.fetch import fetch_rows
-from mht.data.judgements import read_judgements
-from mht.data.lengths import histogram, plot_lengths
-from mht.data.limits import Limits
-from mht.data.prepare import prepare
-from mht.data.split import assign, place, unit_hash
-from mht.data.tokenize import cut_row
-from mht.errors import DataError
+from mht.core.component import build
+from mht.core.errors import DataError
+from mht.data.examples import example as ex
+from mht.data.examples.limits import Limits
+from mht.data.examples.split import assign, place, unit_hash
+from mht.data.examples.tokenize import cut_row
+from mht.data.judgements.judgements import read_judgements
+from mht.data.prepare.lengths import histogram, plot_lengths
+from mht.data.prepare.prepare import prepare
+from mht.data.sources.fetch import fetch_rows
+from mht.data.text.clean import clean, content_key, normalise
 
 SHARES = {"test": 0.2, "validation": 0.1, "reward_model": 0.3}
 SUBJECTS = ["film", "plot", "cast", "story", "music", "scene", "ending", "script"]

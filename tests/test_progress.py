@@ -4,15 +4,15 @@ import io
 
 import pytest
 
-import mht.progress
-from mht.progress import plain_line, track
+import mht.core.progress
+from mht.core.progress import plain_line, track
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that stands still until its list's one number is changed."""
     now = [100.0]
-    monkeypatch.setattr(mht.progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(mht.core.progress.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -40,7 +40,7 @@ def test_items_of_unknown_number_and_a_loop_left_early(clock, capsys):
     with track((), "by hand", total=4) as bar:
         bar.advance(4)
     assert capsys.readouterr().err.splitlines()[-1] == "by hand 4/4 (0:00)"
-    assert mht.progress._live == []
+    assert mht.core.progress._live == []
 
 
 def test_hours(clock):
@@ -65,4 +65,4 @@ def test_a_terminal_shows_nested_bars(monkeypatch):
         assert list(track(range(3), "inner")) == [0, 1, 2]
     assert "outer" in terminal.getvalue() and "2/2" in terminal.getvalue()
     assert "score=1" in terminal.getvalue()
-    assert mht.progress._live == []
+    assert mht.core.progress._live == []

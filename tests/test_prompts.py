@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import pytest
 from tokenizer_layouts import LAYOUTS
 
-from mht.component import build
 from mht.config import DataConfig
-from mht.data.encoder import Encoder
-from mht.data.labels import clean_row, judged, policy_texts
-from mht.data.limits import Limits, context_of, response_lengths
-from mht.data.text import Codec
-from mht.data.tokenize import cut_row
-from mht.errors import DataError
-from mht.types import Sample
+from mht.core.component import build
+from mht.core.errors import DataError
+from mht.core.records import Sample
+from mht.data.examples.encoder import Encoder
+from mht.data.examples.limits import Limits, context_of, response_lengths
+from mht.data.examples.tokenize import cut_row
+from mht.data.prepare.labels import clean_row, judged, policy_texts
+from mht.data.text.texts import Codec
 
 ENDS = {"long_prompts": "truncate", "source": {"type": "reviews"}}
 

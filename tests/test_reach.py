@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mht.cli import commands
-from mht.errors import ConfigError, UserError
-from mht.evaluation.over_seeds_curves import band, bands
-from mht.evaluation.reach import Times, reach_ratio, reached, restricted, since, times_to
-from mht.evaluation.reach_folder import reach_of
-from mht.evaluation.reach_report import reach_rows, reach_summary
+from mht.cli.main import commands
+from mht.core.errors import ConfigError, UserError
+from mht.reports.figures.over_seeds_curves import band, bands
+from mht.reports.reach import Times, reach_ratio, reached, restricted, since, times_to
+from mht.reports.reach_folder import reach_of
+from mht.reports.reach_report import reach_rows, reach_summary
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 from training_fixtures import KINDS, PAD, examples, hybrid_config, model_of, rollout_of
 
-from mht.data.examples import collate_sft
-from mht.errors import ModelError
+from mht.algorithms.sft import batch_loss
+from mht.core.errors import ModelError
+from mht.data.examples.example import collate_sft
 from mht.models import recompute as recompute_module
+from mht.models.hf.trunk import decoder_layers
 from mht.models.policy import Policy
 from mht.models.recompute import recompute_layers
-from mht.models.trunk import decoder_layers
-from mht.trainers.hybrid import HybridTrainer
-from mht.trainers.sft import batch_loss
+from mht.training.hybrid import HybridTrainer
 
 PROMPTS, RESPONSES = [[40, 41, 42], [50]], [[70, 71], [80, 81, 82]]
 

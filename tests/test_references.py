@@ -9,18 +9,18 @@ from test_ppo import SCORES, sampled, weights
 from training_fixtures import EOS, KINDS, examples, hybrid_config, model_of, rollout_of
 
 from mht import HybridTrainer
+from mht.algorithms.ppo.step import PPO
+from mht.algorithms.sft import batch_loss
+from mht.checks.watched import check_watched, files_of_training
 from mht.config import LoRAConfig, ReferenceConfig
-from mht.data.examples import collate_sft
-from mht.errors import ConfigError, ModelError, UserError
+from mht.core.errors import ConfigError, ModelError, UserError
+from mht.data.examples.example import collate_sft
 from mht.losses import kl_estimate
+from mht.models.hf.trunk import decoder_layers
 from mht.models.loading import load_tokenizer
 from mht.models.policy import Policy
 from mht.models.references import References
-from mht.models.trunk import decoder_layers
-from mht.trainers.optim import Updater, make_optimizer, make_scheduler
-from mht.trainers.ppo import PPO
-from mht.trainers.sft import batch_loss
-from mht.watched import check_watched, files_of_training
+from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 RESPONSES = [[70, 71, EOS], [80, 81, 82, 83, 84], [90]]

@@ -11,16 +11,16 @@ from test_ppo import PROMPTS, SCORES, ppo_of, sampled, weights, without_times
 from test_resume import Job
 from training_fixtures import EOS, PAD, STATEFUL, examples, hybrid_config, rollout_of
 
-from mht.component import build
+from mht.algorithms.ppo.replay import FIGURES, Replayed, replayed
 from mht.config import HybridConfig
-from mht.errors import ConfigError, UserError
+from mht.core.component import build
+from mht.core.errors import ConfigError, UserError
+from mht.devices.base import indivisible
+from mht.generation.rollout import concatenated, trimmed, widened
 from mht.losses import effective_share, importance_weights, policy_loss, value_loss, whiten
 from mht.memory.base import Attempt
 from mht.models.loading import load_causal_lm
-from mht.rollout import concatenated, trimmed, widened
-from mht.trainers.devices import indivisible
-from mht.trainers.hybrid import HybridTrainer
-from mht.trainers.replay import FIGURES, Replayed, replayed
+from mht.training.hybrid import HybridTrainer
 
 numbers = st.floats(-5, 0, allow_nan=False, width=32)
 rows = st.lists(st.lists(numbers, min_size=3, max_size=3), min_size=2, max_size=2)

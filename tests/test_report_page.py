@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mht.evaluation.browser import browser_data, embedded, scores_of
-from mht.evaluation.palette import colours, slots
-from mht.evaluation.render import page
+from mht.core.records import Sample
 from mht.evaluation.summary import Evaluated
-from mht.evaluation.wording import markdown, percent
-from mht.types import Sample
+from mht.reports.figures.palette import colours, slots
+from mht.reports.page.browser import browser_data, embedded, scores_of
+from mht.reports.page.render import page
+from mht.reports.wording import markdown, percent
 
 NASTY = "</script><script>alert(1)</script><!--<script> & \u2028 \"quoted' {{ 7 * 7 }}"
 

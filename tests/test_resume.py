@@ -14,11 +14,11 @@ from training_fixtures import STATEFUL, TokenShare, examples, hybrid_config
 
 from mht.models.loading import load_causal_lm
 from mht.rewards import Reward, make_reward
-from mht.trainers.checkpoint import PLAIN, TENSORS, CheckpointError, Checkpoints
-from mht.trainers.history import History
-from mht.trainers.hybrid import HybridTrainer
-from mht.trainers.schedule import schedule
-from mht.trainers.state import State
+from mht.training.checkpoint import PLAIN, TENSORS, CheckpointError, Checkpoints
+from mht.training.history import History
+from mht.training.hybrid import HybridTrainer
+from mht.training.schedule import schedule
+from mht.training.state import State
 
 PLAN = [(2, 1), (1, 2)]
 PARTS = len(schedule(PLAN))
@@ -150,7 +150,7 @@ def test_a_run_killed_anywhere_ends_the_same(job, kill_at):
 
 
 def test_a_full_disk_costs_checkpoints_and_no_training(job, monkeypatch, capsys):
-    from mht.trainers import checkpoint
+    from mht.training import checkpoint
 
     real, free = checkpoint._write, 4  # files that fit on the disk: two checkpoints
 

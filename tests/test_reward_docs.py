@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from mht.reward_types import aliases, built_in
+from mht.cli.reward_types import aliases, built_in
+from mht.core.records import Sample
 from mht.rewards import Reward, make_reward
-from mht.types import Sample
 from tools import reward_docs
 
 PAGE = Path(__file__).parents[1] / "docs/rewards.md"

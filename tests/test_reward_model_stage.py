@@ -14,20 +14,20 @@ from sklearn.metrics import brier_score_loss
 from test_rewards_models import word_tokenizer
 from transformers import BertConfig, BertModel
 
-from mht.component import build
+from mht.assets.fetch import fetch_encoder
 from mht.config import DataConfig, RewardModelConfig
-from mht.data.fetch import fetch_rows
-from mht.data.judgements import Judgements, read_judgements, set_apart, write_judgements
-from mht.data.labels import judged
-from mht.errors import ConfigError, DataError, ModelError
-from mht.models.assets import fetch_encoder
-from mht.models.calibration import compared_quality, labelled_quality
-from mht.models.classifier import outputs
-from mht.models.judged import preference_loss, split_compared, split_labelled
-from mht.models.reward_model import learn
+from mht.core.component import build
+from mht.core.errors import ConfigError, DataError, ModelError
+from mht.core.records import Sample
+from mht.data.judgements.judgements import Judgements, read_judgements, set_apart, write_judgements
+from mht.data.prepare.labels import judged
+from mht.data.sources import OptionError, Source
+from mht.data.sources.fetch import fetch_rows
+from mht.reward_models.calibration import compared_quality, labelled_quality
+from mht.reward_models.classifier import outputs
+from mht.reward_models.judged import preference_loss, split_compared, split_labelled
+from mht.reward_models.learn import learn
 from mht.rewards import make_reward
-from mht.sources import OptionError, Source
-from mht.types import Sample
 from stages.reward_model import main
 
 CPU = torch.device("cpu")

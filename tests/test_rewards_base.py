@@ -10,10 +10,10 @@ import sys
 import pytest
 from ruamel.yaml import YAML
 
-from mht.errors import ConfigError, UserError
+from mht.core.errors import ConfigError, UserError
+from mht.core.records import Sample
 from mht.rewards import Reward, RewardError, make_reward
 from mht.rewards.base import REWARDS
-from mht.types import Sample
 
 MISSION = """
 {"REWARD": {"type": "weighted_sum",

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from test_rewards_models import WORDS, save_bert
 
-from mht.errors import ConfigError, ModelError
+from mht.core.errors import ConfigError, ModelError
+from mht.core.records import Sample
 from mht.rewards import RewardError, cache, make_reward
 from mht.rewards.base import TextReward
-from mht.rewards.sequence_classifier import Classifier
-from mht.types import Sample
+from mht.rewards.models.sequence_classifier import Classifier
 
 TEXTS = ["a good film", "the movie is dull", "", "great", "a good film", "漢字 \x00"]
 FILE = Path(".mht/rewards/scores.sqlite")
@@ -154,7 +154,7 @@ def test_a_type_whose_batch_has_a_say_is_refused():
             return [0.0] * len(samples)
 
     with pytest.raises(ConfigError, match=r"x.cache: is only"):
-        from mht.component import build
+        from mht.core.component import build
 
         build(Mixed, {"cache": True}, path="x")
 

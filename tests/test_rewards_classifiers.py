@@ -8,12 +8,13 @@ import pytest
 import torch
 from test_rewards_models import TEXTS, WORDS, error_of, save_bert, word_tokenizer
 
-from mht.errors import ConfigError, ModelError
-from mht.rewards import make_reward, presets
+from mht.core.errors import ConfigError, ModelError
+from mht.core.records import Sample
+from mht.rewards import make_reward
 from mht.rewards.base import REWARDS
-from mht.rewards.classifier import LabelReward
-from mht.rewards.sequence_classifier import classifier
-from mht.types import Sample
+from mht.rewards.learned import presets
+from mht.rewards.learned.classifier import LabelReward
+from mht.rewards.models.sequence_classifier import classifier
 
 GO_EMOTIONS = """admiration amusement anger annoyance approval caring confusion curiosity desire
     disappointment disapproval disgust embarrassment excitement fear gratitude grief joy love

@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import save_file
 from test_rewards_models import WORDS, word_tokenizer
 
-from mht.errors import ConfigError, ModelError
+from mht.core.errors import ConfigError, ModelError
 from mht.rewards import make_reward
-from mht.rewards.comet_model import sparsemax
+from mht.rewards.models.comet_model import sparsemax
 
 HPARAMS = """
 activations: Tanh

@@ -7,9 +7,9 @@ from statistics import fmean, pstdev
 
 import pytest
 
-from mht.errors import ConfigError
+from mht.core.errors import ConfigError
+from mht.core.records import Sample
 from mht.rewards import RewardError, make_reward
-from mht.types import Sample
 
 BATCH = [Sample("", response, "a") for response in ("a", "b", "a b", "")]
 MATCH = {"type": "exact_match"}  # 1 0 0 0 on BATCH

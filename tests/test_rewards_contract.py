@@ -6,12 +6,12 @@ from typing import ClassVar
 
 import pytest
 
-from mht.errors import ConfigError, MissingPackage, ModelError, UserError
+from mht.core.errors import ConfigError, MissingPackage, ModelError, UserError
+from mht.core.records import Sample
 from mht.rewards import Reward, RewardError, make_reward
 from mht.rewards.base import ANY, UNIT, TextReward
 from mht.rewards.scoring import mirror, unit
-from mht.trainers.figures import text_stats
-from mht.types import Sample
+from mht.training.figures import text_stats
 
 INF = math.inf
 

@@ -9,7 +9,7 @@ from test_rewards_classifiers import ORIGINAL, save
 from test_rewards_models import SENTENCE, TEXTS, WORDS, error_of
 
 from mht.rewards import make_reward
-from mht.rewards.detoxify_model import cached_file
+from mht.rewards.models.detoxify_model import cached_file
 
 ARCHITECTURE = {
     "num_classes": len(ORIGINAL),

@@ -8,12 +8,12 @@ import math
 import pytest
 import torch
 
-from mht.errors import ConfigError, ModelError
+from mht.core.errors import ConfigError, ModelError
+from mht.core.records import Sample
 from mht.rewards import make_reward
-from mht.rewards.entities import Tagger, pattern_entities, spans
-from mht.rewards.models import load
-from mht.rewards.spelling import dictionary
-from mht.types import Sample
+from mht.rewards.learned.entities import Tagger, pattern_entities, spans
+from mht.rewards.models.shared import load
+from mht.rewards.text.spelling import dictionary
 
 WORDS = ["ann", "smith", "rome", "saw", "in", "and", "bob", "the", "good", "bad", "."]
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]

@@ -6,12 +6,12 @@ import pytest
 import torch
 from conftest import make_tiny_tokenizer
 
-from mht.errors import ConfigError, ModelError, RewardError
+from mht.core.errors import ConfigError, ModelError, RewardError
+from mht.core.records import Sample
 from mht.rewards import make_reward
-from mht.rewards.causal_lm import causal_lm
-from mht.rewards.instruct import fill
-from mht.rewards.judge import grade
-from mht.types import Sample
+from mht.rewards.learned.judge import grade
+from mht.rewards.models.causal_lm import causal_lm
+from mht.rewards.models.instruct import fill
 
 RESPONSES = ["a warm film", "", "the plot is {target} {x} {", "so slow that the audience falls"]
 ODD = ["", " \n", "\ud800 film", "a\x00\x07", "漢字です。", "beautiful " * 10_000]

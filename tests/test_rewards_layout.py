@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from mht.errors import ConfigError, ModelError
+from mht.core.errors import ConfigError, ModelError
 from mht.rewards import make_reward
-from mht.rewards.readability import FORMULAS, counts, syllables
+from mht.rewards.text.readability import FORMULAS, counts, syllables
 
 SCHEMA = {
     "type": "object",

@@ -10,12 +10,12 @@ import pytest
 import torch
 from training_fixtures import examples, hybrid_config
 
-from mht.errors import ConfigError, ModelError
+from mht.core.errors import ConfigError, ModelError
+from mht.core.records import Sample
 from mht.rewards import Reward, RewardError, make_reward
-from mht.rewards.mixture import quantile
-from mht.trainers.hybrid import HybridTrainer
-from mht.trainers.state import State, capture, restore
-from mht.types import Sample
+from mht.rewards.composed.mixture import quantile
+from mht.training.hybrid import HybridTrainer
+from mht.training.state import State, capture, restore
 
 JUDGE = {"type": "keyword_count", "keywords": ["good"]}  # how often "good" occurs
 ODD = ["", "  ", "good film " * 10_000, "漢字 عربى", "\x00\x1b\u200b", "\ud800", "good"]

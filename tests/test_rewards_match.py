@@ -8,7 +8,7 @@ from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import CHRF, TER
 
-from mht.errors import ConfigError, ModelError
+from mht.core.errors import ConfigError, ModelError
 from mht.rewards import make_reward
 
 PAIRS = [

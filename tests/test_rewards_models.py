@@ -7,10 +7,11 @@ import shutil
 import pytest
 import torch
 
-from mht.errors import ConfigError, ModelError
-from mht.rewards import make_reward, models
-from mht.rewards.sequence_classifier import classifier
-from mht.types import Sample
+from mht.core.errors import ConfigError, ModelError
+from mht.core.records import Sample
+from mht.rewards import make_reward
+from mht.rewards.models import shared as models
+from mht.rewards.models.sequence_classifier import classifier
 
 SENTENCE = "a an the film movie good bad great dull very so is was and not story cast plot"
 WORDS = SENTENCE.split()
@@ -240,7 +241,7 @@ def test_perplexity_is_the_sliding_window_loss(tiny_model_dir, stride, max_lengt
     ("stride", "max_length"), [(1, 2), (2, 2), (3, 3), (2, 5), (4, 5), (20, 20)]
 )
 def test_windows_score_every_token_but_the_first_once(length, stride, max_length):
-    from mht.rewards.causal_lm import windows
+    from mht.rewards.models.causal_lm import windows
 
     ids = list(range(length))
     found = windows(7, ids, stride, max_length)

@@ -7,11 +7,11 @@ import random
 
 import pytest
 
-from mht.errors import ConfigError, ModelError, RewardError
+from mht.core.errors import ConfigError, ModelError, RewardError
+from mht.core.records import Sample
 from mht.rewards import make_reward
-from mht.rewards.exploration import simhash
-from mht.rewards.novelty import Index
-from mht.types import Sample
+from mht.rewards.text.exploration import simhash
+from mht.rewards.text.novelty import Index
 
 CORPUS = ["the cat sat on the mat", "a dog ran", "on the mat lay a dog"]
 

@@ -16,11 +16,11 @@ from reward_specs import (
     tree,
 )
 
-from mht.errors import ConfigError, UserError
-from mht.reward_types import FAMILIES, built_in, options
+from mht.cli.reward_types import FAMILIES, built_in, options
+from mht.core.errors import ConfigError, UserError
+from mht.core.records import Sample
 from mht.rewards import Reward, make_reward
-from mht.rewards.composition import Composite
-from mht.types import Sample
+from mht.rewards.composed.composition import Composite
 
 TYPES = built_in()
 SIMPLE = [cls for cls in plain_types() if not issubclass(cls, Composite)]
@@ -130,7 +130,7 @@ def test_odd_texts_are_scored_inside_the_bounds_or_refused_in_a_line(cls, text):
 @pytest.mark.parametrize("cls", TYPES, ids=lambda cls: cls.type_name)
 def test_every_type_says_what_it_is(cls):
     """For `mht rewards` and the documentation."""
-    assert cls.family in FAMILIES, f"give {cls.family!r} a title in mht/reward_types.py"
+    assert cls.family in FAMILIES, f"give {cls.family!r} a title in mht/cli/reward_types.py"
     assert cls.better in ("high", "low", "either") and cls.score_range[0] < cls.score_range[1]
     for option in options(cls, cls.own_options()):
         assert option.meaning or option.name in ("components", "reward", "when"), option.name

@@ -4,7 +4,7 @@ import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
-from mht.errors import ConfigError
+from mht.core.errors import ConfigError
 from mht.rewards import make_reward
 
 PAIRS = [

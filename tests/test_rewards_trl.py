@@ -7,9 +7,9 @@ import sys
 import pytest
 from reward_specs import plain_types, quietly, scores_here, spec_of
 
-from mht.errors import UserError
+from mht.core.errors import UserError
+from mht.core.records import Sample
 from mht.rewards import RewardError, make_reward
-from mht.types import Sample
 
 PROMPTS = ["the film: ", "the film: ", "its plot: "]
 TEXTS = ["a good film", "a good film", "slow\nand dull, and slow"]

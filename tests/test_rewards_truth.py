@@ -8,11 +8,11 @@ import pytest
 import torch
 from test_rewards_models import direct, save_bert
 
-from mht.errors import ConfigError, DataError, ModelError
+from mht.core.errors import ConfigError, DataError, ModelError
+from mht.core.records import Sample
+from mht.data.text.sentences import sentences
 from mht.rewards import make_reward
-from mht.rewards.corpus import passages, pieces
-from mht.rewards.sentences import sentences
-from mht.types import Sample
+from mht.rewards.text.corpus import passages, pieces
 
 FACTS = [
     "the film is good",
@@ -271,7 +271,7 @@ def test_a_corpus_is_embedded_once(spec, monkeypatch):
 
 
 def test_embeddings_are_kept_on_the_disk_by_content(spec, encoder, tmp_path, monkeypatch):
-    from mht.rewards import retrieval
+    from mht.rewards.truth import retrieval
 
     options = {"corpus": [*FACTS, "plot"], "embeddings": str(tmp_path / "kept")}
     first = make_reward(spec("truth_rag", **options))("good film")

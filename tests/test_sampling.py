@@ -4,16 +4,16 @@ import pytest
 import torch
 from training_fixtures import EOS, KINDS, PAD, examples, model_of, responses_of, rollout_of
 
-from mht.data.examples import Example
-from mht.errors import DataError, ModelError
+from mht.core.errors import DataError, ModelError
+from mht.core.records import distinct
+from mht.data.examples.example import Example
+from mht.generation.decode import sample
+from mht.generation.draw import draw, truncate_logits
+from mht.generation.rollout import Responder, end_tokens, pad_token, trimmed
 from mht.models.context import limit_context
 from mht.models.head import response_logprobs
+from mht.models.hf.cache import SizedLayer, sized_cache
 from mht.models.policy import Policy
-from mht.rollout import Responder, end_tokens, pad_token, trimmed
-from mht.sampling.cache import SizedLayer, sized_cache
-from mht.sampling.decode import sample
-from mht.sampling.draw import draw, truncate_logits
-from mht.types import distinct
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61], [70, 71, 72]]
 TOKENS = 12
@@ -250,7 +250,7 @@ def test_the_sized_cache_changes_no_bit(tiny_model_dir, kind, monkeypatch):
     options = {"left": 3, "response_tokens": 30, "eos_ids": set(range(100, 130))}
     ours = write(model, **options)
     monkeypatch.setattr(
-        "mht.sampling.cache.sized_cache", lambda model, _: DynamicCache(config=model.config)
+        "mht.models.hf.cache.sized_cache", lambda model, _: DynamicCache(config=model.config)
     )
     theirs = write(model, **options)
     assert len(set(ours.lengths.tolist())) > 1

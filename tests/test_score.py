@@ -7,10 +7,10 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-import mht.cli
+import mht.cli.main
+from mht.cli.score_report import figures, histogram, shown
 from mht.rewards import make_reward
 from mht.rewards.base import REWARDS
-from mht.score_report import figures, histogram, shown
 
 SPEC = {
     "type": "weighted_sum",
@@ -37,7 +37,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*arguments):
-    done = CliRunner().invoke(mht.cli.commands, list(map(str, arguments)), catch_exceptions=False)
+    done = CliRunner().invoke(
+        mht.cli.main.commands, list(map(str, arguments)), catch_exceptions=False
+    )
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -53,7 +55,7 @@ def refused(monkeypatch, capsys):
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["mht", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
-            mht.cli.app()
+            mht.cli.main.app()
         assert left.value.code == 2
         said = capsys.readouterr().err
         assert "Traceback" not in said

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from mht.component import build
+from mht.assets.fetch import fetch_policy
+from mht.assets.scratch import make_scratch, word_tokenizer
+from mht.checks.preflight import Shape, shape_of
 from mht.config import Config, ModelConfig, ScratchConfig, read_yaml
-from mht.data.fetch import fetch_rows, fetched_texts
-from mht.errors import ConfigError, ModelError
-from mht.models.assets import fetch_policy
+from mht.core.component import build
+from mht.core.errors import ConfigError, ModelError
+from mht.data.sources.fetch import fetch_rows, fetched_texts
 from mht.models.loading import load_causal_lm, load_tokenizer
-from mht.models.scratch import make_scratch, word_tokenizer
-from mht.preflight import Shape, shape_of
 
 TEXTS = ["5 12 7 0", "12  5\n0", "20 0"]
 

@@ -14,15 +14,15 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenize import tokenize
 from sacrebleu.metrics import BLEU, CHRF
 
-from mht.data.clean import clean, content_key, group_key
-from mht.data.tokenize import cut_row
-from mht.errors import ConfigError
+from mht.core.errors import ConfigError
+from mht.core.records import Sample
+from mht.data.examples.tokenize import cut_row
+from mht.data.text.clean import clean, content_key, group_key
+from mht.data.text.rouge import RougeTokenizer
+from mht.data.text.sentences import sentences
+from mht.data.text.words import ScriptWarning, chunks, fold, words
 from mht.evaluation.metrics import repetition, text_metrics
 from mht.rewards import make_reward
-from mht.rewards.sentences import sentences
-from mht.rouge import RougeTokenizer
-from mht.types import Sample
-from mht.words import ScriptWarning, chunks, fold, words
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ def test_an_unknown_segmenter_is_refused():
 
 
 def test_icu_without_its_package_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("mht.words.find_spec", lambda name: None)
+    monkeypatch.setattr("mht.data.text.words.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install icu4py"):
         make_reward({"type": "jaccard", "segmenter": "icu"})
 

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mht import evidence
-from mht import seeds as runner
-from mht.cli import commands
+from mht.cli.main import commands
 from mht.config import load_config
 from mht.config.evaluation import RECIPES
 from mht.config.overlay import apply_experiment, lay_over, load_experiment
-from mht.data.examples import read_examples
-from mht.errors import ConfigError, DataError
-from mht.evaluation.over_seeds_report import write_report
+from mht.core.errors import ConfigError, DataError
+from mht.data.examples.example import read_examples
 from mht.evaluation.summary import read_samples
-from mht.seed_run import Meter, SeedRun
-from mht.seeds import missing_results, run_seeds, with_seed
-from mht.variants import variants_of
+from mht.experiments import evidence
+from mht.experiments import seeds as runner
+from mht.experiments.seed_run import Meter, SeedRun
+from mht.experiments.seeds import missing_results, run_seeds, with_seed
+from mht.experiments.variants import variants_of
+from mht.reports.over_seeds_report import write_report
 
 EXPERIMENTS = sorted(set(Path("experiments").glob("*.yaml")) - {Path("experiments/evidence.yaml")})
 VARIANTS_OF = {  # sets of variants, by the experiment that they are laid over
@@ -292,7 +292,7 @@ def test_the_settings_of_the_model_reach_the_trainer(config, tmp_path, monkeypat
         raise Seen(options)
 
     model = config.model.model_copy(update={"context_window": 4, "gradient_checkpointing": True})
-    monkeypatch.setattr("mht.trainers.from_config.HybridTrainer", trainer)
+    monkeypatch.setattr("mht.training.from_config.HybridTrainer", trainer)
     with pytest.raises(Seen) as caught:
         run_seeds(config.model_copy(update={"model": model}), tmp_path, seeds=[0])
     (options,) = caught.value.args

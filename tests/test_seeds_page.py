@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mht.cli import app, commands
-from mht.errors import DataError
-from mht.evaluation import bands
-from mht.evaluation.guard import Bounds
-from mht.evaluation.seeds_page import seeds_page
+from mht.cli.main import app, commands
+from mht.core.errors import DataError
+from mht.core.records import Sample
 from mht.evaluation.summary import write_json, write_samples
-from mht.types import Sample
+from mht.reports.figures import bands
+from mht.reports.guard import Bounds
+from mht.reports.seeds_page import seeds_page
 
 BOUNDS = Bounds([], 0.05, 0.15, None, None, None, 4.0)
 MEANS = {"base": 0.2, "sft_only": 0.4, "with <memory>": 0.7}

@@ -7,10 +7,10 @@ import types
 
 import pytest
 
-from mht.component import build
-from mht.errors import ConfigError, DataError
-from mht.sources import OptionError, Source, bundled
-from mht.sources.corpora import dialogue_rows, mend
+from mht.core.component import build
+from mht.core.errors import ConfigError, DataError
+from mht.data.sources import OptionError, Source, bundled
+from mht.tasks.corpora import dialogue_rows, mend
 
 
 def rows(**spec):
@@ -210,8 +210,8 @@ def test_hub_without_network_is_one_line(monkeypatch, offline, expected):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_OFFLINE", offline)
     code = (
-        "from mht.component import build\nfrom mht.errors import DataError\n"
-        "from mht.sources import Source\n"
+        "from mht.core.component import build\nfrom mht.core.errors import DataError\n"
+        "from mht.data.sources import Source\n"
         "try: build(Source, {'type': 'hub', 'name': 'some/data'}).rows()\n"
         "except DataError as error: print('ERROR', error)"
     )
@@ -232,7 +232,7 @@ def test_hub_reads_a_folder_in_its_layout(tmp_path, monkeypatch):
 
 def test_importing_sources_is_cheap():
     heavy = "{'torch', 'datasets', 'pyarrow', 'numpy'}"
-    code = f"import sys, mht.sources; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, mht.data.sources; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import mht.stage
-from mht.errors import ConfigError, DataError
+import mht.pipeline.stage
+from mht.core.errors import ConfigError, DataError
 from mht.tracking import NullRun, Terminated
 
 
@@ -37,16 +37,16 @@ def opened(monkeypatch):
         def __exit__(self, kind, *rest):
             seen.append(kind)
 
-    monkeypatch.setattr(mht.stage, "_load_config", lambda: config)
-    monkeypatch.setattr(mht.stage, "open_run", Opened)
-    monkeypatch.setattr(mht.stage, "prepare_process", lambda name: None)
+    monkeypatch.setattr(mht.pipeline.stage, "_load_config", lambda: config)
+    monkeypatch.setattr(mht.pipeline.stage, "open_run", Opened)
+    monkeypatch.setattr(mht.pipeline.stage, "prepare_process", lambda name: None)
     monkeypatch.setenv("DVC_STAGE", "baseline@sft_only")
     return SimpleNamespace(config=config, seen=seen)
 
 
 def test_the_work_gets_config_and_run(opened):
     got = []
-    mht.stage.run_stage(lambda config, run: got.extend([config, run]))
+    mht.pipeline.stage.run_stage(lambda config, run: got.extend([config, run]))
     assert got[0] is opened.config and isinstance(got[1], NullRun)
     given = {"params": {"base": {"experiment": "tries", "seed": 3}}, "experiment": "tries"}
     assert opened.seen == [("baseline@sft_only", given), None]
@@ -65,7 +65,7 @@ def test_an_end_that_is_no_bug_is_one_line_and_a_code(opened, capsys, error, cod
         raise error
 
     with pytest.raises(SystemExit) as left:
-        mht.stage.run_stage(work)
+        mht.pipeline.stage.run_stage(work)
     assert left.value.code == code
     assert capsys.readouterr().err == f"baseline@sft_only: {line}\n"
     assert opened.seen[-1] is type(error), "the run was not told"
@@ -76,25 +76,25 @@ def test_a_disk_that_refuses_is_one_line(opened, capsys):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "models/sft/x")
 
     with pytest.raises(SystemExit, match="2"):
-        mht.stage.run_stage(work)
+        mht.pipeline.stage.run_stage(work)
     line = "models/sft/x: No space left on device: see to it, then run again"
     assert capsys.readouterr().err == f"baseline@sft_only: {line}\n"
 
 
 def test_a_bug_keeps_its_traceback(opened):
     with pytest.raises(FileNotFoundError):
-        mht.stage.run_stage(lambda config, run: Path("no such file").read_text())
+        mht.pipeline.stage.run_stage(lambda config, run: Path("no such file").read_text())
     with pytest.raises(ZeroDivisionError):
-        mht.stage.run_stage(lambda config, run: 1 / 0)
+        mht.pipeline.stage.run_stage(lambda config, run: 1 / 0)
 
 
 def test_wrong_settings_open_no_run(opened, monkeypatch, capsys):
     def refuse():
         raise ConfigError(["sft.steps: is required and missing", "sft.lr: no"], "params.yaml")
 
-    monkeypatch.setattr(mht.stage, "_load_config", refuse)
+    monkeypatch.setattr(mht.pipeline.stage, "_load_config", refuse)
     with pytest.raises(SystemExit, match="2"):
-        mht.stage.run_stage(lambda config, run: pytest.fail("the work began"))
+        mht.pipeline.stage.run_stage(lambda config, run: pytest.fail("the work began"))
     err = capsys.readouterr().err
     assert "2 problems in params.yaml\n  sft.steps: is required" in err and "sft.lr: no" in err
     assert opened.seen == []
@@ -102,7 +102,7 @@ def test_wrong_settings_open_no_run(opened, monkeypatch, capsys):
 
 REAL = """
 import sys
-from mht.stage import run_stage
+from mht.pipeline.stage import run_stage
 try:
     run_stage(lambda config, run: None)
 finally:
@@ -126,8 +126,10 @@ def test_a_wrong_params_yaml_imports_nothing_heavy(tmp_path):
 
 @pytest.mark.parametrize(("name", "offline"), [("fetch", None), ("ppo", "1")])
 def test_only_fetch_may_use_the_network(name, offline):
-    code = f"import mht.stage as s, os; s.prepare_process({name!r}); print(dict(os.environ))"
-    env = {k: v for k, v in os.environ.items() if k not in mht.stage.ENVIRONMENT}
+    code = (
+        f"import mht.pipeline.stage as s, os; s.prepare_process({name!r}); print(dict(os.environ))"
+    )
+    env = {k: v for k, v in os.environ.items() if k not in mht.pipeline.stage.ENVIRONMENT}
     env = {**env, "TRANSFORMERS_VERBOSITY": "debug"}
     env.pop("HF_HUB_OFFLINE", None)
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)

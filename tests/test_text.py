@@ -3,11 +3,11 @@
 import pytest
 from conftest import make_tiny_tokenizer
 
-from mht.data.examples import Example, read_examples
-from mht.data.prepare import write_examples
-from mht.data.text import Codec
+from mht.core.records import Sample, joiner
+from mht.data.examples.example import Example, read_examples
+from mht.data.prepare.prepare import write_examples
+from mht.data.text.texts import Codec
 from mht.evaluation.summary import read_samples, write_samples
-from mht.types import Sample, joiner
 
 
 @pytest.fixture(scope="module")

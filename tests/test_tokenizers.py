@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_layouts import LAYOUTS, LOSSY, TURNS, fast, tiny_llama
 
-from mht.data.text import Codec
-from mht.decoding import prompt_examples
-from mht.errors import DataError, ModelError
-from mht.rollout import Responder
-from mht.special import end_ids
+from mht.core.errors import DataError, ModelError
+from mht.data.text.special import end_ids
+from mht.data.text.texts import Codec
+from mht.generation.decoding import prompt_examples
+from mht.generation.rollout import Responder
 
 CONTROL = ["<s>", "</s>", "<pad>", "<unk>", *TURNS, "<|endoftext|>", "[CLS]", "[SEP]", "<answer>"]
 WORDS = [

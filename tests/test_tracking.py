@@ -244,8 +244,8 @@ def test_what_was_opened_is_closed_when_opening_fails(store_file, monkeypatch, e
 def test_credentials_are_shown_nowhere(store_file, project, monkeypatch, capfd, uri, secrets):
     from typer.testing import CliRunner
 
-    from mht.cli import commands
-    from mht.errors import UserError
+    from mht.cli.main import commands
+    from mht.core.errors import UserError
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with run_of():
@@ -513,7 +513,7 @@ def test_the_fingerprint_is_of_all_that_decides_the_outcome():
     others = [
         ("python -m stages.ppo", known[1], known[2]),
         (known[0], {"models/base": "b.dir"}, known[2]),
-        (known[0], {**known[1], "mht/losses.py": "c"}, known[2]),
+        (known[0], {**known[1], "mht/losses/__init__.py": "c"}, known[2]),
         (known[0], known[1], {"sft.lr": "0.2"}),
         (known[0], known[1], {**known[2], "sft.steps": "1"}),
     ]

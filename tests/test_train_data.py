@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from training_fixtures import EOS, PAD, TEXTS, examples, hybrid_config
 
 from mht import HybridTrainer, make_reward
-from mht.data.row_forms import rows_of
-from mht.data.text import Codec
-from mht.data.train_data import TrainData
-from mht.errors import DataError, UserError
-from mht.trainers.sft import batch_loss
+from mht.algorithms.sft import batch_loss
+from mht.core.errors import DataError, UserError
+from mht.data.examples.row_forms import rows_of
+from mht.data.examples.train_data import TrainData
+from mht.data.text.texts import Codec
 
 PAIRS = [("How is the film?", "A warm story."), ("How is the plot?", "It is slow .")] * 2
 
@@ -183,7 +183,7 @@ def test_every_stretch_of_labels_is_an_example(tokenizer):
 def test_the_loss_of_the_examples_is_that_of_the_rows(tokenizer, tiny_model_dir):
     from training_fixtures import model_of
 
-    from mht.data.examples import collate_sft
+    from mht.data.examples.example import collate_sft
 
     model = model_of(tiny_model_dir())
     ids = [1, 40, 41, 50, EOS, 42, 60, 61, EOS]

@@ -7,8 +7,8 @@ from datasets import Dataset
 from test_train_data import PAIRS, ids_of, reader_of, trainer_of
 from training_fixtures import EOS, TEXTS
 
-from mht.data.text import Codec
-from mht.errors import ConfigError, DataError
+from mht.core.errors import ConfigError, DataError
+from mht.data.text.texts import Codec
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from test_rewards_models import WORDS, word_tokenizer
 
 from mht.config import RewardModelConfig
-from mht.errors import ModelError
+from mht.core.errors import ModelError
+from mht.core.records import Sample
+from mht.data.text.truncation import beginning, end, ending, fitted, token_counts, token_limit
 from mht.evaluation.bertscore import bertscore
-from mht.models.classifier import train_classifier
-from mht.models.judged import Rated, split_compared
+from mht.reward_models.classifier import train_classifier
+from mht.reward_models.judged import Rated, split_compared
 from mht.rewards import make_reward
-from mht.truncation import beginning, end, ending, fitted, token_counts, token_limit
-from mht.types import Sample
 
 SMALL = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,

@@ -22,22 +22,22 @@ from tuning_fixtures import (
 )
 from typer.testing import CliRunner
 
-from mht.cli import app, commands
-from mht.component import build
+from mht.algorithms.ppo.ratio import RatioError
+from mht.cli.main import app, commands
 from mht.config import Config, TuneConfig, load_config
 from mht.config.overlay import layered
-from mht.errors import ConfigError, UserError
+from mht.core.component import build
+from mht.core.errors import ConfigError, UserError
+from mht.experiments.search import run as module
+from mht.experiments.search.as_experiment import differences, override, reason
+from mht.experiments.search.report import importances, summary, write_report
+from mht.experiments.search.run import Search, alone, outcome
+from mht.experiments.search.space import check_space
+from mht.experiments.search.start import find_start
+from mht.experiments.search.study import best, make_sampler, open_study, trials_wanted
+from mht.experiments.search.watch import Watch, objective
 from mht.tracking import Pruned
 from mht.tracking.pipeline import read_pipeline
-from mht.trainers.ratio import RatioError
-from mht.tuning import search as module
-from mht.tuning.as_experiment import differences, override, reason
-from mht.tuning.report import importances, summary, write_report
-from mht.tuning.search import Search, alone, outcome
-from mht.tuning.space import check_space
-from mht.tuning.start import find_start
-from mht.tuning.study import best, make_sampler, open_study, trials_wanted
-from mht.tuning.watch import Watch, objective
 
 pytest_plugins = ["tuning_fixtures"]
 optuna = pytest.importorskip("optuna")
@@ -236,9 +236,9 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from tuning_fixtures import job_of
-from mht.tuning.search import Search
-from mht.tuning.start import Start
-from mht.tuning.watch import Watch
+from mht.experiments.search.run import Search
+from mht.experiments.search.start import Start
+from mht.experiments.search.watch import Watch
 
 report = Watch.__call__
 

@@ -10,14 +10,14 @@ from test_ppo import SCORES, sampled
 from training_fixtures import EOS, KINDS, hybrid_config, model_of, responses_of, rollout_of
 
 from mht import HybridTrainer
+from mht.algorithms.ppo.step import PPO
 from mht.config import LoRAConfig, ValueHeadConfig
-from mht.errors import ModelError
+from mht.core.errors import ModelError
 from mht.losses import masked_mean
+from mht.models.hf.trunk import decoder_layers
 from mht.models.policy import Policy
-from mht.models.trunk import decoder_layers
 from mht.models.value import VALUE_HEAD_FILE
-from mht.trainers.optim import Updater, make_optimizer, make_scheduler
-from mht.trainers.ppo import PPO
+from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 RESPONSES = [[70, 71, EOS], [80, 81, 82, 83, 84], [90]]

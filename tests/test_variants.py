@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mht.cli import commands
+from mht.cli.main import commands
 from mht.config import load_config
-from mht.errors import ConfigError
-from mht.variants import Variant, identity, nested, sft_first, training, variants_of
+from mht.core.errors import ConfigError
+from mht.experiments.variants import Variant, identity, nested, sft_first, training, variants_of
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mht.cli import commands
+from mht.cli.main import commands
 from mht.config import load_config
-from mht.evaluation.benchmark import compare, write_outputs
-from mht.evaluation.over_seeds_report import write_report
-from mht.evaluation.reach import Times, reached
-from mht.evaluation.seeds_page import seeds_page
+from mht.core.records import Sample
 from mht.evaluation.statistics import difference_of, holm, interval_of, paired_difference, verdict
 from mht.evaluation.summary import read_samples, summarise, write_json, write_samples
-from mht.evaluation.wording import cell, ends
-from mht.types import Sample
+from mht.reports.benchmark import compare, write_outputs
+from mht.reports.over_seeds_report import write_report
+from mht.reports.reach import Times, reached
+from mht.reports.seeds_page import seeds_page
+from mht.reports.wording import cell, ends
 from tools.readme_results import judge
 
 MEANS = {"base": 0.2, "sft_only": 0.45, "ppo_only": 0.48, "hybrid": 0.7}

@@ -5,12 +5,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mht.component import build
-from mht.errors import ConfigError, DataError
+from mht.core.component import build
+from mht.core.errors import ConfigError, DataError
+from mht.core.records import Sample
+from mht.data.sources import Source
 from mht.rewards import make_reward
-from mht.sources import Source
-from mht.types import Sample
-from mht.walks import GOAL, Graph, make_graph, optimality, random_walks
+from mht.tasks.randomwalks.graph import GOAL, Graph, make_graph, optimality, random_walks
 
 USUAL = {"nodes": 21, "edge_probability": 0.1, "max_length": 10}
 LINE = Graph(edges=((0,), (0,), (1, 0), (2,)), shortest=(1, 2, 2, 3))

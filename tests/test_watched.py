@@ -7,10 +7,10 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from mht.cli import commands
+from mht.checks.watched import check_watched, files_of_evaluation, files_of_training, problems
+from mht.cli.main import commands
 from mht.config import load_config
-from mht.errors import ConfigError
-from mht.watched import check_watched, files_of_evaluation, files_of_training, problems
+from mht.core.errors import ConfigError
 
 pytest_plugins = ["tracking_fixtures"]
 

@@ -3,10 +3,10 @@
 import torch
 
 from mht.config import HybridConfig
-from mht.data.examples import Example
+from mht.core.records import Rollout
+from mht.data.examples.example import Example
 from mht.models.loading import load_causal_lm
 from mht.rewards import Reward
-from mht.types import Rollout
 
 KINDS = ["gpt2", "llama", "qwen2", "gemma2"]
 PAD, EOS = 3, 2

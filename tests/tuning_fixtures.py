@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tracking_fixtures import blank_database
 
-from mht.component import build
 from mht.config import Config
 from mht.config.overlay import layered
-from mht.tuning.search import Job, Search
-from mht.tuning.start import make_start
+from mht.core.component import build
+from mht.experiments.search.run import Job, Search
+from mht.experiments.search.start import make_start
 
 RANDOMWALKS = Path("experiments/randomwalks.yaml")
 TRIALS = 4

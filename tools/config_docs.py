@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from mht.component import Section
+from mht.cli.docstrings import meanings, summary
 from mht.config import Config, OptimizerConfig, SchedulerConfig
 from mht.config.choice import Choice
-from mht.docstrings import meanings, summary
+from mht.core.component import Section
+from mht.data.sources import Source
 from mht.rewards import Reward
-from mht.sources import Source
 from tools.marked import fill, update
 
 PAGE, TRAINING = Path("docs/configuration.md"), Path("docs/training.md")

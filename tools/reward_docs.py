@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from mht.component import Component
-from mht.docstrings import summary
-from mht.reward_types import FAMILIES, Option, aliases, options, span, types_of
+from mht.cli.docstrings import summary
+from mht.cli.reward_types import FAMILIES, Option, aliases, options, span, types_of
+from mht.core.component import Component
 from mht.rewards.base import POSTPROCESS, Reward
 from tools.config_docs import plain
 from tools.marked import fill, update

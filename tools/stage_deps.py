@@ -17,33 +17,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mht.component import Component
     from mht.config import Config
+    from mht.core.component import Component
 
 # Neither named nor followed, each for its reason.
 EXCLUDED = {
     Path("mht/__init__.py"): "the library's face; stages import what they need from its home",
     Path("mht/config"): "what it reads is in the stage's params; it knows every reward",
-    Path("mht/component.py"): "turns params into objects; same params, same objects",
-    Path("mht/data/train_data.py"): "what a library user gives; stages give prepared examples",
-    Path("mht/errors.py"): "what failing runs say",
-    Path("mht/keywords.py"): "what wrong calls say",
-    Path("mht/types.py"): "declarations",
-    Path("mht/lifetime.py"): "when a stage ends early",
-    Path("mht/outputs.py"): "how files are put in place, not what is in them",
-    Path("mht/check_names.py"): "refuses settings and changes none",
-    Path("mht/check_sizes.py"): "notes sizes and changes none",
-    Path("mht/plain.py"): "reads params; same params, same objects",
-    Path("mht/preflight.py"): "refuses settings and changes none",
-    Path("mht/model_folder.py"): "refuses models and changes none",
-    Path("mht/model_checks.py"): "as well",
-    Path("mht/launched.py"): "which process this is",
-    Path("mht/progress.py"): "what people see while it runs",
-    Path("mht/project.py"): "where the project lies",
-    Path("mht/stage.py"): "the frame around a stage",
-    Path("mht/stage_lock.py"): "keeps a second process away",
+    Path("mht/core/component.py"): "turns params into objects; same params, same objects",
+    Path(
+        "mht/data/examples/train_data.py"
+    ): "what a library user gives; stages give prepared examples",
+    Path("mht/core/errors.py"): "what failing runs say",
+    Path("mht/core/keywords.py"): "what wrong calls say",
+    Path("mht/core/records.py"): "declarations",
+    Path("mht/core/lifetime.py"): "when a stage ends early",
+    Path("mht/core/outputs.py"): "how files are put in place, not what is in them",
+    Path("mht/checks/names.py"): "refuses settings and changes none",
+    Path("mht/checks/sizes.py"): "notes sizes and changes none",
+    Path("mht/core/plain.py"): "reads params; same params, same objects",
+    Path("mht/checks/preflight.py"): "refuses settings and changes none",
+    Path("mht/core/model_folder.py"): "refuses models and changes none",
+    Path("mht/core/model_checks.py"): "as well",
+    Path("mht/core/launched.py"): "which process this is",
+    Path("mht/core/progress.py"): "what people see while it runs",
+    Path("mht/core/project.py"): "where the project lies",
+    Path("mht/pipeline/stage.py"): "the frame around a stage",
+    Path("mht/pipeline/stage_lock.py"): "keeps a second process away",
     Path("mht/tracking"): "records results and makes none",
-    Path("mht/watched.py"): "refuses settings and changes none",
+    Path("mht/checks/watched.py"): "refuses settings and changes none",
 }
 
 
@@ -124,7 +126,7 @@ def components(node: Any) -> Iterator[Component]:
     """Every component in a section, a list or a mapping, nested ones too."""
     from pydantic import BaseModel
 
-    from mht.component import Component
+    from mht.core.component import Component
 
     if isinstance(node, Component):
         yield node
@@ -218,7 +220,7 @@ def compact(files: set[Path]) -> list[str]:
 def main() -> int:
     """Print each stage's deps as YAML, with a mark at what dvc.yaml lacks or has too much."""
     from mht.config import load_config
-    from mht.errors import UserError
+    from mht.core.errors import UserError
 
     try:
         config = load_config()

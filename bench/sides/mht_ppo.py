@@ -6,8 +6,8 @@ import torch
 
 import stages  # noqa: F401 - the process as a stage of the pipeline sets it up
 from mht.config import HybridConfig
-from mht.rewards.surface import LengthWindow
-from mht.trainers.hybrid import HybridTrainer
+from mht.rewards.text.surface import LengthWindow
+from mht.training.hybrid import HybridTrainer
 
 
 def prepare(s):

@@ -3,8 +3,8 @@
 import torch
 
 import stages  # noqa: F401
+from mht.generation.rollout import Responder
 from mht.models.loading import load_causal_lm, load_tokenizer
-from mht.rollout import Responder
 
 
 def prepare(s):

@@ -2,8 +2,8 @@
 
 import stages  # noqa: F401
 from mht.config import HybridConfig
-from mht.data.examples import read_examples
-from mht.trainers.hybrid import HybridTrainer
+from mht.data.examples.example import read_examples
+from mht.training.hybrid import HybridTrainer
 
 
 def prepare(s):

@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator
 
-from mht.component import Section, build
-from mht.config.bounds import Label, Positive, Seed, Weight
 from mht.config.data import DataConfig, RewardModelConfig, SplitConfig
 from mht.config.evaluation import BenchmarkConfig, DecodingConfig, EvaluateConfig, GuardConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
@@ -26,8 +24,10 @@ from mht.config.training import (
     SFTConfig,
 )
 from mht.config.tuning import TuneConfig
-from mht.errors import ConfigError
-from mht.plain import read_yaml
+from mht.core.bounds import Label, Positive, Seed, Weight
+from mht.core.component import Section, build
+from mht.core.errors import ConfigError
+from mht.core.plain import read_yaml
 
 __all__ = [
     "BaseConfig",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import model_serializer, model_validator
 
-from mht.component import Section, refuse
+from mht.core.component import Section, refuse
 
 
 class Choice(Section):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from mht.component import Section
-from mht.config.bounds import NonNegative
+from mht.core.bounds import NonNegative
+from mht.core.component import Section
 
 
 class CurriculumConfig(Section):

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mht.component import Section
-from mht.config.bounds import Decay, NonNegative, Positive, Rate, Share, Weight
-from mht.sources import Source
-from mht.words import Segmenter
+from mht.core.bounds import Decay, NonNegative, Positive, Rate, Share, Weight
+from mht.core.component import Section
+from mht.data.sources import Source
+from mht.data.text.words import Segmenter
 
 
 class SplitConfig(Section):

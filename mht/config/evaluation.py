@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from mht.component import Section
-from mht.config.bounds import Label, NonNegative, Positive, Resamples, Share, Weight
+from mht.core.bounds import Label, NonNegative, Positive, Resamples, Share, Weight
+from mht.core.component import Section
 from mht.rewards import Reward
 
 

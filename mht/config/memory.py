@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mht.component import Section, refuse
-from mht.config.bounds import Positive, Share, Weight
+from mht.core.bounds import Positive, Share, Weight
+from mht.core.component import Section, refuse
 
 AtLeastOne = Annotated[float, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]

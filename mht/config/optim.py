@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mht.component import refuse
-from mht.config.bounds import Decay, NonNegative, Positive, Rate, Share, Weight
 from mht.config.choice import Choice
+from mht.core.bounds import Decay, NonNegative, Positive, Rate, Share, Weight
+from mht.core.component import refuse
 
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 Pair = Annotated[list[Rate], Field(min_length=2, max_length=2)]

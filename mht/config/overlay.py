@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mht.component import build
 from mht.config import Config, read_yaml
-from mht.errors import ConfigError
-from mht.plain import read_text
+from mht.core.component import build
+from mht.core.errors import ConfigError
+from mht.core.plain import read_text
 
 
 def lay_over(settings: MutableMapping[str, Any], overlay: Mapping[str, Any]) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mht.component import Section, refuse
-from mht.config.bounds import LONGEST_NAME, Positive, Rate, Seed, Share, Weight
+from mht.core.bounds import LONGEST_NAME, Positive, Rate, Seed, Share, Weight
+from mht.core.component import Section, refuse
 
 Name = Annotated[
     str, Field(pattern=r"^[A-Za-z]\w*$", max_length=LONGEST_NAME)

@@ -8,12 +8,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mht.component import Section, refuse
-from mht.config.bounds import MOST_STEPS, Cycles, NonNegative, Positive, Rate, Share, Weight
 from mht.config.curriculum import CurriculumConfig
 from mht.config.memory import MemoryConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.policy import Name, ReferenceConfig, ValueHeadConfig
+from mht.core.bounds import MOST_STEPS, Cycles, NonNegative, Positive, Rate, Share, Weight
+from mht.core.component import Section, refuse
 from mht.rewards import Reward
 
 TRUNCATED = (

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
-from mht.component import Section, refuse
-from mht.config.bounds import NonNegative, Positive, Rate, Seed
+from mht.core.bounds import NonNegative, Positive, Rate, Seed
+from mht.core.component import Section, refuse
 
 VALIDATION = "validation/"
 MOST_POINTS = 100_000  # of a grid: all of them are in memory

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from mht.errors import ModelError
-from mht.model_checks import check_weights
-from mht.model_folder import check_files, reading
-from mht.special import broken_up
-from mht.truncation import MOST_TOKENS, token_limit
-from mht.types import Sample
+from mht.core.errors import ModelError
+from mht.core.model_checks import check_weights
+from mht.core.model_folder import check_files, reading
+from mht.core.records import Sample
+from mht.data.text.special import broken_up
+from mht.data.text.truncation import MOST_TOKENS, token_limit
 
 
 def bertscore(

@@ -1,6 +1,6 @@
 """Text metrics of responses, each with a value per response, and the table that explains them.
 
-Texts are compared in Unicode NFC. In scripts without spaces each character is a word (`mht.words`).
+Texts are compared in Unicode NFC. In scripts without spaces each character is a word (`mht.data.text.words`).
 A metric that compares with the target gives NaN for a sample without one and is left out where no
 sample has one. Nothing here is a sum over the test set: summaries and intervals are made from the
 per-response values by `mht.evaluation.summary`.
@@ -17,10 +17,18 @@ from typing import Any, Literal
 
 import regex
 
+from mht.core.records import Sample
+from mht.data.text.rouge import RougeTokenizer
+from mht.data.text.words import (
+    chunks,
+    fold,
+    mteval_words,
+    nfc,
+    spread,
+    warn_of_other_scripts,
+    words,
+)
 from mht.evaluation.bertscore import bertscore
-from mht.rouge import RougeTokenizer
-from mht.types import Sample
-from mht.words import chunks, fold, mteval_words, nfc, spread, warn_of_other_scripts, words
 
 Direction = Literal["higher", "lower", "neither"]
 Score = Callable[[Sequence[Sample]], list[float]]
@@ -220,7 +228,7 @@ def distinct(responses: Sequence[str], n: int, *, group: int = GROUP) -> list[fl
     to bootstrap over. An incomplete last group is dropped unless it is the only one.
 
     Args:
-        responses: texts; words are lowercased, as `mht.words` has them.
+        responses: texts; words are lowercased, as `mht.data.text.words` has them.
         n: length of the n-grams.
         group: responses in a group.
 
@@ -254,7 +262,7 @@ def repetition(responses: Sequence[str], n: int = REPEATED) -> list[float]:
     ``1 - different n-grams / all n-grams``. A response without any n-gram repeats nothing.
 
     Args:
-        responses: texts; words are lowercased, as `mht.words` has them.
+        responses: texts; words are lowercased, as `mht.data.text.words` has them.
         n: length of the n-grams.
 
     >>> repetition(["so good so good so good", "so good"], 2)

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mht.errors import DataError
+from mht.core.errors import DataError
+from mht.core.outputs import write_text
+from mht.core.records import Sample
 from mht.evaluation.metrics import describe, distinct, repetition
 from mht.evaluation.statistics import interval_of
-from mht.outputs import write_text
-from mht.types import Sample
 
 RATIOS = {  # perplexity: (nats, tokens), both per sample
     "perplexity_human": ("nll_human", "tokens_human"),

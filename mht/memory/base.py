@@ -263,7 +263,7 @@ def make_memory(kind: str, rows: Rows, **options: Any) -> Memory:
         options: of `Memory`, and the kind's own.
     """
     if kind == "markov":
-        from mht.memory.markov import MarkovMemory
+        from mht.memory.markov.memory import MarkovMemory
 
         return MarkovMemory(rows, **options)
     from mht.memory.adaptive import AdaptiveMemory

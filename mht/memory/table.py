@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mht.errors import UserError
+from mht.core.errors import UserError
+from mht.core.outputs import replaced
 from mht.memory.difficulty import CLASSES
 from mht.memory.store import Attempt
-from mht.outputs import replaced
 
 if TYPE_CHECKING:
     from mht.memory.base import Memory

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mht.errors import ModelError
+from mht.core.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

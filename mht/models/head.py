@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from mht.losses import entropy, token_logprobs
-from mht.models.logits import hidden_at, logits_at, spread
-from mht.models.packed import linear, pack, packed_linear
+from mht.models.fast.packed import linear, pack, packed_linear
+from mht.models.hf.logits import hidden_at, logits_at, spread
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from mht.types import Rollout
+    from mht.core.records import Rollout
 
 CHUNK = {"cpu": 2**22, "cuda": 2**26}  # elements of logits alive at once
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mht.errors import ModelError
-from mht.model_checks import check_runs, check_tokenizer, check_whole
-from mht.model_folder import check_files, reading
+from mht.core.errors import ModelError
+from mht.core.model_checks import check_runs, check_tokenizer, check_whole
+from mht.core.model_folder import check_files, reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

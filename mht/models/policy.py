@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mht.config.policy import LoRAConfig, ValueHeadConfig
-from mht.errors import ModelError
+from mht.core.errors import ModelError
+from mht.core.records import Rollout
 from mht.models.adapter import (
     add_adapters,
     has_adapters,
@@ -21,10 +22,9 @@ from mht.models.adapter import (
 )
 from mht.models.context import context_window
 from mht.models.head import has_plain_head, response_logprobs, response_scores
-from mht.models.logits import spread
-from mht.models.trunk import Trunk, decoder_layers, freeze_below, frozen_copy
+from mht.models.hf.logits import spread
+from mht.models.hf.trunk import Trunk, decoder_layers, freeze_below, frozen_copy
 from mht.models.value import LinearHead, load_value_head, make_value_head, save_value_head
-from mht.types import Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mht.errors import ModelError
-from mht.models.trunk import decoder_layers
-from mht.models.unpadded import computed_again
+from mht.core.errors import ModelError
+from mht.models.hf.trunk import decoder_layers
+from mht.models.hf.unpadded import computed_again
 
 
 def recompute_layers(model: nn.Module) -> None:

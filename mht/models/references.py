@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mht.errors import ConfigError, ModelError, UserError
+from mht.core.errors import ConfigError, ModelError, UserError
 from mht.losses import kl_estimate
 from mht.models.head import has_plain_head, response_logprobs
+from mht.models.hf.trunk import decoder_layers, final_norms
 from mht.models.loading import load_causal_lm, load_tokenizer
-from mht.models.trunk import decoder_layers, final_norms
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from mht.config import ReferenceConfig
+    from mht.core.records import Rollout
     from mht.models.policy import Policy
-    from mht.types import Rollout
 
 Items = Sequence[Mapping[str, Any]]
 

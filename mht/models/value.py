@@ -2,7 +2,7 @@
 
 A linear map, an MLP, or a branch: a trainable copy of the top layers. The last two are those of
 trlX (Havrilla et al. 2023, aclanthology.org/2023.emnlp-main.530). Their losses can be kept from the
-language model; the branch's always is. Or a linear map that `mht.trainers.critic` fits.
+language model; the branch's always is. Or a linear map that `mht.algorithms.ppo.critic` fits.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mht.config.policy import ValueHeadConfig
-from mht.errors import ModelError
-from mht.model_checks import check_tensors
-from mht.model_folder import reading
+from mht.core.errors import ModelError
+from mht.core.model_checks import check_tensors
+from mht.core.model_folder import reading
 from mht.models.head import has_plain_head
-from mht.models.logits import hidden_at
-from mht.models.trunk import Trunk, decoder_layers, final_norms
-from mht.models.unpadded import padded
+from mht.models.hf.logits import hidden_at
+from mht.models.hf.trunk import Trunk, decoder_layers, final_norms
+from mht.models.hf.unpadded import padded
 
 if TYPE_CHECKING:
-    from mht.types import Rollout
+    from mht.core.records import Rollout
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 ACTIVATIONS = {

@@ -3,37 +3,36 @@
 Importing this registers every built-in type; heavy packages load when a type is first used.
 """
 
-from mht.errors import RewardError
-from mht.rewards import (  # noqa: F401  (importing a module registers its types)
+# ruff: noqa: F401  (importing a module registers its types)
+from mht.core.errors import RewardError
+from mht.rewards import python_file
+from mht.rewards.base import Postprocess, Reward, make_reward
+from mht.rewards.composed import composition, mixture, postprocess, self_play
+from mht.rewards.learned import (
     bleurt,
     comet,
-    composition,
-    diversity,
-    domain,
     entities,
-    exploration,
     fluency,
     judge,
+    nli,
+    presets,
+    relevance,
+    reward_model,
+    semantic,
+)
+from mht.rewards.text import (
+    diversity,
+    exploration,
     layout,
     match,
     meteor,
-    mixture,
-    nli,
     novelty,
     overlap,
-    postprocess,
-    presets,
-    python_file,
     readability,
-    relevance,
-    reward_model,
-    self_play,
-    semantic,
     spelling,
     surface,
-    truth,
-    walks,
 )
-from mht.rewards.base import Postprocess, Reward, make_reward
+from mht.rewards.truth import domain, evidence
+from mht.tasks.randomwalks import reward as walks
 
 __all__ = ["Postprocess", "Reward", "RewardError", "make_reward"]

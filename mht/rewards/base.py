@@ -11,11 +11,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from mht.component import Component, Registry, build, refuse
-from mht.errors import ConfigError, RewardError
-from mht.keywords import explain_keywords
+from mht.core.component import Component, Registry, build, refuse
+from mht.core.errors import ConfigError, RewardError
+from mht.core.keywords import explain_keywords
+from mht.core.records import Sample, Scored
 from mht.rewards import cache, calls, scoring
-from mht.types import Sample, Scored
 
 REWARDS = Registry("reward")
 POSTPROCESS = Registry("postprocess")

@@ -24,8 +24,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mht.project import repo_root
-from mht.types import Sample
+from mht.core.project import repo_root
+from mht.core.records import Sample
 
 if TYPE_CHECKING:
     from mht.rewards.base import Reward
@@ -97,7 +97,7 @@ def content_of(name: str) -> str:
     Raises:
         ModelError: there is no such model.
     """
-    from mht.rewards.models import find_folder
+    from mht.rewards.models.shared import find_folder
 
     place = Path(name).expanduser()
     if not _exists(name):
@@ -123,7 +123,8 @@ def _sha256(path: str, mtime_ns: int, size: int) -> str:
 def _code(source: str) -> str:
     """The rewards' own code, that of the texts they read, and that of the type."""
     here = Path(__file__).parent
-    files = [*sorted(here.glob("*.py")), here.parent / "truncation.py", here.parent / "types.py"]
+    shared = [here.parent / "data/text/truncation.py", here.parent / "core/records.py"]
+    files = [*sorted(here.rglob("*.py")), *shared]
     texts = [file.read_bytes() for file in (*files, Path(source)) if file.is_file()]
     return hashlib.sha256(b"\n".join(texts)).hexdigest()
 
@@ -141,7 +142,7 @@ def _computing(device: str) -> list[Any]:
     """Where it is computed: kernels and their number of threads may change the last bits."""
     import torch
 
-    from mht.rewards.models import pick_device
+    from mht.rewards.models.shared import pick_device
 
     place = pick_device(device)
     if place.startswith("cuda"):

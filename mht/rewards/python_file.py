@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mht.component import did_you_mean
-from mht.errors import RewardError
+from mht.core.component import did_you_mean
+from mht.core.errors import RewardError
+from mht.core.records import Sample
 from mht.rewards.base import Example, Reward, reward
-from mht.types import Sample
 
 
 @reward("python")
@@ -23,7 +23,7 @@ class PythonFile(Reward):
     """What a function of yours returns: a list of one number per sample.
 
     It is called as ``function(samples, **options)`` with the batch as a list of
-    `mht.types.Sample`; or, where it has a parameter ``completions``, as TRL calls its reward
+    `mht.core.records.Sample`; or, where it has a parameter ``completions``, as TRL calls its reward
     functions: ``function(prompts=[...], completions=[...], target=[...], **columns, **options)``,
     with those of the data's columns that it takes.
 

@@ -8,9 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mht.component import refuse
-from mht.errors import ConfigError, DataError, MissingPackage, ModelError, RewardError, UserError
-from mht.types import Sample
+from mht.core.component import refuse
+from mht.core.errors import (
+    ConfigError,
+    DataError,
+    MissingPackage,
+    ModelError,
+    RewardError,
+    UserError,
+)
+from mht.core.records import Sample
 
 if TYPE_CHECKING:
     from mht.rewards.base import Reward

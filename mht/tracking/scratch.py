@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from mht.project import repo_root
+from mht.core.project import repo_root
 from mht.tracking.names import clean
 
 KEPT_S = 7 * 24 * 3600.0

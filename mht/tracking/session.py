@@ -17,7 +17,7 @@ from types import FrameType
 
 import psutil
 
-from mht.lifetime import SHELLS
+from mht.core.lifetime import SHELLS
 
 
 class Pruned(BaseException):

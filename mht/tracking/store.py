@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mht.errors import UserError
-from mht.project import repo_root
+from mht.core.errors import UserError
+from mht.core.project import repo_root
 from mht.tracking.names import clean, finite
 from mht.tracking.secrets import one_line, redacted
 from mht.tracking.session import is_alive

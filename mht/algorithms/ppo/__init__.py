@@ -1,0 +1,1 @@
+"""Proximal policy optimisation (arXiv:1707.06347) of a language model."""

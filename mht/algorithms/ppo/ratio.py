@@ -1,0 +1,64 @@
+"""The proof that what PPO trains is what was sampled: a ratio of 1 before the first update."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mht.core.errors import UserError
+from mht.devices.base import Devices
+from mht.losses import masked_mean
+
+# What ppo.ratio_tolerance is where it is null. Two passes over the same tokens differ by rounding:
+# float32 by 1e-5 at most; bfloat16 by 0.03 and float16 by 0.005 on average (docs/precision.md).
+TOLERANCES = {torch.bfloat16: 0.1, torch.float16: 0.015}
+FULL_TOLERANCE = 1e-3
+
+
+class RatioError(UserError, RuntimeError):
+    """What is trained is not the distribution that was sampled from."""
+
+
+class RatioCheck:
+    """Compares log-probabilities of the same tokens from two passes of one policy.
+
+    Args:
+        dtype: what the policy computes in.
+        tolerance: see ``ppo.ratio_tolerance``.
+        devices: whose largest figure decides.
+
+    Attributes:
+        is_rounded: whether it computes in 16 bits, where the mean has to do: the largest of many
+            rounding errors says nothing.
+        tolerance: of the mean or of the largest.
+    """
+
+    def __init__(self, dtype: torch.dtype, tolerance: float | None, devices: Devices):
+        self.is_rounded, self.devices = dtype in TOLERANCES, devices
+        default = TOLERANCES.get(dtype, FULL_TOLERANCE)
+        self.tolerance = default if tolerance is None else tolerance
+
+    def __call__(
+        self, new: Tensor, old: Tensor, mask: Tensor, where: str = "the first minibatch"
+    ) -> None:
+        """The ratio before any update is 1, or what is trained is not what was sampled.
+
+        Args:
+            new: (B, R) nats.
+            old: (B, R) nats.
+            mask: (B, R) bool, True = a real response token.
+            where: what these are, for the message.
+
+        Raises:
+            RatioError: it is not.
+        """
+        away = torch.where(mask, torch.exp(new - old) - 1, 0.0).abs()
+        found = float(masked_mean(away, mask) if self.is_rounded else away.max())
+        found = self.devices.largest(found)
+        if not found <= self.tolerance:
+            raise RatioError(
+                f"PPO: {'mean' if self.is_rounded else 'max'} |ratio - 1| is {found:.3g} on {where}"
+                f", before any update, over ppo.ratio_tolerance {self.tolerance:g}: the "
+                "policy is scored under another distribution than it was sampled from (a changed "
+                "temperature, mask or padding, a training step in between)"
+            )

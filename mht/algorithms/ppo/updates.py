@@ -1,0 +1,163 @@
+"""PPO's updates: minibatch after minibatch of one rollout, and what the losses are made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mht.algorithms.ppo.experience import Experience
+from mht.algorithms.ppo.ratio import RatioCheck
+from mht.config import HybridConfig
+from mht.data.examples.order import by_length
+from mht.losses import clip_fraction, kl_estimate, masked_mean, policy_loss, value_loss
+from mht.models.policy import Policy, TokenScores
+from mht.optim.optimizers import Updater
+
+Stats = dict[str, float]
+
+
+class Updates:
+    """All optimiser steps of a rollout.
+
+    Args:
+        policy: what trains.
+        updater: the optimiser.
+        config: the algorithm's settings.
+        generator: decides the minibatches.
+        check_ratio: asked on the first minibatch of each rollout.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        updater: Updater,
+        config: HybridConfig,
+        generator: torch.Generator,
+        check_ratio: RatioCheck,
+    ):
+        self.policy, self.updater, self.config = policy, updater, config
+        self.devices = updater.devices
+        self.generator, self.check_ratio = generator, check_ratio
+
+    def __call__(self, experience: Experience, fresh: int | None = None) -> Stats:
+        """Make them; their mean figures.
+
+        Where ``target_kl`` stops them early, the schedule moves on over those left out: it ends
+        with the run.
+
+        Args:
+            experience: of the rollout; past rows after the first ``fresh``.
+            fresh: None is all of them.
+
+        Raises:
+            RatioError: the first minibatch's logprobs are not those that were sampled.
+        """
+        seen: list[Stats] = []
+        rows = len(experience.rollout) if fresh is None else fresh
+        planned = self.config.epochs * math.ceil(rows / self.config.minibatch_size)
+        for minibatch, tokens in self.minibatches(experience, fresh):
+            parts: list[tuple[Stats, float]] = []
+            rate = self.updater.lr
+            norm = self.updater.step(self._losses(minibatch, tokens, parts, is_first=not seen))
+            stats = {name: sum(s[name] * share for s, share in parts) for name in parts[0][0]}
+            stats = self.devices.sums(stats)
+            worst = max(s["policy/ratio_max"] for s, _ in parts)
+            stats["policy/ratio_max"] = self.devices.largest(worst)
+            stats |= {"optim/lr": rate, "optim/grad_norm": norm}
+            seen.append(stats | self.updater.figures())
+            limit = self.config.target_kl
+            if limit is not None and stats["policy/approx_kl_nats"] > limit:
+                break
+        self.updater.skip(planned - len(seen))
+        means = {name: sum(s[name] for s in seen) / len(seen) for name in seen[0]}
+        means["policy/ratio_max"] = max(s["policy/ratio_max"] for s in seen)
+        return means | {"optim/steps": float(len(seen))}
+
+    def minibatches(
+        self, experience: Experience, fresh: int | None = None
+    ) -> Iterator[tuple[Experience, Tensor]]:
+        """This process's rows of each minibatch, and the response tokens of the whole one.
+
+        Of past rows, those after the first ``fresh``, each minibatch has its part beside its own.
+        """
+        mask, rows = experience.rollout.response_mask, len(experience.rollout)
+        fresh = rows if fresh is None else fresh
+        for _ in range(self.config.epochs):
+            order = torch.randperm(fresh, generator=self.generator)
+            batches = order.to(mask.device).split(self.config.minibatch_size)
+            if rows > fresh:
+                past = fresh + torch.randperm(rows - fresh, generator=self.generator)
+                parts = past.to(mask.device).tensor_split(len(batches))
+                batches = tuple(torch.cat(pair) for pair in zip(batches, parts, strict=True))
+            for index in batches:
+                own = index[self.devices.rows(len(index))]
+                yield experience.rows(own), mask[index].sum()
+
+    def _losses(
+        self,
+        minibatch: Experience,
+        tokens: Tensor,
+        parts: list[tuple[Stats, float]],
+        *,
+        is_first: bool,
+    ) -> Iterator[Tensor]:
+        """The minibatch's loss, microbatch by microbatch; figures and shares go to ``parts``.
+
+        A share is of the whole minibatch's ``tokens``, of which this process may have a part.
+        """
+        size = self.config.microbatch_size or len(minibatch.rollout)
+        lengths = minibatch.rollout.attention_mask.sum(1)
+        for index in by_length(lengths, size) if size < len(lengths) else [None]:
+            m = minibatch if index is None else minibatch.rows(index)
+            share = float(m.rollout.response_mask.sum() / tokens)
+            loss, stats = self.loss(m, is_first=is_first)
+            parts.append((stats, share))
+            yield loss * share
+
+    def loss(self, m: Experience, *, is_first: bool) -> tuple[Tensor, Stats]:
+        """The loss of a microbatch, and its figures."""
+        c, mask = self.config, m.rollout.response_mask
+        new = self.policy.score(m.rollout, temperature=c.temperature, with_entropy=c.ent_coef > 0)
+        if is_first:
+            self.check_ratio(new.logprobs.detach(), m.old_logprobs, mask)
+        pg_loss = policy_loss(
+            new.logprobs,
+            m.old_logprobs,
+            m.advantages,
+            mask,
+            clip_range=c.clip_range,
+            dual_clip=c.dual_clip,
+            weights=m.weights,
+        )
+        vf_loss = value_loss(
+            new.values,
+            m.old_values,
+            m.returns,
+            mask,
+            clip_range=c.value_clip_range,
+            weights=m.value_weights,
+        )
+        loss = pg_loss + c.vf_coef * vf_loss
+        if c.ent_coef:
+            loss = loss - c.ent_coef * masked_mean(new.entropies, mask)
+        return loss, self._update_stats(m, new, pg_loss, vf_loss)
+
+    @torch.no_grad()
+    def _update_stats(
+        self, m: Experience, new: TokenScores, pg_loss: Tensor, vf_loss: Tensor
+    ) -> Stats:
+        mask = m.rollout.response_mask
+        ratio = torch.exp(new.logprobs - m.old_logprobs)
+        approx_kl = kl_estimate(m.old_logprobs, new.logprobs, "k3")
+        return {
+            "policy/loss": float(pg_loss),
+            "value/loss": float(vf_loss),
+            "policy/approx_kl_nats": float(masked_mean(approx_kl, mask)),
+            "policy/clipfrac": float(
+                clip_fraction(new.logprobs, m.old_logprobs, mask, clip_range=self.config.clip_range)
+            ),
+            "policy/ratio_max": float(torch.where(mask, ratio, 1.0).max()),
+        }

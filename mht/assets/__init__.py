@@ -1,0 +1,1 @@
+"""Models as they come: bundled ones, hub names, folders, fresh ones."""

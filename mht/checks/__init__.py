@@ -1,0 +1,1 @@
+"""What the settings ask for and can not get, before anything loads."""

@@ -1,0 +1,49 @@
+"""What is wrong with the local files of `data.source` and `data.labels`, before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mht.core.errors import DataError
+from mht.data.sources import OptionError, Source, Text
+from mht.data.sources.fetch import check_judged, read_rows
+from mht.data.sources.files import FileSource
+from mht.data.sources.reading import HEAD, check_file
+
+if TYPE_CHECKING:
+    from mht.config import DataConfig
+
+
+def check_data(config: DataConfig) -> list[str]:
+    """One ``path: message`` line for each source of the section ``data`` that can't be read.
+
+    Local files are read: small ones whole, of large JSON Lines, CSV and Parquet files the first
+    rows. Bundled corpora, hub data sets and plug-ins are left to `fetch`.
+    """
+    same = config.labels == config.source
+    found = [_problem("data.source", config.source, judged=same)]
+    if config.labels is not None and not same:
+        found.append(_problem("data.labels", config.labels, judged=True))
+    return [problem for problem in found if problem]
+
+
+def source_rows(config: DataConfig) -> int | None:
+    """How many rows a small local `data.source` has; None for a large one and any other source."""
+    source = config.source
+    if not isinstance(source, FileSource | Text) or check_file(source.path).stat().st_size > HEAD:
+        return None
+    return len(source.rows()) if isinstance(source, Text) else sum(1 for _ in source.records())
+
+
+def _problem(path: str, source: Source, *, judged: bool) -> str | None:
+    if not isinstance(source, FileSource | Text):
+        return None
+    try:
+        rows, places = read_rows(source, path, head=True)
+        if judged:
+            check_judged(rows, places, source)
+    except OptionError as error:
+        return str(error.below(path))
+    except DataError as error:
+        return str(error) if str(error).startswith("data.") else f"{path}: {error}"
+    return None

@@ -1,0 +1,202 @@
+"""Names in the settings that stand for nothing: models, devices, metrics, labels.
+
+`mht check` asks before `dvc repro` removes what the last run made. Nothing goes online: of a hub
+model only the form of the name is looked at.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mht.config import Config
+from mht.config.policy import ScratchConfig
+from mht.core.bounds import LONGEST_NAME
+from mht.core.component import did_you_mean
+from mht.core.errors import ModelError, shown
+from mht.evaluation.metrics import METRICS
+from mht.rewards import Reward
+from mht.rewards.composed.composite import Composite
+from mht.rewards.learned.classifier import LabelReward
+
+BUNDLED = ("smollm2-135m-instruct", "all-MiniLM-L6-v2")
+HUB_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
+REWARD_MODEL = "models/reward_model"
+ALWAYS = {"p_positive", "repetition", "distinct_1", "distinct_2", "distinct_3"}
+WITH_START, WITH_ENCODER = "kl_to_sft_nats", "bertscore"
+
+
+def names(config: Config) -> Iterator[str]:
+    """One ``path: message`` line for each name that nothing here has."""
+    yield from _model("model.name", config.model.name)
+    yield from _model("reward_model.encoder", config.reward_model.encoder)
+    yield from _device(config.base.device)
+    yield from _metrics(config)
+    for path, reward in rewards_of(config).items():
+        yield from _reward_models(path, reward)
+        yield from _labels(path, reward, config)
+
+
+def _model(path: str, name: str | ScratchConfig) -> Iterator[str]:
+    if isinstance(name, ScratchConfig):
+        return
+    folder = Path(name).expanduser()
+    if name and is_folder(folder):
+        if not (folder / "config.json").is_file():
+            yield f"{path}: the folder {shown(name)} is no model: it has no config.json"
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+        yield f"{path}: there is no folder {shown(name)}"
+    elif not HUB_NAME.fullmatch(name) or ".." in name or "--" in name:
+        what = "is neither a folder here nor a name that a hub model can have"
+        yield f"{path}: {shown(name)} {what}"
+
+
+def doubtful(config: Config) -> Iterator[str]:
+    """Names of hub models that are nearly those of the bundled ones."""
+    wanted = {"model.name": config.model.name, "reward_model.encoder": config.reward_model.encoder}
+    for path, name in wanted.items():
+        if isinstance(name, str) and "/" not in name and name not in BUNDLED:
+            close = difflib.get_close_matches(name[:LONGEST_NAME], BUNDLED, n=1, cutoff=0.8)
+            if close and not is_folder(Path(name)):
+                yield f"{path}: {shown(name)} is looked for on the hub; {close[0]!r} is bundled"
+
+
+def _reward_models(path: str, reward: Reward) -> Iterator[str]:
+    """Folders that a reward reads and nobody will have made."""
+    for place, part in _parts(path, reward):
+        for name in part.models():
+            is_path = name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1
+            if is_path and not _is_made(name) and not Path(name).expanduser().exists():
+                yield f"{place}: there is no folder {shown(name)}"
+
+
+def _is_made(name: str) -> bool:
+    """Whether a path is in a folder that the pipeline fills."""
+    return Path(name).parts[:1] in (("models",), ("data",))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; a name that no disk can hold is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _device(name: str) -> Iterator[str]:
+    """The device is here; torch is loaded only where one is named."""
+    if name in ("auto", "cpu"):
+        return
+    from mht.models.loading import resolve_device
+
+    try:
+        device = resolve_device(name)
+    except ModelError as error:
+        yield str(error)
+        return
+    if device.type == "meta":
+        yield f"base.device: {name!r} holds no numbers; try 'auto'"
+
+
+# -- metrics -----------------------------------------------------------------------------------
+
+
+def _metrics(config: Config) -> Iterator[str]:
+    wanted = {f"benchmark.metrics[{i}]": m for i, m in enumerate(config.benchmark.metrics)}
+    guard = config.benchmark.guard
+    judges = guard.judges if guard else []
+    wanted |= {f"benchmark.guard.judges[{i}]": m for i, m in enumerate(judges)}
+    if not config.benchmark.metrics:
+        yield "benchmark.metrics: is empty: name at least one, such as p_positive"
+    known = known_metrics(config)
+    for path, name in wanted.items():
+        if name not in known and not _may_be(name, config.ppo.reward):
+            hint = did_you_mean(name, known)
+            what = f"no such metric {shown(name)}{hint}"
+            yield f"{path}: {what}. Available: {', '.join(sorted(known))}"
+
+
+def known_metrics(config: Config) -> set[str]:
+    """The metrics that evaluation measures with these settings, were there targets."""
+    known = set(METRICS) | ALWAYS | {f"judge/{name}" for name in config.evaluate.judges}
+    if config.evaluate.kl_to is None:
+        known -= {WITH_START}
+    if config.evaluate.bertscore_model is None:
+        known -= {WITH_ENCODER}
+    return known | (set(_nodes(config.ppo.reward, "reward")) if config.ppo.reward else set())
+
+
+def _nodes(reward: Reward, name: str) -> Iterator[str]:
+    yield name
+    if reward.scale or reward.invert or reward.postprocess:
+        yield f"{name}/post"
+    if reward.on_error != "stop":
+        yield f"{name}/failed"
+    for key, child in reward.children().items():
+        yield from _nodes(child, f"{name}/{key}")
+
+
+def _may_be(name: str, reward: Reward | None) -> bool:
+    """Whether a reward that adds figures of its own, as a mixture does, may give it."""
+    if reward is None or not name.startswith("reward/"):
+        return False
+    plain = (Reward._raw, Composite._raw)
+    return any(type(part)._raw not in plain for _, part in _parts("", reward))
+
+
+def _parts(path: str, reward: Reward) -> Iterator[tuple[str, Reward]]:
+    yield path, reward
+    for key, child in children_of(reward):
+        yield from _parts(f"{path}.{key}", child)
+
+
+def children_of(reward: Reward) -> Iterator[tuple[str, Reward]]:
+    """The components below with their keys in the settings."""
+    for name in type(reward).model_fields:
+        value = getattr(reward, name)
+        if isinstance(value, Reward):
+            yield name, value
+        elif isinstance(value, dict):
+            yield from ((f"{name}.{k}", v) for k, v in value.items() if isinstance(v, Reward))
+        elif isinstance(value, list):
+            yield from ((f"{name}[{i}]", v) for i, v in enumerate(value) if isinstance(v, Reward))
+
+
+# -- labels ------------------------------------------------------------------------------------
+
+
+def rewards_of(config: Config) -> dict[str, Reward]:
+    """Every reward of the settings by its path."""
+    found = {"ppo.reward": config.ppo.reward, "evaluate.judge": config.evaluate.judge}
+    found |= {f"evaluate.judges.{name}": judge for name, judge in config.evaluate.judges.items()}
+    found |= {f"baselines.{name}.reward": own.reward for name, own in config.baselines}
+    return {path: reward for path, reward in found.items() if reward is not None}
+
+
+def _labels(path: str, reward: Reward, config: Config) -> Iterator[str]:
+    for place, part in _parts(path, reward):
+        if not isinstance(part, LabelReward) or part.labels is not None:
+            continue
+        there = _labels_of(part.model, config)
+        missing = [target for target in part.targets if there and not part.has(target, there)]
+        if missing:
+            what = f"{shown(part.model)} has no label {shown(missing[0])}"
+            yield f"{place}.target: {what}: set one of {', '.join(there)}"
+
+
+def _labels_of(model: str, config: Config) -> list[str]:
+    """The labels of a folder's classifier, or of the one that will be trained on ratings."""
+    if model == REWARD_MODEL and config.data.labels and config.data.labels.type == "reviews":
+        return ["negative", "positive"]
+    if _is_made(model):
+        return []  # of another run, maybe
+    try:
+        found: Any = json.loads((Path(model).expanduser() / "config.json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    labels = found.get("id2label") if isinstance(found, Mapping) else None
+    return [str(label) for label in labels.values()] if isinstance(labels, Mapping) else []

@@ -1,0 +1,1 @@
+"""The command `mht`: a file for each group of subcommands."""

@@ -1,0 +1,1 @@
+"""What everything else is built on: errors, components and their registries, records, files."""

@@ -1,0 +1,1 @@
+"""What people judged: rated texts, texts of classes, pairs of answers."""

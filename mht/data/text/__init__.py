@@ -1,0 +1,1 @@
+"""Texts: cleaning, words, conversations, and the one definition of their tokens."""

@@ -1,0 +1,160 @@
+"""Where the passes of a policy's training run: in this process, or in several that share them.
+
+`Devices` is one process that has all rows, and the face of the others: `processes.Processes` (data
+parallel), `sharded.Sharded` (FSDP) and `zero.Zero` (DeepSpeed).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mht.config import HybridConfig
+from mht.core.errors import ConfigError
+from mht.core.launched import world_size
+from mht.core.records import Rollout
+from mht.generation.rollout import Responder
+from mht.models.loading import resolve_device
+from mht.models.policy import Policy, Weights
+
+T = TypeVar("T")
+
+
+class Devices:
+    """One process that has all rows; the face of `Processes`.
+
+    Args:
+        device: "auto", "cpu", "cuda"...
+
+    Attributes:
+        rank: number of this process, from 0 on.
+        world: how many there are.
+        device: where this process computes.
+        shards: whether each process holds but a part of the training's state: of every weight, or
+            of the optimiser's. All then make as many passes, and all make up a checkpoint.
+    """
+
+    rank, world = 0, 1
+    shards = False
+
+    def __init__(self, device: str = "auto"):
+        self.device = resolve_device(device)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and talks."""
+        return self.rank == 0
+
+    def rows(self, count: int) -> slice:
+        """This process's rows of a batch of ``count``.
+
+        Raises:
+            UserError: they can't be split evenly.
+        """
+        return slice(0, count)
+
+    def check(self, sizes: Mapping[str, int]) -> None:
+        """Every size can be split evenly.
+
+        Raises:
+            ConfigError: with each that can't.
+        """
+        problems = indivisible(sizes, self.world)
+        if problems:
+            raise ConfigError(problems)
+
+    def start_alike(self, model: nn.Module) -> None:
+        """Give every process the main one's weights."""
+
+    def spread(self, policy: Policy, config: HybridConfig) -> None:
+        """Lay the policy out over the devices, before its optimiser is made."""
+
+    def share(
+        self, optimizer: torch.optim.Optimizer, policy: Policy, max_grad_norm: float
+    ) -> torch.optim.Optimizer:
+        """The optimiser, or one with its state shared out; before its schedule is made."""
+        return optimizer
+
+    def look(self, compute: Callable[[], T]) -> T:
+        """Figures of the policy, from passes without gradient that are not split by rows."""
+        return compute()
+
+    def weights(self, policy: Policy) -> Weights | None:
+        """All weights whole, where this process's modules hold but a part; all call this."""
+        return None
+
+    def draw(
+        self, responder: Responder, ids: Tensor, mask: Tensor, generator: torch.Generator
+    ) -> Rollout:
+        """`Responder.draw` for the whole batch of prompts (B, P), each process its rows."""
+        return responder.draw(ids, mask, generator)
+
+    def by_rows(self, compute: Callable[[Rollout], T], rollout: Rollout) -> T:
+        """``compute(rollout)``, a tensor (B, ...) or a dataclass of them, each process its rows."""
+        return compute(rollout)
+
+    def on_main(self, compute: Callable[[], T]) -> T:
+        """What the main process computes; the others wait for it.
+
+        Raises:
+            Elsewhere: it failed there, where its own error is raised.
+        """
+        return compute()
+
+    def backward(self, loss: Tensor) -> None:
+        """Differentiate this process's part of a loss."""
+        loss.backward()
+
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Add up the processes' gradients; one that no process has stays None."""
+
+    def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> float:
+        """The gradients' norm before they are clipped to ``max_norm``."""
+        return float(nn.utils.clip_grad_norm_(parameters, max_norm))
+
+    def sums(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """The figures, each added up over the processes."""
+        return dict(figures)
+
+    def largest(self, figure: float) -> float:
+        """The largest of the processes' figures."""
+        return figure
+
+
+def make_devices(device: str = "auto") -> Devices:
+    """The devices of this process: all its own, or a share of what a launcher has started.
+
+    Raises:
+        ConfigError: the launcher was given a configuration that MHT does not work under.
+    """
+    if world_size() == 1:
+        return Devices(device)
+    if _is_on("ACCELERATE_USE_DEEPSPEED"):
+        from mht.devices.zero import Zero
+
+        return Zero(device)
+    if _is_on("ACCELERATE_USE_FSDP"):
+        from mht.devices.sharded import Sharded
+
+        return Sharded(device)
+    from mht.devices.processes import Processes
+
+    return Processes(device)
+
+
+def _is_on(switch: str) -> bool:
+    """Whether the launcher has set a switch in the environment."""
+    return os.environ.get(switch, "false").lower() == "true"
+
+
+def indivisible(sizes: Mapping[str, int], world: int) -> list[str]:
+    """A line for each size, by path, that ``world`` processes can't split evenly."""
+    return [
+        f"{path}: {size} can't be split among {world} processes: set a multiple of {world}"
+        for path, size in sizes.items()
+        if size % world
+    ]

@@ -1,0 +1,143 @@
+"""A policy's figures on unseen prompts: what it writes, what rewards and other models say of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mht.core.progress import track
+from mht.core.records import Rollout, Sample
+from mht.data.examples.example import Example
+from mht.evaluation.metrics import text_metrics
+from mht.generation.rollout import Responder
+from mht.losses import kl_estimate
+from mht.models.head import response_logprobs
+from mht.training.validation import generate, target_nll
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from mht.rewards import Reward
+
+Columns = dict[str, list[float]]
+
+
+def model_columns(
+    base: PreTrainedModel, answered: Iterable[tuple[Rollout, list[Sample]]], temperature: float
+) -> Columns:
+    """Per response: KL to the base model, its nats under the base model, length, how it ended.
+
+    ``kl_nats`` is the log ratio summed over the response (k1): its mean estimates the KL per
+    response.
+    """
+    columns: Columns = {
+        name: []
+        for name in ("kl_nats", "nll_generated", "tokens_generated", "response_length", "ended")
+    }
+    for rollout, _ in track(list(answered), "base model"):
+        under_base = response_logprobs(base, rollout, temperature)
+        kl = kl_estimate(rollout.logprobs, under_base) * rollout.response_mask
+        lengths = rollout.lengths.float().tolist()
+        columns["kl_nats"] += kl.sum(1).tolist()
+        columns["nll_generated"] += (-under_base.sum(1)).tolist()
+        columns["tokens_generated"] += lengths
+        columns["response_length"] += lengths
+        columns["ended"] += rollout.ended.float().tolist()
+    columns["ended_by_eos"] = columns.pop("ended")
+    return columns
+
+
+def start_columns(
+    start: PreTrainedModel, answered: Iterable[tuple[Rollout, list[Sample]]], temperature: float
+) -> Columns:
+    """``kl_to_sft_nats``: as ``kl_nats``, to the SFT model that the cycles began with."""
+    found: list[float] = []
+    for rollout, _ in track(list(answered), "SFT model"):
+        under_start = response_logprobs(start, rollout, temperature)
+        kl = kl_estimate(rollout.logprobs, under_start) * rollout.response_mask
+        found += kl.sum(1).tolist()
+    return {"kl_to_sft_nats": found}
+
+
+def judge_columns(
+    judges: Mapping[str, Reward], samples: Sequence[Sample], batch_size: int
+) -> Columns:
+    """``judge/<name>`` of every judge, state untouched."""
+    columns: Columns = {f"judge/{name}": [] for name in judges}
+    for start in range(0, len(samples), batch_size):
+        batch = samples[start : start + batch_size]
+        for name, judge in judges.items():
+            columns[f"judge/{name}"] += judge.evaluate(batch, update=False).score
+    return columns
+
+
+def reward_columns(
+    judge: Reward, reward: Reward | None, samples: Sequence[Sample], batch_size: int
+) -> Columns:
+    """The judge's ``p_positive`` and every node of the reward tree, state untouched."""
+    columns: Columns = {"p_positive": []}
+    for start in range(0, len(samples), batch_size):
+        batch = samples[start : start + batch_size]
+        columns["p_positive"] += judge.evaluate(batch, update=False).score
+        if reward is not None:
+            for name, values in reward.evaluate(batch, update=False).components.items():
+                columns.setdefault(name.replace(".", "/"), []).extend(values)
+    return columns
+
+
+def evaluate_policy(
+    policy: PreTrainedModel,
+    base: PreTrainedModel,
+    responder: Responder,
+    examples: Sequence[Example],
+    *,
+    judge: Reward,
+    reward: Reward | None,
+    batch_size: int,
+    seed: int,
+    bertscore_model: str | None,
+    bertscore_layer: int,
+    start: PreTrainedModel | None = None,
+    judges: Mapping[str, Reward] | None = None,
+    rounds: int = 1,
+) -> tuple[list[Sample], Columns]:
+    """Everything that is measured of a policy, one value per sample, round after round.
+
+    Args:
+        policy: the model that writes.
+        base: the model that the KL and the perplexity of the generations are taken against.
+        responder: draws from ``policy``.
+        examples: unseen prompts with their targets.
+        judge: gives ``p_positive``.
+        reward: its nodes are measured too.
+        batch_size: prompts at once.
+        seed: of the responses.
+        bertscore_model: encoder for BERTScore, or None.
+        bertscore_layer: its layer.
+        start: the SFT model that the policy's cycles began with, for the KL to it.
+        judges: rewards that nobody was trained on, by name.
+        rounds: how often all prompts are answered. A reward that compares a batch's responses never
+            sees two to one prompt.
+    """
+    temperature = responder.decoding["temperature"] or 1.0
+    nats, tokens = target_nll(policy, examples, responder.pad_id, batch_size=batch_size)
+    samples: list[Sample] = []
+    columns: Columns = {}
+    for number in range(rounds):
+        first = seed + number * math.ceil(len(examples) / batch_size)
+        answered = generate(responder, examples, batch_size=batch_size, seed=first)
+        drawn = [sample for _, batch in answered for sample in batch]
+        found = model_columns(base, answered, temperature)
+        found["nll_human"], found["tokens_human"] = nats, tokens
+        found |= reward_columns(judge, reward, drawn, batch_size)
+        found |= judge_columns(judges or {}, drawn, batch_size)
+        if start is not None:
+            found |= start_columns(start, answered, temperature)
+        samples += drawn
+        for name, values in found.items():
+            columns.setdefault(name, []).extend(values)
+    columns |= text_metrics(
+        samples, bertscore_model=bertscore_model, bertscore_layer=bertscore_layer
+    )
+    return samples, columns

@@ -1,0 +1,277 @@
+"""Finished experiments side by side: results of `mht seeds` and DVC experiments, with intervals.
+
+Over several training seeds everything is paired by seed and prompt; with one seed each, by prompt:
+then the intervals say nothing of the training seed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mht.core.component import did_you_mean
+from mht.core.errors import DataError, UserError
+from mht.evaluation.metrics import describe
+from mht.evaluation.statistics import UNCLEAR, holm, verdict
+from mht.evaluation.summary import Evaluated, plain_ends, read_samples, significant
+from mht.reports.over_seeds import seeds_difference, seeds_interval
+from mht.reports.over_seeds_report import SAMPLES, Values, asked_of, metric_values
+from mht.reports.wording import ends
+
+WORKSPACE = "workspace"
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What is compared.
+
+    Attributes:
+        runs: name to an evaluation for each training seed, all of the same prompts.
+        seeds: how many training seeds each has.
+        baseline: what is compared with unless the user says so.
+        metrics: those of the benchmark that made them, whose page asks the same questions.
+        resamples: that it took.
+        seed: of its draws.
+    """
+
+    runs: Mapping[str, Sequence[Evaluated]]
+    seeds: int
+    baseline: str
+    metrics: Sequence[str] = ()
+    resamples: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One experiment's value of one metric, and how it differs from the baseline's.
+
+    Attributes:
+        metric: its name.
+        name: of the experiment.
+        mean: over seeds and prompts.
+        low: of its 95% interval.
+        high: of the same.
+        difference: to the baseline's; None for the baseline itself, as what follows.
+        difference_low: of its 95% interval.
+        difference_high: of the same.
+        p_adjusted: of the permutation test, for all lines of the table (Holm).
+        verdict: better, worse, differs or unclear; "" where nothing was asked: in a folder of
+            `mht seeds`, of the untrained base model.
+    """
+
+    metric: str
+    name: str
+    mean: float
+    low: float
+    high: float
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p_adjusted: float | None = None
+    verdict: str = "baseline"
+
+
+@dataclass(frozen=True)
+class Table:
+    """All lines, metric by metric.
+
+    Attributes:
+        lines: the baseline's first in each metric.
+        baseline: its name.
+        seeds: training seeds of each experiment.
+        prompts: of each seed.
+    """
+
+    lines: Sequence[Line]
+    baseline: str
+    seeds: int
+    prompts: int
+
+
+def gather(results: Sequence[str], variant: str = "hybrid") -> Gathered:
+    """Read results.
+
+    Args:
+        results: folders of `mht seeds`, names of DVC experiments, revisions, or "workspace"; none
+            stands for the workspace and all DVC experiments.
+        variant: of a DVC experiment.
+
+    Raises:
+        UserError: a result is not there, or they can't be compared.
+    """
+    folders = [Path(place) for place in results if (Path(place) / "summary.json").is_file()]
+    others = [place for place in results if Path(place) not in folders]
+    if folders and others:
+        raise UserError(
+            f"{', '.join(others)}: no folder of `mht seeds`, and DVC experiments of one training "
+            "seed can't be paired with it: compare them by themselves"
+        )
+    found = _of_folders(folders) if folders else _of_experiments(others, variant)
+    if len({tuple(run.ids) for runs in found.runs.values() for run in runs}) > 1:
+        raise DataError("the experiments were evaluated on different prompts; they can't be paired")
+    return found
+
+
+def _of_folders(folders: Sequence[Path]) -> Gathered:
+    summaries = {
+        folder: json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        for folder in folders
+    }
+    seeds = sorted(set.intersection(*(set(summary["seeds"]) for summary in summaries.values())))
+    if not seeds:
+        raise DataError("the folders have no training seed in common: run `mht seeds` again")
+    runs = {
+        name if len(folders) == 1 else f"{folder.name}/{name}": [
+            read_samples(folder / f"seed_{seed}" / name / SAMPLES) for seed in seeds
+        ]
+        for folder, summary in summaries.items()
+        for name in summary["budget"]
+    }
+    first = summaries[folders[0]]
+    subject = first.get("subject", "hybrid")
+    if len(folders) > 1:
+        return Gathered(runs, len(seeds), f"{folders[0].name}/{subject}")
+    own = tuple(first.get("metrics", ()))
+    return Gathered(runs, len(seeds), subject, own, first.get("resamples"), first.get("seed"))
+
+
+def _of_experiments(names: Sequence[str], variant: str) -> Gathered:
+    from mht.tracking.pipeline import experiments
+
+    path = f"reports/evaluate/{variant}/{SAMPLES}"
+    known = {} if names else experiments()
+    wanted = list(names) or [WORKSPACE, *known]
+    runs = {name: [_samples_of(name, path)] for name in wanted}
+    return Gathered(runs, 1, WORKSPACE if WORKSPACE in runs else wanted[0])
+
+
+def _samples_of(name: str, path: str) -> Evaluated:
+    """The samples of the workspace, or those that DVC's cache has of a revision."""
+    if name == WORKSPACE:
+        return read_samples(path)
+    import dvc.api
+    from dvc.exceptions import DvcException
+    from scmrepo.exceptions import SCMError
+
+    try:
+        text = dvc.api.read(path, rev=name, mode="r", encoding="utf-8")
+    except (DvcException, SCMError, OSError) as error:
+        what = "no folder of `mht seeds`, and no finished DVC experiment or revision"
+        raise DataError(f"{name}: {what} with {path}: {error}") from None
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / SAMPLES
+        place.write_text(text, encoding="utf-8", newline="\n")
+        return read_samples(place)
+
+
+def tabulate(
+    found: Gathered,
+    *,
+    metrics: Sequence[str],
+    baseline: str | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Table:
+    """Every experiment against the baseline in every metric.
+
+    Raises:
+        UserError: no such baseline, or no such metric.
+    """
+    against = baseline or found.baseline
+    if against not in found.runs:
+        close = did_you_mean(against, found.runs)
+        raise UserError(
+            f"--baseline: no such experiment {against!r}{close}. There are {', '.join(found.runs)}"
+        )
+    options = {"resamples": found.resamples or resamples, "seed": seed}
+    if found.seed is not None:
+        options["seed"] = found.seed
+    asked = asked_of(found.runs, against) if found.metrics else list(found.runs)
+    lines: list[Line] = []
+    for metric in metrics:
+        values = metric_values(found.runs, metric)
+        names = [against, *(name for name in found.runs if name != against)]
+        lines += [_line(metric, name, against, values, options, asked) for name in names]
+    adjusted = iter(holm([line.p_adjusted for line in lines if line.p_adjusted is not None]))
+    lines = [line if line.p_adjusted is None else _judged(line, next(adjusted)) for line in lines]
+    prompts = found.runs[against][0].prompts
+    return Table(lines, against, found.seeds, prompts)
+
+
+def _line(
+    metric: str,
+    name: str,
+    against: str,
+    values: Values,
+    options: Mapping[str, Any],
+    asked: Sequence[str],
+) -> Line:
+    """Before the correction: ``p_adjusted`` is p itself."""
+    options = {"statistic": values.statistic, **options}
+    data = values.of[name]
+    own = seeds_interval(data, **options)
+    if name == against:
+        return Line(metric, name, *_rounded(own))
+    other = values.of[against]
+    found = seeds_difference(data, other, **options)
+    shown = _rounded((found.difference, found.low, found.high))
+    p = found.p if name in asked else None
+    return Line(metric, name, *_rounded(own), *shown, p, "" if p is None else UNCLEAR)
+
+
+def _rounded(values: Iterable[float]) -> tuple[float, float, float]:
+    first, second, third = map(significant, values)
+    return first, second, third
+
+
+def _judged(line: Line, p: float) -> Line:
+    word = verdict(describe(line.metric).direction, line.difference or 0.0, p)
+    return Line(**{**asdict(line), "p_adjusted": significant(p), "verdict": word})
+
+
+def markdown(table: Table) -> str:
+    """A table for each metric."""
+    over = f"{table.seeds} training seeds and" if table.seeds > 1 else "one training seed,"
+    parts = [
+        f"Against {table.baseline}; {over} {table.prompts} prompts; 95% intervals; p after Holm's "
+        "correction for all lines.\n"
+    ]
+    for metric in dict.fromkeys(line.metric for line in table.lines):
+        entry = describe(metric)
+        rows = [[f"{entry.label} {entry.arrow}".strip(), "mean", "difference", "p", "verdict"]]
+        rows.append(["---", "---:", "---:", "---:", "---"])
+        rows += [_row(line) for line in table.lines if line.metric == metric]
+        parts.append("".join(f"| {' | '.join(row)} |\n" for row in rows))
+    return "\n".join(parts)
+
+
+def _row(line: Line) -> list[str]:
+    mean = f"{line.mean:.3g} {ends(line.low, line.high, '{:.3g}'.format)}"
+    if line.difference is None:
+        return [line.name, mean, "", "", line.verdict]
+    found = ends(line.difference_low, line.difference_high, "{:.3g}".format)
+    p = "" if line.p_adjusted is None else f"{line.p_adjusted:.3g}"
+    return [line.name, mean, f"{line.difference:+.3g} {found}", p, line.verdict]
+
+
+def as_csv(table: Table) -> str:
+    """A row for each line; an empty cell is none."""
+    file = io.StringIO()
+    rows = [plain_ends(asdict(line)) for line in table.lines]
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def as_json(table: Table) -> str:
+    """All of it."""
+    data = plain_ends(asdict(table))
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

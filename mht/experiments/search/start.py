@@ -1,0 +1,122 @@
+"""Where trials in this process start: the pipeline's fine-tuned model, or one made for the search.
+
+The pipeline's is taken where the search is on the settings of params.yaml; a search on others, such
+as those of experiments/randomwalks.yaml, makes its own beside the study.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mht.assets.fetch import fetch_policy
+from mht.config import Config
+from mht.core.errors import UserError
+from mht.core.stable_files import write_json
+from mht.data.examples.example import read_examples
+from mht.data.prepare.prepare import prepare
+from mht.data.sources.fetch import fetch_rows, fetched_texts
+from mht.experiments.search.space import TRIED
+from mht.experiments.seeds import with_seed
+from mht.experiments.variants import Variant, identity
+from mht.tracking.pipeline import Pipeline
+from mht.training.from_config import make_trainer
+
+MADE = "made.json"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What every trial reads.
+
+    Attributes:
+        model: the folder of the fine-tuned model.
+        prepared: the folder of the prepared splits; the test split is not read.
+    """
+
+    model: Path
+    prepared: Path
+
+
+def find_start(config: Config, of_params: Config, pipeline: Pipeline, folder: Path) -> Start:
+    """The pipeline's outputs where its settings are the search's, else those made in the folder.
+
+    Args:
+        config: of the search.
+        of_params: those of params.yaml.
+        pipeline: what its stages read, and whether they are done.
+        folder: for what has to be made.
+
+    Raises:
+        UserError: the pipeline's outputs are missing or out of date.
+    """
+    before = pipeline.upstream(TRIED)
+    keys = sorted({key for stage in before.values() for key in stage.params})
+    if keys and _chosen(config, keys) == _chosen(of_params, keys):
+        _check_current(pipeline)
+        return Start(Path("models/sft"), Path("data/prepared"))
+    return make_start(config, folder)
+
+
+def _check_current(pipeline: Pipeline) -> None:
+    before = pipeline.upstream(TRIED)
+    current = pipeline.current(TRIED, {})
+    stale = [
+        name
+        for name, stage in before.items()
+        if name not in current or not all(Path(out).exists() for out in stage.outs)
+    ]
+    if stale:
+        names = " ".join(stale)
+        raise UserError(f"trials start from models/sft, and {names} is to run: `dvc repro {names}`")
+
+
+def make_start(config: Config, folder: Path) -> Start:
+    """The work of fetch, prepare and sft, in a folder; kept for the next call."""
+    config = with_seed(config, config.base.seed)
+    start = Start(folder / "sft", folder / "prepared")
+    known = _read(folder / MADE)
+    made = identity(Variant("hybrid", "hybrid", config), config)
+    if known == made:
+        return start
+    shutil.rmtree(folder, ignore_errors=True)
+    raw, base = folder / "raw", folder / "base"
+    fetch_rows(config.data, raw)
+    fetch_policy(config.model, base, fetched_texts(raw))
+    prepare(
+        config, raw=raw, model=base, out=start.prepared,
+        metrics=folder / "prepare.json", plots=folder / "plots",
+    )  # fmt: skip
+    trainer = make_trainer(
+        base,
+        read_examples(start.prepared / "train.parquet"),
+        config.sft.as_cycles(),
+        section="sft",
+        base=config.base,
+        model=config.model,
+    )
+    trainer.train(config.sft.plan)
+    trainer.save(start.model)
+    write_json(folder / MADE, made)
+    return start
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _chosen(config: Config, keys: list[str]) -> dict[str, Any]:
+    plain = config.model_dump(mode="json")
+    found = {}
+    for key in keys:
+        node: Any = plain
+        for name in key.split("."):
+            node = node.get(name) if isinstance(node, dict) else None
+        found[key] = node
+    return found

@@ -1,0 +1,1 @@
+"""Responses from a policy: sampling, rollouts, decoding strategies."""

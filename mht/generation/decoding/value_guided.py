@@ -1,0 +1,222 @@
+"""Value-guided decoding: PPO's value head looks one token ahead and reweights the candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mht.config.policy import ValueHeadConfig
+from mht.core.errors import ModelError, UserError
+from mht.core.records import Rollout
+from mht.data.examples.example import Example, collate_prompts
+from mht.generation.decode import Steps, Writer
+from mht.generation.decoding.base import Generated, token_lists
+from mht.generation.draw import draw, truncate_logits
+from mht.generation.seeds import RowSeeds
+from mht.models.fast.packed import packed_linears
+from mht.models.value import (
+    VALUE_HEAD_FILE,
+    LinearHead,
+    load_value_head,
+    make_value_head,
+    stored_value_head,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from mht.generation.rollout import Responder
+    from mht.rewards import Reward
+
+
+def read_value_head(model: PreTrainedModel, folder: str | Path) -> LinearHead:
+    """The value head that PPO has saved beside a model.
+
+    Args:
+        model: the model of that folder.
+        folder: such as models/hybrid.
+
+    Raises:
+        ModelError: there is none, it was never trained, or it is a branch, which reads whole texts
+            and not the cache.
+    """
+    file = Path(folder) / VALUE_HEAD_FILE
+    if not file.is_file():
+        raise ModelError(f"{folder}: no {VALUE_HEAD_FILE}: value-guided decoding needs PPO's")
+    stored, state = stored_value_head(file)
+    kind: Any = stored
+    if kind["type"] == "branch":
+        raise ModelError(
+            f"{file}: a value head of type branch can't look ahead token by token; train with "
+            "ppo.value_head.type linear or mlp"
+        )
+    inner = state.get("inner.weight")
+    width = None if inner is None else len(inner)
+    config = ValueHeadConfig(type=kind["type"], activation=kind["activation"], hidden_size=width)
+    head = make_value_head(model, model, config, frozen=0)
+    if not isinstance(head, LinearHead) or not load_value_head(head, config, folder):
+        raise ModelError(f"{file}: does not fit the model beside it")
+    if not head.weight.any():
+        raise ModelError(f"{file}: says 0 of every state: no PPO step has trained it")
+    return head.requires_grad_(False)
+
+
+class _Lookahead(Writer):
+    """A writer that tries several tokens behind each row, and goes on from one of them."""
+
+    def tried(self, candidates: Tensor) -> Tensor:
+        """Write each of (n, k) tokens behind its row; (n * k, V) logits of what follows them."""
+        rows, count = candidates.shape
+        self.select(torch.arange(rows, device=candidates.device).repeat_interleave(count))
+        self.write(candidates.reshape(-1))
+        return self.next_logits()
+
+    def keep(self, tried: Tensor, rows: Tensor) -> None:
+        """Go on from some of the tried ones (m,), which are these rows (m,) of the batch."""
+        self.select(tried)
+        self.hidden, self.rows = self.hidden[tried], rows
+
+
+@torch.no_grad()
+def guided_sample(
+    model: PreTrainedModel,
+    head: LinearHead,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    *,
+    beta: float,
+    candidates: int,
+    response_tokens: int,
+    eos_ids: Collection[int],
+    pad_id: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    generator: RowSeeds,
+) -> tuple[Rollout, Tensor]:
+    """Responses drawn token by token from ``softmax(log p + beta * V)`` over the likeliest tokens.
+
+    V is the value of the state that a token leads to. An EOS, and the last token that the length
+    limit lets through, lead to no state that PPO has ever valued: they get the value of the state
+    before, so that guidance neither seeks nor avoids the end.
+
+    Args:
+        model: the policy.
+        head: its value head.
+        prompt_ids: (B, P) int64, left-padded.
+        prompt_mask: (B, P) bool, True = a real token.
+        beta: how much a unit of value counts, in nats.
+        candidates: how many of the likeliest tokens are looked at.
+        response_tokens: the length limit.
+        eos_ids: tokens that end a response.
+        pad_id: fills the responses on the right.
+        temperature: of p; 0 takes the best candidate, with p at temperature 1.
+        top_k: see `mht.generation.draw.truncate_logits`; so are the next two.
+        top_p: of p.
+        min_p: of p.
+        generator: a stream for each row.
+
+    Returns:
+        The rollout, whose logprobs are those of p before truncation, and (B, R) log-probabilities
+        of the same tokens under the distribution that they were drawn from, 0 at padding.
+    """
+    batch, device = len(prompt_ids), prompt_ids.device
+    lengths = torch.zeros(batch, dtype=torch.long, device=device)
+    ended = torch.zeros(batch, dtype=torch.bool, device=device)
+    eos = torch.tensor(sorted(eos_ids), dtype=torch.long, device=device)
+    ids, base, guided = Steps(batch, fill=pad_id), Steps(batch), Steps(batch)
+    writer = _Lookahead(model, prompt_ids, prompt_mask, tokens=response_tokens)
+    with packed_linears(model):
+        logits = writer.next_logits()
+        for step in range(response_tokens):
+            rows, last = writer.rows, step == response_tokens - 1
+            logprobs = (logits.float() / (temperature or 1.0)).log_softmax(-1)
+            shaped = truncate_logits(logprobs, top_k=top_k, top_p=top_p, min_p=min_p)
+            likeliest, options = shaped.topk(min(candidates, shaped.shape[1]))
+            values = head(writer.hidden).expand(options.shape)
+            if not last:
+                logits = writer.tried(options)
+                ends = torch.isin(options, eos)
+                values = torch.where(ends, values, head(writer.hidden).view(options.shape))
+            drawn = draw(
+                likeliest + beta * values,
+                temperature=1.0 if temperature else 0.0,
+                generator=generator.of(rows),
+            )
+            tokens = options.gather(1, drawn.tokens[:, None])
+            ids.add(rows, tokens)
+            base.add(rows, logprobs.gather(1, tokens))
+            guided.add(rows, drawn.logprobs[:, None])
+            lengths[rows] += 1
+            done = torch.isin(tokens[:, 0], eos)
+            ended[rows[done]] = True
+            if last or done.all():
+                break
+            chosen = torch.arange(len(rows), device=device) * options.shape[1] + drawn.tokens
+            writer.keep(chosen[~done], rows[~done])
+            logits = logits[chosen[~done]]
+    mask = torch.arange(int(lengths.max()), device=device)[None] < lengths[:, None]
+    rollout = Rollout(prompt_ids, prompt_mask, ids.all(), mask, ended, logprobs=base.all())
+    return rollout, guided.all()
+
+
+@dataclass(frozen=True)
+class ValueGuided:
+    """Sampling from ``softmax(log p + beta * V(next state))`` over the k likeliest tokens.
+
+    The MDP view of decoding (Mudgal et al. 2023, controlled decoding, arXiv:2310.17022), with the
+    value model that PPO leaves behind (Liu et al. 2023, arXiv:2309.15028, who search a tree with it
+    instead of looking one token ahead). With the values of p itself, and beta = 1 / kl_coef, it is
+    the policy that PPO's KL-penalised objective asks for, as far as one step of improvement goes.
+
+    Attributes:
+        head: see `read_value_head`.
+        beta: how much a unit of value counts; 0 is sampling among the candidates.
+        candidates: tokens looked at in each step; the work per token grows with it.
+    """
+
+    head: LinearHead
+    beta: float = 1.0
+    candidates: int = 8
+
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise UserError(f"value-guided: candidates should be at least 1, got {self.candidates}")
+
+    def run(
+        self,
+        responder: Responder,
+        examples: Sequence[Example],
+        seeds: Sequence[int],
+        reward: Reward | None,
+    ) -> Generated:
+        """See `Strategy.run`; ``kl_nats`` is the log ratio to p, summed over the response (k1)."""
+        prompt_ids, prompt_mask = collate_prompts(examples, responder.pad_id)
+        responder.check_lengths(prompt_mask.sum(1))
+        device = responder.model.device
+        rollout, guided = guided_sample(
+            responder.model,
+            self.head,
+            prompt_ids.to(device),
+            prompt_mask.to(device),
+            beta=self.beta,
+            candidates=self.candidates,
+            eos_ids=responder.eos_ids,
+            pad_id=responder.pad_id,
+            generator=RowSeeds(seeds, device),
+            **responder.decoding,
+        )
+        assert rollout.logprobs is not None
+        ratios = ((guided - rollout.logprobs) * rollout.response_mask).sum(1)
+        return Generated(
+            responder.samples(rollout, examples),
+            token_lists(rollout),
+            figures={"kl_nats": float(ratios.mean())},
+            computed_tokens=int(rollout.lengths.sum()) * self.candidates,
+        )

@@ -1,0 +1,1 @@
+"""Markov memory: practice moves along a chain that is learned from rewards."""

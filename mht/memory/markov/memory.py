@@ -1,0 +1,253 @@
+"""Markov memory: practice moves from state to state along a chain learned from what it brought."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+from zlib import compress, decompress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mht.core.errors import ConfigError
+from mht.memory.base import Memory, Rows
+from mht.memory.difficulty import CLASSES
+from mht.memory.markov.chain import Chain
+from mht.memory.markov.clusters import cluster
+from mht.memory.store import Attempt
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Signal = Literal["score", "regret", "progress"]
+
+MOST_PROMPTS = 20_000  # as states: with 32 transitions each they take 8 MB
+FEW = 1_000  # states, for which the stationary distribution costs a few milliseconds
+
+
+class MarkovMemory(Memory):
+    """Chooses states of practice by a chain, and prompts within them by difficulty.
+
+    Place i of the batch is a lane. From one PPO step to the next it moves from the state that it
+    practised to another, and the chain's transition between them gains ``alpha * (signal + gamma *
+    next_signal)``. A lane that the memory fills moves by the chain, one with fresh data as the
+    data's order has it; both teach the chain.
+
+    What the signal is decides what is practised. With the score itself the chain returns to where
+    the policy is good already, which teaches it little. Regret, the distance from the best score,
+    leads to where there is most to gain, as in curricula by regret (PAIRED, Dennis et al. 2020,
+    arXiv:2012.02096), and to what can't be learned too. Progress leads to where scores rise (Graves
+    et al. 2017, arXiv:1704.03003), but one response says little of it: chance looks like progress
+    wherever scores vary.
+
+    Args:
+        rows: the training data.
+        embeddings: (rows, D), of their prompts, for ``states`` "clusters".
+        states: "clusters": difficulty classes x clusters; "rows": one for each different prompt.
+        clusters: groups of prompts.
+        alpha: see `Chain`, as gamma, decay, exploration and out_degree.
+        signal: what counts as the reward of practising.
+        exponent: a prompt of a state is drawn with weight ``(1 / place) ** exponent``, place 1 the
+            hardest of all; 0 is uniform.
+        seed: of the clusters.
+        options: of `Memory`.
+
+    Attributes:
+        chain: over the states.
+
+    Raises:
+        ConfigError: too many different prompts for a state each.
+        ValueError: clusters without embeddings.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        embeddings: NDArray[Any] | None = None,
+        states: Literal["clusters", "rows"] = "clusters",
+        clusters: int = 8,
+        alpha: float = 0.1,
+        gamma: float = 0.9,
+        decay: float = 0.9,
+        exploration: float = 0.1,
+        out_degree: int = 32,
+        signal: Signal = "regret",
+        exponent: float = 0.7,
+        seed: int = 0,
+        **options: Any,
+    ):
+        super().__init__(rows, **options)
+        self.by_class, self.signal, self.exponent = states == "clusters", signal, exponent
+        if self.by_class:
+            if embeddings is None:
+                raise ValueError("clusters of prompts need their embeddings")
+            self._group, typical = cluster(embeddings[rows.first], clusters, seed=seed)
+            self._typical = rows.first[typical]
+        else:
+            first = self._typical = rows.first
+            self._group = np.arange(len(first))
+            if len(first) > MOST_PROMPTS:
+                raise ConfigError([
+                    f"memory.markov.states: rows: the training data has {len(first)} different "
+                    f"prompts, and at most {MOST_PROMPTS} can be states: set clusters"
+                ])  # fmt: skip
+        count = len(self._typical) * (len(CLASSES) if self.by_class else 1)
+        self.chain = Chain(
+            count,
+            alpha=alpha,
+            gamma=gamma,
+            decay=decay,
+            exploration=exploration,
+            out_degree=out_degree,
+        )
+        self._lanes, self._signals = np.zeros(0, np.int64), np.zeros(0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what it keeps; the training data is not counted."""
+        arrays = [self._group, self._typical, self._lanes, self._signals]
+        return super().nbytes + self.chain.nbytes + sum(array.nbytes for array in arrays)
+
+    def states_of(self, prompts: Ints) -> Ints:
+        """(n,) the states that the prompts are in now."""
+        groups = self._group[prompts]
+        return groups * len(CLASSES) + self.classes[prompts] if self.by_class else groups
+
+    # -- what happened ----------------------------------------------------------------------
+
+    def remember(self, attempts: Sequence[Attempt]) -> None:
+        """Take in the attempts of one PPO step, in the batch's order, and move the lanes."""
+        if not attempts:
+            return
+        prompts = self.rows.numbers[[attempt.row for attempt in attempts]]
+        scores = np.array([attempt.score for attempt in attempts])
+        states, signals = self.states_of(prompts), scores
+        if self.signal == "progress":  # against what was known before
+            signals = np.nan_to_num(scores - self.records["mean_score"][prompts])
+        super().remember(attempts)
+        if self.signal == "regret":
+            signals = self._regret(scores)
+        both = min(len(states), len(self._lanes))
+        if both:
+            self.chain.update(
+                self._lanes[:both], states[:both], self._signals[:both], signals[:both]
+            )
+        self._lanes, self._signals = states, signals
+
+    def _regret(self, scores: Floats) -> Floats:
+        """0 for the best of the scores remembered, 1 for the worst; 0 where all are alike."""
+        columns = self.store.columns
+        kept = columns["score"][columns["order"] >= 0]
+        best, worst = max(kept.max(), scores.max()), min(kept.min(), scores.min())
+        return (best - scores) / (best - worst) if best > worst else np.zeros(len(scores))
+
+    # -- what to do -------------------------------------------------------------------------
+
+    def choose(self, n: int, generator: np.random.Generator) -> list[int]:
+        """As many rows of known prompts as are asked for, one for each lane; none if none is known.
+
+        A lane begins at the state of some known prompt. Where the chain leads to a state without
+        any, the lane jumps to one that has some, all alike. Lanes in one state have different
+        prompts for as long as it has, and then different rows of them.
+        """
+        known = self.known
+        if not len(known):
+            return []
+        lanes = self._lanes
+        if not len(lanes):
+            lanes = self.states_of(known[generator.integers(len(known), size=n)])
+        wanted = self.chain.sample(np.resize(lanes, n), generator)
+        prompts = self._prompts_in(wanted, known, generator)
+        return self.rows.draw(prompts, generator).tolist()
+
+    def _prompts_in(self, wanted: Ints, known: Ints, generator: np.random.Generator) -> Ints:
+        states = self.states_of(known)
+        order = np.argsort(states.astype(np.uint16), kind="stable")  # of 16 bits numpy sorts fast
+        sizes = np.bincount(states, minlength=self.chain.states)
+        starts = sizes.cumsum() - sizes
+        there = np.flatnonzero(sizes)
+        elsewhere = there[generator.integers(len(there), size=len(wanted))]
+        wanted = np.where(sizes[wanted] > 0, wanted, elsewhere)
+        chosen = known[order[starts[wanted]]]
+        for state in np.unique(wanted[sizes[wanted] > 1]).tolist():
+            members = known[order[starts[state] : starts[state] + sizes[state]]]
+            lanes = np.flatnonzero(wanted == state)
+            chosen[lanes] = self._drawn(members, len(lanes), len(known), generator)
+        return chosen
+
+    def _drawn(self, prompts: Ints, n: int, known: int, generator: np.random.Generator) -> Ints:
+        """(n,) of the prompts by their places among all that are known; all before one comes again.
+
+        The exponential keys of `adaptive.draw`.
+        """
+        places = (1 - self.difficulty[prompts]) * known + 0.5  # 1 is the hardest
+        keys = generator.standard_exponential(len(prompts)) * places**self.exponent
+        first = np.argpartition(keys, n)[:n] if n < len(prompts) else np.arange(len(prompts))
+        return np.resize(prompts[first], n)
+
+    # -- what it is like --------------------------------------------------------------------
+
+    def statistics(self) -> dict[str, float]:
+        """Those of every memory, and the chain's.
+
+        ``transitions`` are those kept; with at most 1,000 states also ``entropy_nats``, the
+        surprise in a move, and ``stationary_easy`` and so on: the share of the moves that end in
+        prompts of each class if the chain goes on as it is.
+        """
+        found = super().statistics() | {"transitions": float(self.chain.transitions)}
+        if self.chain.states > FEW:
+            return found
+        stationary = self.chain.stationary(tolerance=1e-6, iterations=500)
+        of_each = self._by_class(stationary)
+        found |= {f"stationary_{name}": float(of_each[i]) for i, name in enumerate(CLASSES)}
+        return found | {"entropy_nats": self.chain.entropy(stationary)}
+
+    def _by_class(self, stationary: Floats) -> Floats:
+        """(classes,) mass of a distribution over states; only states with known prompts count."""
+        known = self.known
+        states = self.states_of(known)
+        sizes = np.bincount(states, minlength=self.chain.states)
+        mass = np.bincount(
+            self.classes[known], (stationary / np.maximum(sizes, 1))[states], minlength=len(CLASSES)
+        )
+        return mass / max(mass.sum(), 1e-300)
+
+    def state_names(self) -> list[str]:
+        """What each state is: its prompt, or its class and its cluster's most typical prompt."""
+        prompts = [self.rows.prompts[row] for row in self._typical.tolist()]
+        if not self.by_class:
+            return prompts
+        return [f"{name}: {prompt}" for prompt in prompts for name in CLASSES]
+
+    # -- what lasts ---------------------------------------------------------------------------
+
+    def own_state(self) -> dict[str, Any]:
+        """The chain, the lanes, and the clusters: another machine might round to others."""
+        arrays = {"lanes": self._lanes, "signals": self._signals}
+        arrays |= {"group": self._group, "typical": self._typical}
+        packed = {name: _packed(array) for name, array in arrays.items()}
+        chain = self.chain.state_dict()
+        return packed | {
+            "chain": {k: v if k == "scale" else _packed(v) for k, v in chain.items()},
+        }
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what `own_state` gave."""
+        chain = state["chain"]
+        self.chain.load_state_dict(
+            {k: v if k == "scale" else _unpacked(v) for k, v in chain.items()}
+        )
+        self._lanes, self._signals = _unpacked(state["lanes"]), _unpacked(state["signals"])
+        self._group, self._typical = _unpacked(state["group"]), _unpacked(state["typical"])
+
+
+def _packed(array: NDArray[Any]) -> dict[str, Any]:
+    """An array as plain data, exact and shorter than its numbers would be."""
+    data = b64encode(compress(array.tobytes(), 1)).decode()
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "zlib_base64": data}
+
+
+def _unpacked(packed: Mapping[str, Any]) -> NDArray[Any]:
+    data = decompress(b64decode(packed["zlib_base64"]))
+    return np.frombuffer(data, packed["dtype"]).reshape(packed["shape"]).copy()

@@ -1,0 +1,1 @@
+"""What needs private calls of PyTorch to be fast."""

@@ -1,0 +1,1 @@
+"""Transformers' models: the frozen trunk, passes without padding, logits, the cache."""

@@ -1,0 +1,1 @@
+"""What comparisons say: tables, figures, the guard, and pages."""

@@ -1,0 +1,1 @@
+"""The models that rewards ask: loaded once, shared, run in whole batches."""

@@ -1,0 +1,1 @@
+"""Rewards that read the text alone: words, form, overlap with the target."""

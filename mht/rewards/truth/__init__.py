@@ -1,0 +1,1 @@
+"""Rewards of truth: claims, and the evidence for them in a corpus."""

@@ -1,0 +1,98 @@
+"""Rewards of a field of knowledge: medical_accuracy, legal_validity, scientific_integrity.
+
+Nothing in them is about medicine, law or science: a classifier or a corpus of the user's own is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import model_validator
+
+from mht.core.component import refuse
+from mht.core.errors import ModelError
+from mht.core.records import Sample
+from mht.rewards.base import reward
+from mht.rewards.models.sequence_classifier import classifier, probabilities, texts_read
+from mht.rewards.truth.grounding import ByEvidence
+
+
+class Domain(ByEvidence):
+    """By a classifier of the field: its probability of a label. By a corpus: as truth_rag.
+
+    Attributes:
+        model: folder or hub name of a sequence classifier; or null, and a corpus.
+        target: the classifier's label that is the good one, upper and lower case alike.
+        text: what the classifier reads: the "response", or the "full" text, prompt first.
+    """
+
+    family: ClassVar[str] = "domain"
+    needs: ClassVar[str] = "a sequence classifier of the field, or a corpus of it as for truth_rag"
+    example: ClassVar[Mapping[str, Any] | None] = {"corpus": ["A claim that the field accepts."]}
+
+    model: str | None = None
+    target: str | None = None
+    text: Literal["response", "full"] = "response"
+
+    @model_validator(mode="after")
+    def _is_one_of_the_two(self) -> Domain:
+        if (self.model is None) == (self.corpus is None):
+            got = "neither" if self.model is None else "both"
+            raise ValueError(
+                f"give either model (a classifier of your field, with target, its good label) or "
+                f"corpus (texts of your field that are taken as true), got {got}"
+            )
+        if self.model is not None and self.target is None:
+            refuse([("target", "is missing: name the label of the model that is the good one")])
+        if self.model is None and self.target is not None:
+            refuse([("target", "is a label of a model, and a corpus has none: remove it")])
+        return self
+
+    def reads(self, sample: Sample) -> tuple[str, ...] | None:
+        """The classifier's text, or what truth_rag reads."""
+        return super().reads(sample) if self.model is None else (self._text(sample),)
+
+    def models(self) -> tuple[str, ...]:
+        """The classifier, or those of truth_rag."""
+        return super().models() if self.model is None else (self.model,)
+
+    def score(self, samples: Sequence[Sample]) -> list[float]:
+        """The label's probability, or the evidence's."""
+        if self.model is None or self.target is None:
+            return super().score(samples)
+        model = classifier(self.model, self.device)
+        model.refuse_regression()
+        if len(model.labels) < 2:
+            raise ModelError(f"model {self.model!r} has one output: use the type reward_model")
+        label = model.label(self.target)
+        texts = texts_read(self, model, samples, self.text, self.max_tokens)
+        logits = model.logits(texts, self.batch_size, self.max_tokens)
+        return probabilities(logits, model.multi_label)[:, label].tolist()
+
+    def _text(self, sample: Sample) -> str:
+        return sample.full if self.text == "full" else sample.response
+
+
+@reward("medical_accuracy")
+class MedicalAccuracy(Domain):
+    """What a classifier or a corpus of medicine of your own makes of the response, in [0, 1].
+
+    It knows no medicine by itself, and no score replaces a physician's judgement.
+    """
+
+
+@reward("legal_validity")
+class LegalValidity(Domain):
+    """What a classifier or a corpus of law of your own makes of the response, in [0, 1].
+
+    It knows no law by itself, and no score replaces a lawyer's judgement.
+    """
+
+
+@reward("scientific_integrity")
+class ScientificIntegrity(Domain):
+    """What a classifier or a corpus of science of your own makes of the response, in [0, 1].
+
+    It knows no science by itself: the corpus may hold abstracts, findings or rules of method.
+    """

@@ -1,1 +1,0 @@
-"""Decoding strategies: how a policy draws its responses."""

@@ -1,0 +1,1 @@
+"""The training loop, practice, checkpoints and validation."""

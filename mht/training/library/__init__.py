@@ -1,0 +1,1 @@
+"""The trainer's door for library users: arguments, batches, single steps."""
