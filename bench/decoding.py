@@ -24,7 +24,7 @@ from mht.data.examples.example import Example, read_examples
 if TYPE_CHECKING:
     from mht.evaluation.metrics import Score
     from mht.generation.decoding import Generated, Strategy
-    from mht.generation.rollout import Responder
+    from mht.generation.sampling.rollout import Responder
     from mht.rewards import Reward
 
 COLUMNS = (

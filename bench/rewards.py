@@ -14,7 +14,7 @@ from bench.figures import spread
 from mht.cli.reward_types import built_in
 from mht.core.errors import UserError
 from mht.core.progress import track
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import Reward, make_reward
 from mht.rewards.learned.classifier import LabelReward
 

@@ -4,7 +4,7 @@ import json
 import sys
 
 from mht.config import load_config
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 
 
 def main() -> None:

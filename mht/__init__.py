@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mht.config import load_config as load_config
-    from mht.core.records import Sample as Sample
+    from mht.data.text.sample import Sample as Sample
     from mht.optim.optimizers import make_optimizer as make_optimizer
     from mht.optim.optimizers import make_scheduler as make_scheduler
     from mht.rewards import make_reward as make_reward
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "HybridTrainer": "mht.training.hybrid",
-    "Sample": "mht.core.records",
+    "Sample": "mht.data.text.sample",
     "load_config": "mht.config",
     "make_optimizer": "mht.optim.optimizers",
     "make_reward": "mht.rewards",

@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from mht.checks.watched import check_watched, files_of_training
 from mht.core.errors import UserError
 from mht.pipeline.stage import run_stage
-from mht.pipeline.train import train_variant
+from mht.training.experiment import train_variant
 
 if TYPE_CHECKING:
     from mht.config import Config
@@ -26,6 +27,7 @@ def main(config: Config, run: Run) -> None:
     if name not in STARTS:
         raise UserError(f"name the baseline, one of {', '.join(STARTS)}; got {name!r}")
     settings = getattr(config.baselines, name)
+    check_watched(files_of_training(settings, f"baselines.{name}"), run.deps)
     train_variant(
         config,
         settings,

@@ -10,7 +10,7 @@ from mht.core.errors import UserError
 from mht.data.examples.example import read_examples
 from mht.evaluation.evaluator import evaluate_policy
 from mht.evaluation.summary import summarise, write_json, write_samples
-from mht.generation.rollout import Responder
+from mht.generation.sampling.rollout import Responder
 from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.precision import resolve_dtype
 from mht.pipeline.stage import run_stage

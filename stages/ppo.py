@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mht.checks.watched import check_watched, files_of_training
 from mht.pipeline.stage import run_stage
-from mht.pipeline.train import train_variant
+from mht.training.experiment import train_variant
 
 if TYPE_CHECKING:
     from mht.config import Config
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 def main(config: Config, run: Run) -> None:
     """Write models/hybrid."""
+    check_watched(files_of_training(config.ppo, "ppo"), run.deps)
     train_variant(
         config,
         config.ppo,

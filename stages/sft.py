@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mht.pipeline.stage import run_stage
-from mht.pipeline.train import train_variant
+from mht.training.experiment import train_variant
 
 if TYPE_CHECKING:
     from mht.config import Config

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from mht.cli.reward_types import built_in
 from mht.core.errors import ConfigError, UserError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import Reward, make_reward
 from mht.rewards.base import REWARDS
 from mht.rewards.composed.composition import Composite

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from mht.cli.main import commands
 from mht.config.overlay import lay_over, load_experiment, read_mapping
 from mht.core.errors import ConfigError, UserError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.evaluation.summary import write_samples
 from mht.experiments.ablations import as_settings, experiments_of, lost
 from mht.experiments.compare import gather, tabulate

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mht.core.errors import ConfigError, DataError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.evaluation.metrics import text_metrics
 from mht.evaluation.summary import summarise, write_json, write_samples
 from mht.reports import benchmark, report

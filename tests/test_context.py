@@ -14,10 +14,10 @@ from training_fixtures import (
 
 from mht.config.policy import ValueHeadConfig
 from mht.core.errors import ModelError
-from mht.generation.decode import sample
 from mht.generation.decoding import ValueGuided, generate
-from mht.generation.rollout import Responder
-from mht.generation.seeds import RowSeeds
+from mht.generation.sampling.decode import sample
+from mht.generation.sampling.rollout import Responder
+from mht.generation.sampling.seeds import RowSeeds
 from mht.models.context import context_window, limit_context, windows
 from mht.models.head import response_logprobs
 from mht.models.hf.logits import logits_at

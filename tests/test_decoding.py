@@ -10,9 +10,9 @@ from training_fixtures import EOS, PAD, TokenShare, examples, model_of, response
 from mht.core.errors import UserError
 from mht.generation.decoding import BestOfN, Sampling, generate, prompt_examples
 from mht.generation.decoding.best_of import kl_bound
-from mht.generation.draw import draw, truncate_logits
-from mht.generation.rollout import Responder
-from mht.generation.seeds import RowSeeds, copies, row_seeds
+from mht.generation.sampling.draw import draw, truncate_logits
+from mht.generation.sampling.rollout import Responder
+from mht.generation.sampling.seeds import RowSeeds, copies, row_seeds
 
 TOKENS = 8
 
@@ -109,7 +109,7 @@ def test_a_response_does_not_depend_on_its_batch(responder, tiny_tokenizer):
 
 def test_every_row_may_have_a_limit_of_its_own(responder, tiny_tokenizer):
     from mht.data.examples.example import collate_prompts
-    from mht.generation.decode import sample
+    from mht.generation.sampling.decode import sample
 
     ids, mask = collate_prompts(examples(tiny_tokenizer, 4), PAD)
     limits = torch.tensor([1, 8, 3, 5])

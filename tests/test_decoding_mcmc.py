@@ -16,8 +16,8 @@ from mht.generation.decoding import MCMC, Sampling, generate
 from mht.generation.decoding.mcmc import Chains, ModelProposal, prefixes
 from mht.generation.decoding.ngram import NGramProposal
 from mht.generation.decoding.ngram_model import NGram
-from mht.generation.rollout import Responder
-from mht.generation.seeds import RowSeeds
+from mht.generation.sampling.rollout import Responder
+from mht.generation.sampling.seeds import RowSeeds
 from mht.models.head import response_logprobs
 
 END, PADDING, LIMIT = 0, 1, 3  # PAD is a word like the others: masks decide

@@ -8,9 +8,9 @@ from mht.config.policy import ValueHeadConfig
 from mht.core.errors import ModelError, UserError
 from mht.generation.decoding import ValueGuided, generate, read_value_head
 from mht.generation.decoding.value_guided import guided_sample
-from mht.generation.draw import truncate_logits
-from mht.generation.rollout import Responder
-from mht.generation.seeds import RowSeeds
+from mht.generation.sampling.draw import truncate_logits
+from mht.generation.sampling.rollout import Responder
+from mht.generation.sampling.seeds import RowSeeds
 from mht.models.head import response_logprobs
 from mht.models.hf.logits import logits_at
 from mht.models.policy import Policy

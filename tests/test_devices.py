@@ -18,7 +18,7 @@ from mht.config import load_config
 from mht.core.errors import ConfigError
 from mht.devices.base import indivisible
 from mht.devices.processes import buckets
-from mht.generation.draw import SharedGenerator
+from mht.generation.sampling.draw import SharedGenerator
 from mht.models.loading import load_causal_lm
 from mht.pipeline import launch
 
@@ -172,7 +172,7 @@ def test_sizes_that_can_not_be_split():
 def test_a_wider_rollout_is_the_same_rollout():
     from training_fixtures import PAD, rollout_of
 
-    from mht.generation.rollout import widened
+    from mht.generation.sampling.rollout import widened
 
     narrow = rollout_of([[5, 6]], [[7, 2]])
     wide = widened(narrow, right=2, pad_id=PAD)

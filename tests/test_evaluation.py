@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mht.core.errors import DataError, ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.evaluation.bertscore import bertscore
 from mht.evaluation.metrics import METRICS, describe, distinct, normalise, text_metrics
 from mht.evaluation.statistics import bootstrap, holm, paired_difference, perplexity

@@ -5,17 +5,18 @@ import torch
 from torch.nn import functional
 from training_fixtures import TokenShare, examples, model_of, responses_of
 
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.evaluation.evaluator import (
     evaluate_policy,
     model_columns,
     response_logprobs,
     reward_columns,
 )
-from mht.generation.rollout import Responder
+from mht.generation.sampling.answers import generate, target_nll
+from mht.generation.sampling.rollout import Responder
 from mht.models.policy import Policy
 from mht.rewards import make_reward
-from mht.training.validation import Validation, generate, target_nll
+from mht.training.validation import Validation
 
 DECODING = {"response_tokens": 8, "temperature": 1.0}
 

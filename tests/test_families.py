@@ -6,7 +6,7 @@ from training_fixtures import EOS, PAD, TokenShare, examples, model_of, rollout_
 
 from mht.algorithms.sft import batch_loss
 from mht.config import load_config
-from mht.generation.rollout import Responder
+from mht.generation.sampling.rollout import Responder
 from mht.models.hf.trunk import decoder_layers
 from mht.models.policy import Policy
 from mht.training.hybrid import HybridTrainer

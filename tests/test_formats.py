@@ -245,10 +245,10 @@ def test_a_column_may_have_any_name(tmp_path, name, value):
 
 @pytest.mark.parametrize("value", [3, "three", ["a", "b"], [], None, {"a": 1}])
 def test_a_column_called_turns_stays_where_there_is_no_conversation(tmp_path, value):
-    from mht.core.records import Sample
     from mht.data.examples.tokenize import cut_row
     from mht.data.prepare.labels import clean_row
     from mht.data.sources.fetch import fetched_texts
+    from mht.data.text.sample import Sample
 
     file = tmp_path / "t.jsonl"
     file.write_text(json.dumps({"prompt": "p", "target": "c", "turns": value}))

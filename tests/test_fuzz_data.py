@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from mht.cli.generate import prompts_of
 from mht.core.component import build
 from mht.core.errors import UserError
-from mht.core.records import Sample
 from mht.core.stable_files import read_jsonl, write_jsonl
 from mht.data.examples.tokenize import cut_row
 from mht.data.prepare.labels import clean_row
 from mht.data.sources import Source
 from mht.data.sources.fetch import read_rows
 from mht.data.sources.table import read_records
+from mht.data.text.sample import Sample
 
 SHORT, LONG = 60, 10_000
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example)

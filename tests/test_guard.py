@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mht.core.errors import ConfigError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.evaluation.metrics import repetition
 from mht.evaluation.statistics import Interval
 from mht.evaluation.summary import Evaluated

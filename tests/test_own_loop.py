@@ -12,7 +12,7 @@ from training_fixtures import EOS, PAD, hybrid_config, model_of, rollout_of
 from mht import HybridTrainer, make_optimizer, make_reward, make_scheduler
 from mht.core.errors import ConfigError, DataError, ModelError, RewardError, UserError
 from mht.core.keywords import WrongKeyword
-from mht.generation.padding import content_mask, response_content
+from mht.generation.sampling.padding import content_mask, response_content
 from mht.training.library import batches
 
 ROWS = [[40, 41, 42, 60, 61, EOS], [50, 70, EOS], [51, 52, 71, 72]]

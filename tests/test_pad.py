@@ -12,7 +12,7 @@ from mht.core.errors import ModelError
 from mht.data.examples.example import collate_sft
 from mht.data.text.special import control_tokens
 from mht.data.text.texts import Codec
-from mht.generation.rollout import Responder, end_tokens
+from mht.generation.sampling.rollout import Responder, end_tokens
 from mht.models.loading import load_causal_lm, load_tokenizer
 
 

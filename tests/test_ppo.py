@@ -20,7 +20,7 @@ from mht.algorithms.ppo.experience import RunningStd
 from mht.algorithms.ppo.ratio import RatioError
 from mht.algorithms.ppo.step import PPO
 from mht.core.errors import UserError
-from mht.generation.decode import sample
+from mht.generation.sampling.decode import sample
 from mht.losses import AdaptiveKL, FixedKL
 from mht.models.policy import Policy
 from mht.optim.optimizers import Diverged, Updater, make_optimizer, make_scheduler

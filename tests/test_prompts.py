@@ -9,11 +9,11 @@ from tokenizer_layouts import LAYOUTS
 from mht.config import DataConfig
 from mht.core.component import build
 from mht.core.errors import DataError
-from mht.core.records import Sample
 from mht.data.examples.encoder import Encoder
 from mht.data.examples.limits import Limits, context_of, response_lengths
 from mht.data.examples.tokenize import cut_row
 from mht.data.prepare.labels import clean_row, judged, policy_texts
+from mht.data.text.sample import Sample
 from mht.data.text.texts import Codec
 
 ENDS = {"long_prompts": "truncate", "source": {"type": "reviews"}}

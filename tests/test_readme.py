@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import subprocess
 from pathlib import Path
 
@@ -143,14 +142,6 @@ def test_a_block_must_be_there_once():
     for text in ("nothing", "<!-- x:begin --><!-- x:end -->" * 2):
         with pytest.raises(BlockError):
             fill(text, "x", "new")
-
-
-def test_the_file_list_has_no_file_too_many():
-    listed = re.findall(r"\b(\w+\.(?:py|sh))\b", re.search(r"## Files\n.*?```\n(.*?)```",
-                        README.read_text(encoding="utf-8"), re.S)[1])  # fmt: skip
-    there = {f.name for top in ("mht", "stages", "tools", "bench") for f in Path(top).rglob("*.*")}
-    assert listed
-    assert not set(listed) - there
 
 
 def unchanged() -> bool:

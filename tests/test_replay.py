@@ -16,7 +16,7 @@ from mht.config import HybridConfig
 from mht.core.component import build
 from mht.core.errors import ConfigError, UserError
 from mht.devices.base import indivisible
-from mht.generation.rollout import concatenated, trimmed, widened
+from mht.generation.sampling.rollout import concatenated, trimmed, widened
 from mht.losses import effective_share, importance_weights, policy_loss, value_loss, whiten
 from mht.memory.base import Attempt
 from mht.models.loading import load_causal_lm

@@ -141,13 +141,6 @@ def test_files_in_code_quotes_exist(file):
             assert path.exists() or is_generated(path), f"{file}: no file {quoted}"
 
 
-def test_readme_names_every_module():
-    text = README.read_text(encoding="utf-8")
-    modules = [f for f in FILES if f.suffix == ".py" and f.parts[0] in ("mht", "stages")]
-    missing = [str(f) for f in modules if f.name != "__init__.py" and f.name not in text]
-    assert not missing, f"README.md's file list lacks {missing}"
-
-
 # The set-up is complete.
 
 

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.evaluation.summary import Evaluated
 from mht.reports.figures.palette import colours, slots
 from mht.reports.page.browser import browser_data, embedded, scores_of

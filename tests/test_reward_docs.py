@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from mht.cli.reward_types import aliases, built_in
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import Reward, make_reward
 from tools import reward_docs
 

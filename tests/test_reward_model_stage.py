@@ -18,11 +18,11 @@ from mht.assets.fetch import fetch_encoder
 from mht.config import DataConfig, RewardModelConfig
 from mht.core.component import build
 from mht.core.errors import ConfigError, DataError, ModelError
-from mht.core.records import Sample
 from mht.data.judgements.judgements import Judgements, read_judgements, set_apart, write_judgements
 from mht.data.prepare.labels import judged
 from mht.data.sources import OptionError, Source
 from mht.data.sources.fetch import fetch_rows
+from mht.data.text.sample import Sample
 from mht.reward_models.calibration import compared_quality, labelled_quality
 from mht.reward_models.classifier import outputs
 from mht.reward_models.judged import preference_loss, split_compared, split_labelled

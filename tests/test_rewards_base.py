@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from mht.core.errors import ConfigError, UserError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import Reward, RewardError, make_reward
 from mht.rewards.base import REWARDS
 

@@ -11,7 +11,7 @@ import pytest
 from test_rewards_models import WORDS, save_bert
 
 from mht.core.errors import ConfigError, ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import RewardError, cache, make_reward
 from mht.rewards.base import TextReward
 from mht.rewards.models.sequence_classifier import Classifier

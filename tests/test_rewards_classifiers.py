@@ -9,7 +9,7 @@ import torch
 from test_rewards_models import TEXTS, WORDS, error_of, save_bert, word_tokenizer
 
 from mht.core.errors import ConfigError, ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import make_reward
 from mht.rewards.base import REWARDS
 from mht.rewards.learned import presets

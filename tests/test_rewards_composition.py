@@ -8,7 +8,7 @@ from statistics import fmean, pstdev
 import pytest
 
 from mht.core.errors import ConfigError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import RewardError, make_reward
 
 BATCH = [Sample("", response, "a") for response in ("a", "b", "a b", "")]

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from mht.core.errors import ConfigError, MissingPackage, ModelError, UserError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import Reward, RewardError, make_reward
 from mht.rewards.base import ANY, UNIT, TextReward
 from mht.rewards.scoring import mirror, unit

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mht.core.errors import ConfigError, ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import make_reward
 from mht.rewards.learned.entities import Tagger, pattern_entities, spans
 from mht.rewards.models.shared import load

@@ -7,7 +7,7 @@ import torch
 from conftest import make_tiny_tokenizer
 
 from mht.core.errors import ConfigError, ModelError, RewardError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import make_reward
 from mht.rewards.learned.judge import grade
 from mht.rewards.models.causal_lm import causal_lm

@@ -11,7 +11,7 @@ import torch
 from training_fixtures import examples, hybrid_config
 
 from mht.core.errors import ConfigError, ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import Reward, RewardError, make_reward
 from mht.rewards.composed.mixture import quantile
 from mht.training.hybrid import HybridTrainer

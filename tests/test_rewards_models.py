@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mht.core.errors import ConfigError, ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import make_reward
 from mht.rewards.models import shared as models
 from mht.rewards.models.sequence_classifier import classifier

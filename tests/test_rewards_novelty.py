@@ -8,7 +8,7 @@ import random
 import pytest
 
 from mht.core.errors import ConfigError, ModelError, RewardError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import make_reward
 from mht.rewards.text.exploration import simhash
 from mht.rewards.text.novelty import Index

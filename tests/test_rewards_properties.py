@@ -18,7 +18,7 @@ from reward_specs import (
 
 from mht.cli.reward_types import FAMILIES, built_in, options
 from mht.core.errors import ConfigError, UserError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import Reward, make_reward
 from mht.rewards.composed.composition import Composite
 

@@ -8,7 +8,7 @@ import pytest
 from reward_specs import plain_types, quietly, scores_here, spec_of
 
 from mht.core.errors import UserError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards import RewardError, make_reward
 
 PROMPTS = ["the film: ", "the film: ", "its plot: "]

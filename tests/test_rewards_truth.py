@@ -9,7 +9,7 @@ import torch
 from test_rewards_models import direct, save_bert
 
 from mht.core.errors import ConfigError, DataError, ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.data.text.sentences import sentences
 from mht.rewards import make_reward
 from mht.rewards.text.corpus import passages, pieces

@@ -7,9 +7,9 @@ from training_fixtures import EOS, KINDS, PAD, examples, model_of, responses_of,
 from mht.core.errors import DataError, ModelError
 from mht.core.records import distinct
 from mht.data.examples.example import Example
-from mht.generation.decode import sample
-from mht.generation.draw import draw, truncate_logits
-from mht.generation.rollout import Responder, end_tokens, pad_token, trimmed
+from mht.generation.sampling.decode import sample
+from mht.generation.sampling.draw import draw, truncate_logits
+from mht.generation.sampling.rollout import Responder, end_tokens, pad_token, trimmed
 from mht.models.context import limit_context
 from mht.models.head import response_logprobs
 from mht.models.hf.cache import SizedLayer, sized_cache

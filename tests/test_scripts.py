@@ -15,10 +15,10 @@ from rouge_score.tokenize import tokenize
 from sacrebleu.metrics import BLEU, CHRF
 
 from mht.core.errors import ConfigError
-from mht.core.records import Sample
 from mht.data.examples.tokenize import cut_row
 from mht.data.text.clean import clean, content_key, group_key
 from mht.data.text.rouge import RougeTokenizer
+from mht.data.text.sample import Sample
 from mht.data.text.sentences import sentences
 from mht.data.text.words import ScriptWarning, chunks, fold, words
 from mht.evaluation.metrics import repetition, text_metrics

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mht.cli.main import app, commands
 from mht.core.errors import DataError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.evaluation.summary import write_json, write_samples
 from mht.reports.figures import bands
 from mht.reports.guard import Bounds

@@ -15,7 +15,7 @@ from mht.core.errors import DataError, ModelError
 from mht.data.text.special import end_ids
 from mht.data.text.texts import Codec
 from mht.generation.decoding import prompt_examples
-from mht.generation.rollout import Responder
+from mht.generation.sampling.rollout import Responder
 
 CONTROL = ["<s>", "</s>", "<pad>", "<unk>", *TURNS, "<|endoftext|>", "[CLS]", "[SEP]", "<answer>"]
 WORDS = [

@@ -14,8 +14,8 @@ from training_fixtures import EOS, PAD, TEXTS, examples, hybrid_config
 from mht import HybridTrainer, make_reward
 from mht.algorithms.sft import batch_loss
 from mht.core.errors import DataError, UserError
-from mht.data.examples.row_forms import rows_of
-from mht.data.examples.train_data import TrainData
+from mht.data.given.row_forms import rows_of
+from mht.data.given.train_data import TrainData
 from mht.data.text.texts import Codec
 
 PAIRS = [("How is the film?", "A warm story."), ("How is the plot?", "It is slow .")] * 2

@@ -10,7 +10,7 @@ from test_rewards_models import WORDS, word_tokenizer
 
 from mht.config import RewardModelConfig
 from mht.core.errors import ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.data.text.truncation import beginning, end, ending, fitted, token_counts, token_limit
 from mht.evaluation.bertscore import bertscore
 from mht.reward_models.classifier import train_classifier

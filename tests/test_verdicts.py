@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from mht.cli.main import commands
 from mht.config import load_config
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.evaluation.statistics import difference_of, holm, interval_of, paired_difference, verdict
 from mht.evaluation.summary import read_samples, summarise, write_json, write_samples
 from mht.reports.benchmark import compare, write_outputs

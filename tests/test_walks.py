@@ -7,8 +7,8 @@ import pytest
 
 from mht.core.component import build
 from mht.core.errors import ConfigError, DataError
-from mht.core.records import Sample
 from mht.data.sources import Source
+from mht.data.text.sample import Sample
 from mht.rewards import make_reward
 from mht.tasks.randomwalks.graph import GOAL, Graph, make_graph, optimality, random_walks
 

@@ -1,4 +1,4 @@
-"""Which library files each stage of dvc.yaml runs: what its ``deps`` must name.
+"""Which packages each stage of dvc.yaml runs: what its ``deps`` must name.
 
 ``python -m tools.stage_deps`` prints them, ready to paste; tests/test_layers.py compares.
 Imports are followed from the stage's file through mht/, those inside functions included. A reward
@@ -20,32 +20,15 @@ if TYPE_CHECKING:
     from mht.config import Config
     from mht.core.component import Component
 
-# Neither named nor followed, each for its reason.
+# Packages that change no result, each for its reason: neither named nor followed.
 EXCLUDED = {
     Path("mht/__init__.py"): "the library's face; stages import what they need from its home",
-    Path("mht/config"): "what it reads is in the stage's params; it knows every reward",
-    Path("mht/core/component.py"): "turns params into objects; same params, same objects",
-    Path(
-        "mht/data/examples/train_data.py"
-    ): "what a library user gives; stages give prepared examples",
-    Path("mht/core/errors.py"): "what failing runs say",
-    Path("mht/core/keywords.py"): "what wrong calls say",
-    Path("mht/core/records.py"): "declarations",
-    Path("mht/core/lifetime.py"): "when a stage ends early",
-    Path("mht/core/outputs.py"): "how files are put in place, not what is in them",
-    Path("mht/checks/names.py"): "refuses settings and changes none",
-    Path("mht/checks/sizes.py"): "notes sizes and changes none",
-    Path("mht/core/plain.py"): "reads params; same params, same objects",
-    Path("mht/checks/preflight.py"): "refuses settings and changes none",
-    Path("mht/core/model_folder.py"): "refuses models and changes none",
-    Path("mht/core/model_checks.py"): "as well",
-    Path("mht/core/launched.py"): "which process this is",
-    Path("mht/core/progress.py"): "what people see while it runs",
-    Path("mht/core/project.py"): "where the project lies",
-    Path("mht/pipeline/stage.py"): "the frame around a stage",
-    Path("mht/pipeline/stage_lock.py"): "keeps a second process away",
+    Path("mht/core"): "errors, declarations, how files are put in place",
+    Path("mht/config"): "what it reads is in the stage's params",
     Path("mht/tracking"): "records results and makes none",
-    Path("mht/checks/watched.py"): "refuses settings and changes none",
+    Path("mht/checks"): "refuses settings and changes none",
+    Path("mht/pipeline"): "the frame around a stage",
+    Path("mht/data/given"): "what a library user gives; stages give prepared examples",
 }
 
 
@@ -98,7 +81,7 @@ def needed(stage: StageDeps, config: Config) -> set[Path]:
     start = {stage.module}
     for key in stage.params:
         for folder in families(config, key):
-            start |= set(folder.glob("*.py"))
+            start |= set(folder.rglob("*.py"))
     return closure(start)
 
 
@@ -143,7 +126,7 @@ def family_folder(component: Component) -> Path:
     """The package that defines the component's family."""
     bases = type(component).__mro__
     family = next(base for base in bases if "registry" in vars(base))
-    return Path(*family.__module__.split(".")[:2])
+    return Path(*family.__module__.split(".")[:-1])
 
 
 @cache
@@ -207,14 +190,17 @@ def has_code(file: Path) -> bool:
     )
 
 
-def compact(files: set[Path]) -> list[str]:
-    """The files, with a folder in place of all of its files."""
-    names = set()
-    for file in files:
-        siblings = {f for f in file.parent.glob("*.py") if has_code(f)}
-        whole = len(file.parts) > 2 and len(siblings) > 1 and siblings <= files
-        names.add(str(file.parent if whole else file))
-    return sorted(names)
+def packages(files: set[Path]) -> list[str]:
+    """The packages that hold the files; one whose packages are all needed stands for them.
+
+    A file of stages/ stands for itself.
+    """
+    names = {file if file.parts[0] == "stages" else file.parent for file in files}
+    for above in sorted({name.parent for name in names if len(name.parts) > 2}, reverse=True):
+        inside = {file.parent for file in above.rglob("*.py") if has_code(file)}
+        if all(names & {folder, *folder.parents} for folder in inside):
+            names.add(above)
+    return sorted(str(name) for name in names if not names & set(name.parents))
 
 
 def main() -> int:
@@ -230,22 +216,23 @@ def main() -> int:
     for stage in read_stages():
         files = needed(stage, config)
         print(f"{stage.name}:")
-        for name in compact(files):
+        for name in packages(files):
             inside = [f for f in files if Path(name) in (f, *f.parents)]
             missing = not all(stage.covers(file) for file in inside)
             print(f"  - {name}{'    # missing' if missing else ''}")
-        for dep in too_broad(stage, files):
-            print(f"  # not needed, or more than is needed: {dep}")
+        for dep in not_needed(stage, files):
+            print(f"  # not needed: {dep}")
     return 0
 
 
-def too_broad(stage: StageDeps, files: set[Path]) -> list[str]:
-    """Declared library deps that hold a file whose edit should not rerun the stage."""
+def not_needed(stage: StageDeps, files: set[Path]) -> list[str]:
+    """Declared library deps that are no package of which the stage runs a file."""
     found = []
     for dep in stage.deps:
         if dep.parts[0] in ("mht", "stages"):
-            held = {dep} if dep.is_file() else {f for f in dep.rglob("*.py") if has_code(f)}
-            if not held or not held <= files:
+            held = {dep} if dep.is_file() else {f.parent for f in dep.rglob("*.py") if has_code(f)}
+            used = files | {file.parent for file in files}
+            if not held or not ({dep} & used or held <= used):
                 found.append(str(dep))
     return found
 

@@ -3,7 +3,7 @@
 import torch
 
 import stages  # noqa: F401
-from mht.generation.rollout import Responder
+from mht.generation.sampling.rollout import Responder
 from mht.models.loading import load_causal_lm, load_tokenizer
 
 

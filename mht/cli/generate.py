@@ -17,7 +17,7 @@ from mht.rewards.spec import read_reward
 if TYPE_CHECKING:
     from mht.generation.decoding import Generated, Strategy
     from mht.generation.decoding.ngram_model import NGram
-    from mht.generation.rollout import Responder
+    from mht.generation.sampling.rollout import Responder
 
 
 class Kind(StrEnum):
@@ -195,10 +195,10 @@ def make_responder(
         model: a folder or a hub name.
         device: as ``base.device``.
         dtype: as ``model.dtype``.
-        decoding: see `mht.generation.rollout.Responder`.
+        decoding: see `mht.generation.sampling.rollout.Responder`.
     """
     from mht.assets.fetch import set_pad
-    from mht.generation.rollout import Responder
+    from mht.generation.sampling.rollout import Responder
     from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
     from mht.models.precision import resolve_dtype
 

@@ -11,8 +11,8 @@ from typing import Any
 from mht.core.component import build, did_you_mean
 from mht.core.errors import DataError, RewardError, UserError
 from mht.core.progress import track
-from mht.core.records import Sample
 from mht.data.sources.shown import listed, quoted, shown
+from mht.data.text.sample import Sample
 from mht.rewards import Reward
 from mht.rewards.calls import as_text
 

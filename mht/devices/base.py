@@ -17,7 +17,7 @@ from mht.config import HybridConfig
 from mht.core.errors import ConfigError
 from mht.core.launched import world_size
 from mht.core.records import Rollout
-from mht.generation.rollout import Responder
+from mht.generation.sampling.rollout import Responder
 from mht.models.loading import resolve_device
 from mht.models.policy import Policy, Weights
 

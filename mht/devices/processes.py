@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from mht.core.errors import ConfigError, Elsewhere, UserError
 from mht.core.records import Rollout
 from mht.devices.base import Devices
-from mht.generation.draw import SharedGenerator
-from mht.generation.rollout import Responder, widened
+from mht.generation.sampling.draw import SharedGenerator
+from mht.generation.sampling.rollout import Responder, widened
 from mht.models.loading import resolve_device
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from mht.config import HybridConfig
 from mht.core.errors import ConfigError
 from mht.core.records import Rollout
 from mht.devices.processes import Processes
-from mht.generation.rollout import Responder
+from mht.generation.sampling.rollout import Responder
 from mht.models.context import context_window
 from mht.models.policy import Policy, Weights
 

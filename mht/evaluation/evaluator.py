@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mht.core.progress import track
-from mht.core.records import Rollout, Sample
+from mht.core.records import Rollout
 from mht.data.examples.example import Example
+from mht.data.text.sample import Sample
 from mht.evaluation.metrics import text_metrics
-from mht.generation.rollout import Responder
+from mht.generation.sampling.answers import generate, target_nll
+from mht.generation.sampling.rollout import Responder
 from mht.losses import kl_estimate
 from mht.models.head import response_logprobs
-from mht.training.validation import generate, target_nll
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

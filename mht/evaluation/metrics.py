@@ -1,6 +1,6 @@
 """Text metrics of responses, each with a value per response, and the table that explains them.
 
-Texts are compared in Unicode NFC. In scripts without spaces each character is a word (`mht.data.text.words`).
+Texts are compared in Unicode NFC. In scripts without spaces each character is a word (`words`).
 A metric that compares with the target gives NaN for a sample without one and is left out where no
 sample has one. Nothing here is a sum over the test set: summaries and intervals are made from the
 per-response values by `mht.evaluation.summary`.
@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import regex
 
-from mht.core.records import Sample
 from mht.data.text.rouge import RougeTokenizer
+from mht.data.text.sample import Sample
 from mht.data.text.words import (
     chunks,
     fold,

@@ -18,7 +18,7 @@ import numpy as np
 
 from mht.core.errors import DataError
 from mht.core.outputs import write_text
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.evaluation.metrics import describe, distinct, repetition
 from mht.evaluation.statistics import interval_of
 

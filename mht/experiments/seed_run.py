@@ -15,7 +15,7 @@ from mht.data.examples.example import Example, read_examples
 from mht.evaluation.evaluator import evaluate_policy
 from mht.evaluation.summary import write_json, write_samples
 from mht.experiments.variants import Variant, identity
-from mht.generation.rollout import Responder
+from mht.generation.sampling.rollout import Responder
 from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.precision import resolve_dtype
 from mht.reports.over_seeds_report import RESULT, SAMPLES

@@ -1,1 +1,1 @@
-"""Responses from a policy: sampling, rollouts, decoding strategies."""
+"""Responses from a policy: sampling, and decoding strategies."""

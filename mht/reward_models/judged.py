@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mht.core.errors import DataError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.data.text.truncation import Text, fitted
 
 if TYPE_CHECKING:

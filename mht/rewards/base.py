@@ -14,7 +14,8 @@ from pydantic import Field, PrivateAttr, model_validator
 from mht.core.component import Component, Registry, build, refuse
 from mht.core.errors import ConfigError, RewardError
 from mht.core.keywords import explain_keywords
-from mht.core.records import Sample, Scored
+from mht.core.records import Scored
+from mht.data.text.sample import Sample
 from mht.rewards import cache, calls, scoring
 
 REWARDS = Registry("reward")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mht.core.project import repo_root
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 
 if TYPE_CHECKING:
     from mht.rewards.base import Reward
@@ -123,7 +123,7 @@ def _sha256(path: str, mtime_ns: int, size: int) -> str:
 def _code(source: str) -> str:
     """The rewards' own code, that of the texts they read, and that of the type."""
     here = Path(__file__).parent
-    shared = [here.parent / "data/text/truncation.py", here.parent / "core/records.py"]
+    shared = [here.parent / "data/text/truncation.py", here.parent / "data/text/sample.py"]
     files = [*sorted(here.rglob("*.py")), *shared]
     texts = [file.read_bytes() for file in (*files, Path(source)) if file.is_file()]
     return hashlib.sha256(b"\n".join(texts)).hexdigest()

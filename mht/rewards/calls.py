@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 
 
 def is_chat(value: Any) -> bool:

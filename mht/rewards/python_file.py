@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mht.core.component import did_you_mean
 from mht.core.errors import RewardError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards.base import Example, Reward, reward
 
 
@@ -22,10 +22,10 @@ from mht.rewards.base import Example, Reward, reward
 class PythonFile(Reward):
     """What a function of yours returns: a list of one number per sample.
 
-    It is called as ``function(samples, **options)`` with the batch as a list of
-    `mht.core.records.Sample`; or, where it has a parameter ``completions``, as TRL calls its reward
-    functions: ``function(prompts=[...], completions=[...], target=[...], **columns, **options)``,
-    with those of the data's columns that it takes.
+    It is called as ``function(samples, **options)`` with the batch as a list of `mht.Sample`. Where
+    it has a parameter ``completions`` it is called as TRL calls its reward functions:
+    ``function(prompts=[...], completions=[...], target=[...], **columns, **options)``, with those
+    of the data's columns that it takes.
 
     Attributes:
         file: the Python file, looked up when the configuration is checked, run on first use.

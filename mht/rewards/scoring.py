@@ -17,7 +17,7 @@ from mht.core.errors import (
     RewardError,
     UserError,
 )
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 
 if TYPE_CHECKING:
     from mht.rewards.base import Reward

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from mht.algorithms.ppo.step import Stats
-from mht.core.records import Sample, Scored
+from mht.core.records import Scored
+from mht.data.text.sample import Sample
 from mht.data.text.words import chunks
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mht.config import BaseConfig, Config, HybridConfig, ModelConfig, SFTConfig
 from mht.data.examples.example import Example
-from mht.generation.rollout import Responder
+from mht.generation.sampling.rollout import Responder
 from mht.rewards import Reward
 from mht.training.hybrid import HybridTrainer
 from mht.training.practice import section_named

@@ -17,10 +17,11 @@ from mht.config import HybridConfig, LoRAConfig, OptimizerConfig, SchedulerConfi
 from mht.core.errors import UserError
 from mht.core.keywords import explain_keywords
 from mht.core.progress import track
-from mht.core.records import Sample, Scored
+from mht.core.records import Scored
 from mht.data.examples.example import collate_prompts, collate_sft
+from mht.data.text.sample import Sample
 from mht.devices.base import make_devices
-from mht.generation.rollout import Responder
+from mht.generation.sampling.rollout import Responder
 from mht.models.context import limit_context
 from mht.models.embeddings import mean_embeddings
 from mht.models.policy import Policy

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from mht.core.records import Rollout, Sample
+    from mht.core.records import Rollout
+    from mht.data.text.sample import Sample
 
 FILE = "memory.parquet"
 

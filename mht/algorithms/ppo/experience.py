@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from torch import Tensor
 
 from mht.core.records import Rollout
-from mht.generation.rollout import trimmed
+from mht.generation.sampling.rollout import trimmed
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch.nn import functional
 from mht.algorithms.ppo.experience import Experience
 from mht.core.errors import UserError
 from mht.core.records import Rollout
-from mht.generation.rollout import concatenated
+from mht.generation.sampling.rollout import concatenated
 from mht.losses import effective_share, kl_estimate, masked_mean
 from mht.memory.base import Attempt
 

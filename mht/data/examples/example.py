@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mht.core.errors import DataError
 from mht.core.outputs import replaced
-from mht.core.records import joiner
+from mht.data.text.sample import joiner
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,8 @@ class Example:
         prompt_ids: what the model is given.
         target_ids: the target's tokens, then EOS unless it was cut.
         item: the row's other columns.
-        joiner: what stands between prompt and target; None takes what `mht.core.records.joiner` says.
+        joiner: what stands between prompt and target; None takes what
+            `mht.data.text.sample.joiner` says.
     """
 
     id: str

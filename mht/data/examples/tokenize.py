@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from mht.core.records import joiner
 from mht.data.text.clean import content_key, group_key
+from mht.data.text.sample import joiner
 from mht.data.text.texts import Codec, Read
 from mht.data.text.turns import earlier_turns, prompt_role
 from mht.data.text.words import pieces

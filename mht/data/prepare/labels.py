@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from statistics import fmean
 from typing import Any
 
-from mht.core.records import Sample
 from mht.data.examples.tokenize import Cut, cut_row
 from mht.data.judgements.judgements import Judgements
 from mht.data.judgements.kinds import Kind, kind_of
 from mht.data.text.clean import clean, content_key
+from mht.data.text.sample import Sample
 from mht.data.text.turns import earlier_turns
 
 Row = dict[str, Any]

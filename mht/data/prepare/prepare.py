@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from mht.core.errors import DataError
 from mht.core.model_folder import check_files, reading
 from mht.core.progress import track
-from mht.core.records import joiner
 from mht.core.stable_files import read_jsonl, write_json
 from mht.data.examples.encoder import Encoder
 from mht.data.examples.example import Example, write_table
@@ -21,6 +20,7 @@ from mht.data.examples.tokenize import Cut, cut_row
 from mht.data.judgements.judgements import write_judgements
 from mht.data.prepare.labels import clean_row, judged, policy_texts
 from mht.data.prepare.lengths import length_statistics, plot_lengths
+from mht.data.text.sample import joiner
 from mht.data.text.special import end_ids
 from mht.data.text.texts import Codec
 from mht.data.text.words import chunks

@@ -48,7 +48,7 @@ class Codec:
 
     Args:
         tokenizer: the model's, with its PAD and its chat template.
-        ends: every id that ends a response (`mht.data.text.special.end_ids`); the tokenizer's EOS is
+        ends: every id that ends a response (`special.end_ids`); the tokenizer's EOS is
             one of them anyway.
     """
 

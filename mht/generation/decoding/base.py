@@ -7,17 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from mht.core.errors import UserError
-from mht.core.records import Rollout, Sample, Scored, joiner
+from mht.core.records import Rollout, Scored
 from mht.data.examples.example import Example
 from mht.data.examples.tokenize import Cut, read
 from mht.data.text.clean import content_key
+from mht.data.text.sample import Sample, joiner
 from mht.data.text.texts import Codec
-from mht.generation.seeds import RowSeeds, row_seeds
+from mht.generation.sampling.seeds import RowSeeds, row_seeds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from mht.generation.rollout import Responder
+    from mht.generation.sampling.rollout import Responder
     from mht.rewards import Reward
 
 

@@ -11,10 +11,10 @@ from mht.core.errors import UserError
 from mht.core.records import Scored
 from mht.data.examples.example import Example
 from mht.generation.decoding.base import Generated, needed, token_lists
-from mht.generation.seeds import RowSeeds, copies
+from mht.generation.sampling.seeds import RowSeeds, copies
 
 if TYPE_CHECKING:
-    from mht.generation.rollout import Responder
+    from mht.generation.sampling.rollout import Responder
     from mht.rewards import Reward
 
 

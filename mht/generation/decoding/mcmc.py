@@ -25,16 +25,17 @@ import torch
 from torch import Tensor
 
 from mht.core.errors import UserError
-from mht.core.records import Rollout, Sample
+from mht.core.records import Rollout
 from mht.data.examples.example import Example, collate_prompts
-from mht.generation.decode import sample
+from mht.data.text.sample import Sample
 from mht.generation.decoding.base import Generated, needed, token_lists
 from mht.generation.decoding.ngram import NGramProposal
 from mht.generation.decoding.ngram_model import NGram
-from mht.generation.seeds import RowSeeds
+from mht.generation.sampling.decode import sample
+from mht.generation.sampling.seeds import RowSeeds
 
 if TYPE_CHECKING:
-    from mht.generation.rollout import Responder
+    from mht.generation.sampling.rollout import Responder
     from mht.rewards import Reward
 
 

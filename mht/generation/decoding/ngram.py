@@ -14,12 +14,12 @@ from mht.core.records import Rollout
 from mht.data.examples.example import Example, collate_prompts
 from mht.generation.decoding.base import Generated, token_lists
 from mht.generation.decoding.ngram_model import NGram
-from mht.generation.draw import draw
-from mht.generation.seeds import RowSeeds
+from mht.generation.sampling.draw import draw
+from mht.generation.sampling.seeds import RowSeeds
 from mht.models.head import response_logprobs
 
 if TYPE_CHECKING:
-    from mht.generation.rollout import Responder
+    from mht.generation.sampling.rollout import Responder
     from mht.rewards import Reward
 
 
@@ -37,7 +37,7 @@ def ngram_sample(
     top_p: float = 1.0,
     min_p: float = 0.0,
 ) -> Rollout:
-    """One response for each prompt; as `mht.generation.decode.sample`, from an n-gram model.
+    """One response for each prompt; as `decode.sample`, from an n-gram model.
 
     Args:
         model: the n-gram model.
@@ -48,7 +48,7 @@ def ngram_sample(
         pad_id: fills the responses on the right.
         numbers: a stream for each row.
         temperature: divides the log-probabilities; 0 takes the likeliest token.
-        top_k: see `mht.generation.draw.truncate_logits`, as for the next two.
+        top_k: see `mht.generation.sampling.draw.truncate_logits`, as for the next two.
         top_p: see there.
         min_p: see there.
     """
@@ -157,7 +157,7 @@ class NGramProposal:
         )
 
     def weight(self, rollout: Rollout) -> Tensor:
-        """(B,) ``log p - log q`` of whole responses; see `mht.generation.decoding.mcmc.Proposal.weight`."""
+        """(B,) ``log p - log q`` of whole responses; see `mcmc.Proposal.weight`."""
         responder = self.responder
         temperature = responder.decoding["temperature"]
         of_model = response_logprobs(responder.model, rollout, temperature).sum(1)

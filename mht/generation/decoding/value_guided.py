@@ -14,10 +14,10 @@ from mht.config.policy import ValueHeadConfig
 from mht.core.errors import ModelError, UserError
 from mht.core.records import Rollout
 from mht.data.examples.example import Example, collate_prompts
-from mht.generation.decode import Steps, Writer
 from mht.generation.decoding.base import Generated, token_lists
-from mht.generation.draw import draw, truncate_logits
-from mht.generation.seeds import RowSeeds
+from mht.generation.sampling.decode import Steps, Writer
+from mht.generation.sampling.draw import draw, truncate_logits
+from mht.generation.sampling.seeds import RowSeeds
 from mht.models.fast.packed import packed_linears
 from mht.models.value import (
     VALUE_HEAD_FILE,
@@ -30,7 +30,7 @@ from mht.models.value import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from mht.generation.rollout import Responder
+    from mht.generation.sampling.rollout import Responder
     from mht.rewards import Reward
 
 
@@ -117,7 +117,7 @@ def guided_sample(
         eos_ids: tokens that end a response.
         pad_id: fills the responses on the right.
         temperature: of p; 0 takes the best candidate, with p at temperature 1.
-        top_k: see `mht.generation.draw.truncate_logits`; so are the next two.
+        top_k: see `mht.generation.sampling.draw.truncate_logits`; so are the next two.
         top_p: of p.
         min_p: of p.
         generator: a stream for each row.

@@ -11,7 +11,7 @@ from pydantic import PlainValidator, TypeAdapter, ValidationError, model_validat
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mht.core.errors import shown
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards.base import Example, Reward
 
 _LIST = TypeAdapter(list[Reward])

@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from mht.core.component import refuse
 from mht.core.errors import RewardError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards.base import Positive, Range, State, reward
 from mht.rewards.composed.composite import OfComponents
 from mht.rewards.scoring import refuse_low, unit

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from mht.core.errors import RewardError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards.base import UNIT, Example, Positive, Range, Reward, State, reward
 from mht.rewards.scoring import refuse_low, unit
 

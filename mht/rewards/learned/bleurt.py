@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from mht.core.errors import ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.data.text.special import broken_up
 from mht.rewards.base import ANY, Device, Positive, Range, TargetReward, reward
 from mht.rewards.models.sequence_classifier import classifier, warn_of_long

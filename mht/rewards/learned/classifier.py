@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from mht.core.component import refuse
 from mht.core.errors import ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards.base import UNIT, Device, Positive, Range, TextReward
 from mht.rewards.models.sequence_classifier import (
     Classifier,

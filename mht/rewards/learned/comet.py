@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import field_validator
 
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.data.text.truncation import end_note
 from mht.rewards.base import Device, Positive, Reward, reward
 from mht.rewards.models.comet_model import CHECKPOINT, HPARAMS, comet_model, weights_of

@@ -9,7 +9,7 @@ import regex
 from pydantic import Field
 
 from mht.core.errors import ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.data.text.sentences import sentences
 from mht.data.text.special import broken_up
 from mht.data.text.truncation import MOST_TOKENS, end_note, token_limit

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from mht.core.errors import ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards.base import UNIT, Device, Positive, Range, TextReward, reward
 from mht.rewards.models.causal_lm import CausalLM, Loss, causal_lm
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from mht.core.component import refuse
 from mht.core.errors import RewardError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.data.text.special import broken_up
 from mht.data.text.truncation import cut_note
 from mht.rewards.base import UNIT, Device, Positive, Range, Reward, reward

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards.base import Device, Positive, TargetReward, reward
 from mht.rewards.models.entailment import Aggregation, Entailment
 from mht.rewards.models.sequence_classifier import texts_read, warn_of_long

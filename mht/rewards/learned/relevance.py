@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from mht.core.component import refuse
 from mht.core.errors import ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.data.text.special import broken_up
 from mht.rewards.base import UNIT, Device, Positive, Range, Reward, reward
 from mht.rewards.models.sentence_encoder import embed

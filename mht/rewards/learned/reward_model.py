@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from mht.core.errors import ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards.base import UNIT, Device, Positive, Range, Reward, reward
 from mht.rewards.models.sequence_classifier import Classifier, classifier, texts_read
 

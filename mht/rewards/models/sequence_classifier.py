@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mht.core.errors import ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.data.text.truncation import MOST_TOKENS, end_note, fitted, token_limit
 from mht.rewards.models.shared import batches, load, pretrained, quiet, valid_unicode
 
@@ -196,7 +196,7 @@ def texts_read(
         reward: gives the warning.
         model: reads.
         samples: prompts and responses.
-        text: "response", "full", "pair" or "chat"; how each is cut: `mht.data.text.truncation.fitted`.
+        text: "response", "full", "pair" or "chat"; how each is cut: `truncation.fitted`.
         max_tokens: of a text; None is the model's own limit, or 8192.
 
     Raises:

@@ -15,7 +15,7 @@ from pydantic import JsonValue, model_validator
 
 from mht.core.component import refuse
 from mht.core.errors import MissingPackage, ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.data.text.words import nfc
 from mht.rewards.base import UNIT, Positive, Range, TextReward, reward
 

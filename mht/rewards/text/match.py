@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.data.text.words import Segmenter, fold, nfc, words
 from mht.rewards.base import TargetReward, reward
 from mht.rewards.text.ngrams import overlap

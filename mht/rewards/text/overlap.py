@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from mht.core.records import Sample
 from mht.data.text.rouge import RougeTokenizer
+from mht.data.text.sample import Sample
 from mht.data.text.words import Segmenter, fold, mteval_words, nfc, spread, warn_of_runs
 from mht.rewards.base import Positive, Range, TargetReward, reward
 

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from mht.core.component import refuse
 from mht.core.errors import ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.data.text.sentences import sentences
 from mht.data.text.words import nfc, warn_of_other_scripts
 from mht.rewards.base import UNIT, Range, TextReward, reward

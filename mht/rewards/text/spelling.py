@@ -12,7 +12,7 @@ import regex
 from pydantic import Field
 
 from mht.core.errors import MissingPackage, ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.data.text.sentences import sentences
 from mht.data.text.special import broken_up
 from mht.data.text.words import nfc, warn_of_other_scripts

@@ -12,7 +12,7 @@ from pydantic import model_validator
 
 from mht.core.component import refuse
 from mht.core.errors import ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards.base import reward
 from mht.rewards.models.sequence_classifier import classifier, probabilities, texts_read
 from mht.rewards.truth.grounding import ByEvidence

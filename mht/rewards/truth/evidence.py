@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.data.text.sentences import sentences
 from mht.rewards.base import Positive, reward
 from mht.rewards.text.corpus import Passage

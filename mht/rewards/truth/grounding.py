@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from mht.core.errors import DataError, ModelError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards.base import UNIT, Device, Positive, Range, Reward
 from mht.rewards.models.entailment import Aggregation, Entailment
 from mht.rewards.text.corpus import Passage, Unit, files, passages

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards.models.entailment import Aggregation, Shares
 from mht.rewards.text.corpus import Passage
 

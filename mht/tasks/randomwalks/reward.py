@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from mht.core.errors import DataError
-from mht.core.records import Sample
+from mht.data.text.sample import Sample
 from mht.rewards.base import UNIT, Range, Reward, reward
 from mht.tasks.randomwalks.graph import Graph, make_graph, optimality
 

@@ -15,7 +15,7 @@ from mht.core.errors import ConfigError, ModelError
 from mht.core.model_checks import check_weights
 from mht.core.model_folder import reading
 from mht.data.examples.limits import context_of
-from mht.generation.rollout import end_tokens
+from mht.generation.sampling.rollout import end_tokens
 from mht.models.adapter import unwrapped
 from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.precision import resolve_dtype
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from mht.data.examples.example import Example
-    from mht.data.examples.train_data import TrainData
+    from mht.data.given.train_data import TrainData
 
 RewardFn = Reward | Mapping[str, Any] | Callable[..., float]
 
@@ -113,7 +113,7 @@ def data_reader(
     Raises:
         ConfigError: ``columns`` has something that is no role.
     """
-    from mht.data.examples.train_data import TrainData
+    from mht.data.given.train_data import TrainData
     from mht.data.text.texts import Codec
 
     return TrainData(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mht.core.errors import DataError, RewardError
 from mht.data.examples.example import IGNORED
-from mht.generation.padding import content_mask, left_padded
+from mht.generation.sampling.padding import content_mask, left_padded
 
 COLLATE = "give the DataLoader collate_fn=trainer.collate, which makes token ids of its rows"
 

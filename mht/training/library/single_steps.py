@@ -12,15 +12,15 @@ from mht.core.errors import DataError
 from mht.core.keywords import explain_keywords
 from mht.core.records import Rollout
 from mht.data.examples.example import IGNORED, Example, collate_prompts, collate_sft
-from mht.generation.padding import left_padded
+from mht.generation.sampling.padding import left_padded
 from mht.training.library import batches
 
 if TYPE_CHECKING:
     from mht.algorithms.ppo.step import PPO, Stats
     from mht.algorithms.sft import SFT
-    from mht.data.examples.train_data import TrainData
+    from mht.data.given.train_data import TrainData
     from mht.devices.base import Devices
-    from mht.generation.rollout import Responder
+    from mht.generation.sampling.rollout import Responder
     from mht.models.policy import Policy
 
 PROMPTS = {

@@ -9,9 +9,9 @@ from typing import Any
 from mht.core.component import build
 from mht.core.errors import DataError, UserError
 from mht.data.examples.example import Example
-from mht.data.examples.row_forms import rows_of
-from mht.data.examples.token_rows import IDS, is_token_row, token_examples
 from mht.data.examples.tokenize import cut_row, read
+from mht.data.given.row_forms import rows_of
+from mht.data.given.token_rows import IDS, is_token_row, token_examples
 from mht.data.sources.base import OptionError
 from mht.data.sources.table import Located, TableSource
 from mht.data.text.texts import Codec
@@ -72,7 +72,7 @@ class TrainData:
         """The examples of training data.
 
         Args:
-            data: see `mht.data.examples.row_forms.rows_of`. Its rows are prepared examples, or dicts with
+            data: see `row_forms.rows_of`. Its rows are prepared examples, or dicts with
                 ``input_ids`` and ``labels``, or with texts or chats under the field's usual names.
             name: of the argument, for messages.
 

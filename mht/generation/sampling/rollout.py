@@ -11,14 +11,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from mht.core.errors import DataError, ModelError
-from mht.core.records import Rollout, Sample
+from mht.core.records import Rollout
 from mht.data.examples.example import Example, collate_prompts
 from mht.data.examples.limits import context_of
+from mht.data.text.sample import Sample
 from mht.data.text.special import end_ids
 from mht.data.text.texts import Codec
-from mht.generation.decode import sample
-from mht.generation.draw import Generator
-from mht.generation.padding import content_mask, left_padded, response_content
+from mht.generation.sampling.decode import sample
+from mht.generation.sampling.draw import Generator
+from mht.generation.sampling.padding import content_mask, left_padded, response_content
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -143,7 +144,7 @@ class Responder:
         )
 
     def samples(self, rollout: Rollout, examples: Sequence[Example]) -> list[Sample]:
-        """The texts of a rollout, as `mht.data.text.texts` reads its tokens, with the data's own."""
+        """The texts of a rollout, as `texts` reads its tokens, with the data's own."""
         prompts = _token_lists(rollout.prompt_ids, rollout.prompt_mask)
         responses = _token_lists(rollout.response_ids, rollout.response_mask)
         texts = map(self.codec.response_text, prompts, responses)

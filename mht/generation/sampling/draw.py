@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mht.generation.seeds import RowSeeds
+from mht.generation.sampling.seeds import RowSeeds
 
 FLOOR = -1e30  # stands for minus infinity where 0 times it is to be 0
 BLOCK = 256  # tokens of the vocabulary that a draw looks at together

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mht.checks.watched import check_watched, files_of_training
 from mht.config import Config, HybridConfig, SFTConfig
 from mht.core.outputs import replaced_folder
 from mht.core.stable_files import write_json
@@ -51,7 +50,6 @@ def train_variant(
         after: the SFT stage that made ``start``, if one did.
     """
     section = "ppo" if name == "hybrid" else f"baselines.{name}"
-    check_watched(files_of_training(settings, section), run.deps)
     trainer = make_trainer(
         start,
         read_examples("data/prepared/train.parquet"),

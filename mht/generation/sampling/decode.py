@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mht.core.records import Rollout, distinct
-from mht.generation.draw import Generator, draw
-from mht.generation.seeds import RowSeeds
+from mht.generation.sampling.draw import Generator, draw
+from mht.generation.sampling.seeds import RowSeeds
 from mht.models.context import context_window
 from mht.models.fast.packed import packed_linears
 from mht.models.hf.logits import position_ids

@@ -1,0 +1,1 @@
+"""Training data as library users give it: token ids, texts, chats, tables."""

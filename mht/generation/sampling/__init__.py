@@ -1,0 +1,1 @@
+"""Sampling: how a policy draws its responses, and rollouts."""
