@@ -37,7 +37,7 @@ evidence: env  ## every benchmark over training seeds, by experiments/evidence.y
 test: env  ## the tests, without network
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-processors: env  ## tests as other processors and two threads round; TESTS=tests/test_ppo.py for some
+processors: env  ## tests as other processors and two threads round; TESTS=tests/algorithms/test_ppo.py for some
 	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 \
 	    OPENBLAS_CORETYPE=Nehalem $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(TESTS)
 	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \

@@ -1,6 +1,6 @@
 """Which packages each stage of dvc.yaml runs: what its ``deps`` must name.
 
-``python -m tools.stage_deps`` prints them, ready to paste; tests/test_layers.py compares.
+``python -m tools.stage_deps`` prints them, ready to paste; tests/project/test_layers.py compares.
 Imports are followed from the stage's file through mht/, those inside functions included. A reward
 or a source is chosen in params.yaml, not imported, so a stage whose ``params`` hold one depends on
 that whole family.

@@ -1,0 +1,47 @@
+"""The trainer of a stage: SFT steps go on with the data where the SFT stage ended."""
+
+import sys
+
+import pytest
+
+from mht.config import BaseConfig, ModelConfig, SFTConfig, load_config
+from mht.training.from_config import make_trainer
+from stages import baseline, ppo
+from tests.support.training import examples
+
+STAGE = SFTConfig(steps=2, batch_size=2)
+
+
+def trainer_of(folder, tokenizer, **options):
+    return make_trainer(
+        folder,
+        examples(tokenizer, 12),
+        STAGE.as_cycles().model_copy(update={"sft_steps_per_cycle": 6}),
+        section="sft",
+        base=BaseConfig(),
+        model=ModelConfig(name=str(folder)),
+        **options,
+    )
+
+
+def test_sft_goes_on_with_the_rows_that_come_next(tiny_model_dir, tiny_tokenizer):
+    stage = trainer_of(tiny_model_dir("gpt2"), tiny_tokenizer)
+    walk = [stage.practice.sft_rows() for _ in range(6)]
+    later = trainer_of(tiny_model_dir("gpt2"), tiny_tokenizer, after=STAGE)
+    assert [later.practice.sft_rows() for _ in range(4)] == walk[2:]
+    assert sorted(row for rows in walk for row in rows) == list(
+        range(12)
+    )  # so no row is seen twice before all are once
+
+
+@pytest.mark.parametrize(
+    ("stage", "arguments", "goes_on"),
+    [(ppo, ["ppo"], True), (baseline, ["", "sft_only"], True), (baseline, ["", "ppo_only"], False)],
+)
+def test_the_stages_say_which_start_is_the_sft_stages(stage, arguments, goes_on, monkeypatch):
+    config, seen = load_config("params.yaml"), {}
+    monkeypatch.setattr(stage, "train_variant", lambda *_, **options: seen.update(options))
+    monkeypatch.setattr(sys, "argv", arguments)
+    stage.main(config, None)
+    assert (seen["after"] == config.sft) is goes_on
+    assert (seen["start"] == "models/sft") is goes_on
