@@ -26,7 +26,7 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_STAGE", "DVC_ROOT", "D
 import dvc  # noqa: E402, F401 (its log keeps the stdout of its import: not that of one test)
 import pytest  # noqa: E402
 
-pytest.register_assert_rewrite("pipeline_fixtures")
+pytest.register_assert_rewrite("tests.support.pipeline")
 
 SENTENCES = [
     "the film is a warm and funny story about an old man and his dog .",

@@ -4,15 +4,15 @@ from dataclasses import astuple
 
 import pytest
 import torch
-from test_ppo import PROMPTS, SCORES, sampled
-from test_value import ppo_of
 from torch.testing import assert_close
-from training_fixtures import model_of, responses_of, rollout_of
 
 from mht.algorithms.ppo.critic import Fit, Moments, RidgeCritic
 from mht.config import ValueHeadConfig
 from mht.models.policy import Policy
 from mht.models.value import VALUE_HEAD_FILE, LinearHead
+from tests.algorithms.test_ppo import PROMPTS, SCORES, sampled
+from tests.models.test_value import ppo_of
+from tests.support.training import model_of, responses_of, rollout_of
 
 RIDGE = ValueHeadConfig(type="ridge", shrinkage=1.0, decay=0.5)
 

@@ -5,15 +5,6 @@ import statistics
 
 import pytest
 import torch
-from training_fixtures import (
-    EOS,
-    PAD,
-    examples,
-    hybrid_config,
-    model_of,
-    responses_of,
-    rollout_of,
-)
 
 from mht import HybridTrainer
 from mht.algorithms.ppo.experience import RunningStd
@@ -25,6 +16,15 @@ from mht.losses import AdaptiveKL, FixedKL
 from mht.models.policy import Policy
 from mht.optim.optimizers import Diverged, Updater, make_optimizer, make_scheduler
 from mht.rewards import RewardError
+from tests.support.training import (
+    EOS,
+    PAD,
+    examples,
+    hybrid_config,
+    model_of,
+    responses_of,
+    rollout_of,
+)
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61], [70, 71, 72]] * 2
 SCORES = [1.0, -0.5, 0.25, 2.0, 0.0, 1.5, -1.0, 0.75]

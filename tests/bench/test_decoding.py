@@ -7,11 +7,11 @@ import pyarrow
 import pytest
 import torch
 from pyarrow import parquet
-from training_fixtures import examples, model_of
 
 from bench.decoding import COLUMNS, main, tilted_kl
 from mht.generation.decoding.best_of import kl_bound
 from mht.models.policy import Policy
+from tests.support.training import examples, model_of
 
 
 def test_a_row_for_each_strategy(tmp_path, tiny_model_dir, tiny_tokenizer, capsys):

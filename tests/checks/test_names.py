@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline_fixtures import ROOT, change_yaml
 from typer.testing import CliRunner
 
 import mht.cli.main
 from mht.checks.preflight import notes
 from mht.config import load_config
+from tests.support.pipeline import ROOT, change_yaml
 
 
 @pytest.fixture

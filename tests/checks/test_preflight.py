@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from pipeline_fixtures import ROOT, change_yaml
 from typer.testing import CliRunner
 
 import mht.cli.main
@@ -13,6 +12,7 @@ from mht.checks import preflight
 from mht.checks.preflight import Shape, notes, problems, shape_of
 from mht.config import load_config
 from mht.config.optim import PACKAGES
+from tests.support.pipeline import ROOT, change_yaml
 
 
 @pytest.fixture

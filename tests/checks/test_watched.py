@@ -12,7 +12,7 @@ from mht.cli.main import commands
 from mht.config import load_config
 from mht.core.errors import ConfigError
 
-pytest_plugins = ["tracking_fixtures"]
+pytest_plugins = ["tests.support.tracking"]
 
 ROOT = Path(__file__).parents[2]
 MINE = "def score(samples):\n    return [0.0 for _ in samples]\n"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import mht.cli.main
 
-pytest_plugins = ["tracking_fixtures"]
+pytest_plugins = ["tests.support.tracking"]
 
 HERE = Path(__file__).parents[2]
 

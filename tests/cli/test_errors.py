@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from pipeline_fixtures import ROOT, TINY, Clone, change_yaml, save_encoder, write_texts
 
 import mht.pipeline.stage
+from tests.support.pipeline import ROOT, TINY, Clone, change_yaml, save_encoder, write_texts
 
-pytest_plugins = ["pipeline_fixtures", "tracking_fixtures"]
+pytest_plugins = ["tests.support.pipeline", "tests.support.tracking"]
 
 REVIEWS = "data/local/reviews.jsonl"
 

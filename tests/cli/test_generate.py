@@ -8,12 +8,12 @@ import pyarrow
 import pytest
 import torch
 from pyarrow import parquet
-from training_fixtures import TokenShare, examples, model_of
 from typer.testing import CliRunner
 
 import mht.cli.main
 from mht.models.policy import Policy
 from mht.rewards.spec import read_reward
+from tests.support.training import TokenShare, examples, model_of
 
 REWARD = "{type: length_window, min: 3, max: 6}"
 
@@ -155,7 +155,7 @@ def test_an_untrained_value_head_does_not_guide(tmp_path, tiny_model_dir, tiny_t
 
 
 def test_the_page_runs(folder):
-    from test_library_docs import ROOT, run
+    from tests.project.test_library_docs import ROOT, run
 
     names = run(ROOT / "docs/generation.md")
     assert names["found"].scored and names["chains"].drawn and names["guided"].figures

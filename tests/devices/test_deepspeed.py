@@ -7,11 +7,9 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import devices_worker as worker
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_devices import project, same_figures, stage_clone, train_stage  # noqa: F401
 
 from mht.config import load_config
 from mht.config.deepspeed import WHOLE, setting_problems
@@ -19,6 +17,8 @@ from mht.core.errors import ConfigError, MissingPackage
 from mht.devices.zero import _check_kind, _spare_idle
 from mht.models.loading import load_causal_lm
 from mht.pipeline import launch
+from tests.devices.test_devices import project, same_figures, stage_clone, train_stage  # noqa: F401
+from tests.support import devices_worker as worker
 
 ROOT = Path(__file__).parents[2]
 RUNS = {

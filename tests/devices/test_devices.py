@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import devices_worker as worker
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,6 +20,7 @@ from mht.devices.processes import buckets
 from mht.generation.sampling.draw import SharedGenerator
 from mht.models.loading import load_causal_lm
 from mht.pipeline import launch
+from tests.support import devices_worker as worker
 
 ROOT = Path(__file__).parents[2]
 WORKERS = ROOT / "tests/support"
@@ -171,9 +171,8 @@ def test_sizes_that_can_not_be_split():
 
 
 def test_a_wider_rollout_is_the_same_rollout():
-    from training_fixtures import PAD, rollout_of
-
     from mht.generation.sampling.rollout import widened
+    from tests.support.training import PAD, rollout_of
 
     narrow = rollout_of([[5, 6]], [[7, 2]])
     wide = widened(narrow, right=2, pad_id=PAD)
@@ -261,11 +260,10 @@ def test_a_process_that_fails_ends_the_others(project, as_stage):
 
 def stage_clone(tmp_path, tiny_model_dir):
     """A clone of the repository in which the stage ppo can start."""
-    from pipeline_fixtures import make_clone
-    from training_fixtures import examples
-
     from mht.data.prepare.prepare import write_examples
     from mht.models.loading import load_tokenizer
+    from tests.support.pipeline import make_clone
+    from tests.support.training import examples
 
     model = tiny_model_dir()
     clone = make_clone(tmp_path / "mht", model)

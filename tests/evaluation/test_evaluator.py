@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch.nn import functional
-from training_fixtures import TokenShare, examples, model_of, responses_of
 
 from mht.data.text.sample import Sample
 from mht.evaluation.evaluator import (
@@ -17,6 +16,7 @@ from mht.generation.sampling.rollout import Responder
 from mht.models.policy import Policy
 from mht.rewards import make_reward
 from mht.training.validation import Validation
+from tests.support.training import TokenShare, examples, model_of, responses_of
 
 DECODING = {"response_tokens": 8, "temperature": 1.0}
 

@@ -23,7 +23,7 @@ from mht.experiments.ablations import as_settings, experiments_of, lost
 from mht.experiments.compare import gather, tabulate
 from mht.experiments.variants import variants_of
 
-pytest_plugins = ["tracking_fixtures"]
+pytest_plugins = ["tests.support.tracking"]
 
 ROOT = Path(__file__).parents[2]
 ABLATIONS = ROOT / "experiments/ablations.yaml"

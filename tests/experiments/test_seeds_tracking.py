@@ -7,7 +7,7 @@ import pytest
 from mht.tracking.seeds import NullSeeds, SeedsRun
 from mht.tracking.store import open_store
 
-pytest_plugins = ["tracking_fixtures"]
+pytest_plugins = ["tests.support.tracking"]
 
 CURVE = [
     {"optimizer_steps": 0, "seconds": 0.0, "score": 0.1},

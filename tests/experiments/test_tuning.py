@@ -11,15 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from pipeline_fixtures import make_clone
-from tuning_fixtures import (
-    TRIALS,
-    job_of,
-    outcomes,
-    own_store,
-    runs_of,
-    settings_of,
-)
 from typer.testing import CliRunner
 
 from mht.algorithms.ppo.ratio import RatioError
@@ -38,8 +29,17 @@ from mht.experiments.search.study import best, make_sampler, open_study, trials_
 from mht.experiments.search.watch import Watch, objective
 from mht.tracking import Pruned
 from mht.tracking.pipeline import read_pipeline
+from tests.support.pipeline import make_clone
+from tests.support.tuning import (
+    TRIALS,
+    job_of,
+    outcomes,
+    own_store,
+    runs_of,
+    settings_of,
+)
 
-pytest_plugins = ["tuning_fixtures"]
+pytest_plugins = ["tests.support.tuning"]
 optuna = pytest.importorskip("optuna")
 
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
@@ -235,7 +235,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
-from tuning_fixtures import job_of
+from tests.support.tuning import job_of
 from mht.experiments.search.run import Search
 from mht.experiments.search.start import Start
 from mht.experiments.search.watch import Watch

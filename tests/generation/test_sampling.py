@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from training_fixtures import EOS, KINDS, PAD, examples, model_of, responses_of, rollout_of
 
 from mht.core.errors import DataError, ModelError
 from mht.core.records import distinct
@@ -14,6 +13,7 @@ from mht.models.context import limit_context
 from mht.models.head import response_logprobs
 from mht.models.hf.cache import SizedLayer, sized_cache
 from mht.models.policy import Policy
+from tests.support.training import EOS, KINDS, PAD, examples, model_of, responses_of, rollout_of
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61], [70, 71, 72]]
 TOKENS = 12

@@ -5,7 +5,6 @@ import csv
 import numpy as np
 import pytest
 import torch
-from training_fixtures import STATEFUL, TokenShare, examples, hybrid_config
 
 from mht.core.errors import ConfigError
 from mht.memory import make_memory
@@ -19,6 +18,7 @@ from mht.models.loading import load_causal_lm
 from mht.training.checkpoint import Checkpoints
 from mht.training.hybrid import HybridTrainer
 from mht.training.practice import Practice, section_named
+from tests.support.training import STATEFUL, TokenShare, examples, hybrid_config
 
 
 def rows_of(prompts):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from training_fixtures import EOS, PAD, TokenShare, examples, hybrid_config, model_of
 
 from mht.data.examples.example import collate_sft
 from mht.memory import Attempt, Rows, make_memory
 from mht.training.hybrid import HybridTrainer
 from mht.training.practice import Practice
+from tests.support.training import EOS, PAD, TokenShare, examples, hybrid_config, model_of
 
 
 def attempt(row, response, score, *, ended=True, step=0):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_memory_adaptive import attempt, memory_of, shared
 
 from mht.core.errors import UserError
 from mht.memory.difficulty import EASY, HARD, MEDIUM
 from mht.memory.store import Store
+from tests.memory.test_adaptive import attempt, memory_of, shared
 
 IDENTITY = {"tokenizer": "abc", "temperature": 0.7, "reward": {"type": "length_window", "max": 3}}
 
@@ -282,8 +282,8 @@ def test_a_full_memory_keeps_the_newest_response_to_a_hard_prompt_whichever_row_
 
 def test_the_same_run_twice_gives_the_same_file_in_another_process(tmp_path):
     code = (
-        "import sys; sys.path.insert(0, 'tests')\n"
-        "from test_memory_store import practised_memory, IDENTITY\n"
+        "import sys; sys.path.insert(0, '.')\n"
+        "from tests.memory.test_store import practised_memory, IDENTITY\n"
         "practised_memory().save(sys.argv[1], IDENTITY)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "b"], check=False)

@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_resume import Job
-from training_fixtures import TokenShare, examples, hybrid_config
 
 from mht.algorithms.sft import batch_loss
 from mht.checks.watched import check_watched, files_of_training
@@ -18,6 +16,8 @@ from mht.data.examples.example import collate_sft
 from mht.models.loading import load_causal_lm
 from mht.training.hybrid import HybridTrainer
 from mht.training.practice import StartError, section_named
+from tests.support.training import TokenShare, examples, hybrid_config
+from tests.training.test_resume import Job
 
 ADAPTIVE = MemoryConfig(type="adaptive", capacity=20)
 

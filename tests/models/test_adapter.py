@@ -6,7 +6,6 @@ import importlib.util
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_fixtures import EOS, KINDS, PAD, examples, hybrid_config, model_of, rollout_of
 from transformers import AutoModelForCausalLM
 
 from mht import HybridTrainer
@@ -18,6 +17,7 @@ from mht.models.fast.packed import packed_linears
 from mht.models.hf.trunk import decoder_layers
 from mht.models.loading import load_causal_lm
 from mht.models.policy import Policy
+from tests.support.training import EOS, KINDS, PAD, examples, hybrid_config, model_of, rollout_of
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 RESPONSES = [[70, 71, EOS], [80, 81, 82, 83, 84], [90]]

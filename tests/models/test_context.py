@@ -2,15 +2,6 @@
 
 import pytest
 import torch
-from training_fixtures import (
-    KINDS,
-    PAD,
-    examples,
-    hybrid_config,
-    model_of,
-    responses_of,
-    rollout_of,
-)
 
 from mht.config.policy import ValueHeadConfig
 from mht.core.errors import ModelError
@@ -23,6 +14,15 @@ from mht.models.head import response_logprobs
 from mht.models.hf.logits import logits_at
 from mht.models.policy import Policy
 from mht.training.hybrid import HybridTrainer
+from tests.support.training import (
+    KINDS,
+    PAD,
+    examples,
+    hybrid_config,
+    model_of,
+    responses_of,
+    rollout_of,
+)
 
 K = 4
 PROMPTS = [[40, 41, 42, 43, 44, 45], [50], [60, 61, 62]]

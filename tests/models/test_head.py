@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from training_fixtures import KINDS, model_of
 
 from mht.models import head as head_module
 from mht.models.fast import packed as packed_module
 from mht.models.fast.packed import pack, packed_linear, packed_linears
 from mht.models.head import has_plain_head, linear_logprobs
+from tests.support.training import KINDS, model_of
 
 TEMPERATURE = 0.7
 

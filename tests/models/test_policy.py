@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch.nn import functional
-from training_fixtures import EOS, KINDS, PAD, examples, model_of, rollout_of
 
 from mht.algorithms.sft import batch_loss, microbatches
 from mht.core.errors import ModelError
@@ -12,6 +11,7 @@ from mht.models.hf.trunk import decoder_layers, freeze_below
 from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.policy import Policy
 from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
+from tests.support.training import EOS, KINDS, PAD, examples, model_of, rollout_of
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 RESPONSES = [[70, 71, EOS], [80, 81, 82, 83, 84], [90]]

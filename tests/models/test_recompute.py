@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from torch import nn
-from training_fixtures import KINDS, PAD, examples, hybrid_config, model_of, rollout_of
 
 from mht.algorithms.sft import batch_loss
 from mht.core.errors import ModelError
@@ -15,6 +14,7 @@ from mht.models.hf.trunk import decoder_layers
 from mht.models.policy import Policy
 from mht.models.recompute import recompute_layers
 from mht.training.hybrid import HybridTrainer
+from tests.support.training import KINDS, PAD, examples, hybrid_config, model_of, rollout_of
 
 PROMPTS, RESPONSES = [[40, 41, 42], [50]], [[70, 71], [80, 81, 82]]
 

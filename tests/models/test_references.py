@@ -4,9 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import make_tiny_tokenizer
-from test_ppo import SCORES, sampled, weights
-from training_fixtures import EOS, KINDS, examples, hybrid_config, model_of, rollout_of
 
 from mht import HybridTrainer
 from mht.algorithms.ppo.step import PPO
@@ -21,6 +18,9 @@ from mht.models.loading import load_tokenizer
 from mht.models.policy import Policy
 from mht.models.references import References
 from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
+from tests.algorithms.test_ppo import SCORES, sampled, weights
+from tests.conftest import make_tiny_tokenizer
+from tests.support.training import EOS, KINDS, examples, hybrid_config, model_of, rollout_of
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 RESPONSES = [[70, 71, EOS], [80, 81, 82, 83, 84], [90]]
@@ -147,7 +147,7 @@ def test_a_reference_of_some_domains(tiny_model_dir, where, rows):
 
 
 def test_the_trainer_hands_on_the_rows_of_the_data(tiny_model_dir, tiny_tokenizer):
-    """`training_fixtures.examples` number their rows."""
+    """`training.examples` number their rows."""
     where = {"number": [0, 1, 2]}
     reference = {"model": str(tiny_model_dir(seed=1)), "kl_coef": 0.1, "where": where}
     trainer = HybridTrainer(

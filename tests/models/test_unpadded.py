@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from training_fixtures import PAD, model_of, rollout_of
 
 from mht.config.policy import LoRAConfig, ValueHeadConfig
 from mht.models.context import limit_context
@@ -14,6 +13,7 @@ from mht.models.hf.trunk import decoder_layers
 from mht.models.hf.unpadded import FAMILIES, layout_of, without_padding
 from mht.models.policy import Policy
 from mht.models.recompute import recompute_layers
+from tests.support.training import PAD, model_of, rollout_of
 
 LENGTHS = [(30, 5), (3, 24), (1, 1), (19, 9)]  # of prompts and responses; Gemma's window is 16
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}

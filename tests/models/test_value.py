@@ -5,9 +5,6 @@ import statistics
 import pytest
 import torch
 from safetensors import safe_open
-from test_ppo import PROMPTS as PPO_PROMPTS
-from test_ppo import SCORES, sampled
-from training_fixtures import EOS, KINDS, hybrid_config, model_of, responses_of, rollout_of
 
 from mht import HybridTrainer
 from mht.algorithms.ppo.step import PPO
@@ -18,6 +15,9 @@ from mht.models.hf.trunk import decoder_layers
 from mht.models.policy import Policy
 from mht.models.value import VALUE_HEAD_FILE
 from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
+from tests.algorithms.test_ppo import PROMPTS as PPO_PROMPTS
+from tests.algorithms.test_ppo import SCORES, sampled
+from tests.support.training import EOS, KINDS, hybrid_config, model_of, responses_of, rollout_of
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 RESPONSES = [[70, 71, EOS], [80, 81, 82, 83, 84], [90]]

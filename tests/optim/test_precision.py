@@ -9,7 +9,6 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
-from training_fixtures import examples, hybrid_config, responses_of, rollout_of
 from typer.testing import CliRunner
 
 import mht.cli.main
@@ -26,6 +25,7 @@ from mht.models.precision import has_bfloat16_units, resolve_dtype
 from mht.optim.masters import Masters
 from mht.optim.optimizers import Diverged, Updater, make_optimizer, make_scheduler
 from mht.training.hybrid import HybridTrainer
+from tests.support.training import examples, hybrid_config, responses_of, rollout_of
 
 CPU = torch.device("cpu")
 HALF = [torch.bfloat16, torch.float16]

@@ -11,9 +11,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from pipeline_fixtures import Clone, environment
 
-pytest_plugins = ["pipeline_fixtures"]
+from tests.support.pipeline import Clone, environment
+
+pytest_plugins = ["tests.support.pipeline"]
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pipeline_fixtures import ROOT, STAGES, Clone
 from ruamel.yaml import YAML
 
-pytest_plugins = ["pipeline_fixtures"]
+from tests.support.pipeline import ROOT, STAGES, Clone
+
+pytest_plugins = ["tests.support.pipeline"]
 
 EVALUATIONS = {name for name in STAGES if name.startswith("evaluate")}
 TRAINERS = {"sft", "ppo", "baseline@sft_only", "baseline@ppo_only"}

@@ -18,8 +18,9 @@ def python_blocks(page: Path) -> list[str]:
 def prepared(tmp_path, monkeypatch, tiny_model_dir, tiny_tokenizer):
     """A folder with what `dvc repro prepare` makes, the model a tiny one."""
     import pyarrow
-    from conftest import SENTENCES
     from pyarrow import parquet
+
+    from tests.conftest import SENTENCES
 
     shutil.copytree(tiny_model_dir(), tmp_path / "models/base")
     rows = [

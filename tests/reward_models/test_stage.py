@@ -9,9 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pipeline_fixtures import save_encoder
 from sklearn.metrics import brier_score_loss
-from test_rewards_models import word_tokenizer
 from transformers import BertConfig, BertModel
 
 from mht.assets.fetch import fetch_encoder
@@ -29,6 +27,8 @@ from mht.reward_models.judged import preference_loss, split_compared, split_labe
 from mht.reward_models.learn import learn
 from mht.rewards import make_reward
 from stages.reward_model import main
+from tests.rewards.learned.test_models import word_tokenizer
+from tests.support.pipeline import save_encoder
 
 CPU = torch.device("cpu")
 

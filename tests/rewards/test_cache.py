@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_rewards_models import WORDS, save_bert
 
 from mht.core.errors import ConfigError, ModelError
 from mht.data.text.sample import Sample
 from mht.rewards import RewardError, cache, make_reward
 from mht.rewards.base import TextReward
 from mht.rewards.models.sequence_classifier import Classifier
+from tests.rewards.learned.test_models import WORDS, save_bert
 
 TEXTS = ["a good film", "the movie is dull", "", "great", "a good film", "漢字 \x00"]
 FILE = Path(".mht/rewards/scores.sqlite")

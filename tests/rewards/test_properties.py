@@ -4,7 +4,13 @@ import math
 import random
 
 import pytest
-from reward_specs import (
+
+from mht.cli.reward_types import FAMILIES, built_in, options
+from mht.core.errors import ConfigError, UserError
+from mht.data.text.sample import Sample
+from mht.rewards import Reward, make_reward
+from mht.rewards.composed.composition import Composite
+from tests.support.reward_specs import (
     BATCH,
     broken,
     example_of,
@@ -15,12 +21,6 @@ from reward_specs import (
     spec_of,
     tree,
 )
-
-from mht.cli.reward_types import FAMILIES, built_in, options
-from mht.core.errors import ConfigError, UserError
-from mht.data.text.sample import Sample
-from mht.rewards import Reward, make_reward
-from mht.rewards.composed.composition import Composite
 
 TYPES = built_in()
 SIMPLE = [cls for cls in plain_types() if not issubclass(cls, Composite)]

@@ -5,11 +5,11 @@ import inspect
 import sys
 
 import pytest
-from reward_specs import plain_types, quietly, scores_here, spec_of
 
 from mht.core.errors import UserError
 from mht.data.text.sample import Sample
 from mht.rewards import RewardError, make_reward
+from tests.support.reward_specs import plain_types, quietly, scores_here, spec_of
 
 PROMPTS = ["the film: ", "the film: ", "its plot: "]
 TEXTS = ["a good film", "a good film", "slow\nand dull, and slow"]

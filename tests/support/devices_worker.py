@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from training_fixtures import STATEFUL, examples, hybrid_config
 
 from mht.core.errors import UserError
 from mht.devices.sharded import gather
@@ -22,6 +21,7 @@ from mht.rewards import Reward, make_reward
 from mht.training.checkpoint import Checkpoints
 from mht.training.hybrid import HybridTrainer
 from mht.training.validation import Validation
+from tests.support.training import STATEFUL, examples, hybrid_config
 
 WORKERS = Path(__file__).parent
 ROOT = WORKERS.parents[1]

@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tracking_fixtures import blank_database
 
 from mht.config import Config
 from mht.config.overlay import layered
 from mht.core.component import build
 from mht.experiments.search.run import Job, Search
 from mht.experiments.search.start import make_start
+from tests.support.tracking import blank_database
 
 RANDOMWALKS = Path("experiments/randomwalks.yaml")
 TRIALS = 4

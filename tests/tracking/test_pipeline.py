@@ -9,7 +9,7 @@ import pytest
 from mht.tracking import names
 from mht.tracking.pipeline import Pipeline, Stage, read_pipeline, tree_md5
 
-pytest_plugins = ["tracking_fixtures"]
+pytest_plugins = ["tests.support.tracking"]
 
 
 def test_stages_are_resolved_as_dvc_yaml_says(project):

@@ -20,7 +20,7 @@ from mht.tracking.scratch import fingerprint, scratch_folder
 from mht.tracking.secrets import redacted
 from mht.tracking.store import Store, open_store
 
-pytest_plugins = ["tracking_fixtures"]
+pytest_plugins = ["tests.support.tracking"]
 
 PARAMS = {"base": {"seed": 1}, "sft": {"lr": 1e-4}}
 WAIT_S = 30

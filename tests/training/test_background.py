@@ -4,13 +4,13 @@ import threading
 
 import pytest
 import torch
-from training_fixtures import examples
 
 from mht.config import HybridConfig
 from mht.core.errors import RewardError
 from mht.training import hybrid
 from mht.training.background import background
 from mht.training.hybrid import HybridTrainer
+from tests.support.training import examples
 
 CPU, GPU = torch.device("cpu"), torch.device("meta")  # anything but a CPU
 

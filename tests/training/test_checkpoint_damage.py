@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
-from training_fixtures import STATEFUL, examples, hybrid_config
 
 from mht.rewards import make_reward
 from mht.training.checkpoint import PLAIN, TENSORS, Checkpoints, sealed
 from mht.training.history import History
 from mht.training.hybrid import HybridTrainer
 from mht.training.state import capture
+from tests.support.training import STATEFUL, examples, hybrid_config
 
 PLAN = [(2, 1), (1, 2)]
 FIXED = {"num_layers_unfrozen": 1, "seed": 3, "device": "cpu"}

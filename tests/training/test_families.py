@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from training_fixtures import EOS, PAD, TokenShare, examples, model_of, rollout_of
 
 from mht.algorithms.sft import batch_loss
 from mht.config import load_config
@@ -10,6 +9,7 @@ from mht.generation.sampling.rollout import Responder
 from mht.models.hf.trunk import decoder_layers
 from mht.models.policy import Policy
 from mht.training.hybrid import HybridTrainer
+from tests.support.training import EOS, PAD, TokenShare, examples, model_of, rollout_of
 
 FAMILIES = ["gpt2", "llama", "qwen2", "qwen3", "gemma2", "gemma3_text"]
 LENGTHS = [(30, 5), (3, 24), (1, 1), (19, 9)]  # of prompts and responses; Gemma's window is 16

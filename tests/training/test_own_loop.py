@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
-from training_fixtures import EOS, PAD, hybrid_config, model_of, rollout_of
 
 from mht import HybridTrainer, make_optimizer, make_reward, make_scheduler
 from mht.core.errors import ConfigError, DataError, ModelError, RewardError, UserError
 from mht.core.keywords import WrongKeyword
 from mht.generation.sampling.padding import content_mask, response_content
 from mht.training.library import batches
+from tests.support.training import EOS, PAD, hybrid_config, model_of, rollout_of
 
 ROWS = [[40, 41, 42, 60, 61, EOS], [50, 70, EOS], [51, 52, 71, 72]]
 LABELS = [[-100] * 3 + [60, 61, EOS], [-100, 70, EOS], [-100, -100, 71, 72]]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_fixtures import STATEFUL, TokenShare, examples, hybrid_config
 
 from mht.models.loading import load_causal_lm
 from mht.rewards import Reward, make_reward
@@ -19,6 +18,7 @@ from mht.training.history import History
 from mht.training.hybrid import HybridTrainer
 from mht.training.schedule import schedule
 from mht.training.state import State
+from tests.support.training import STATEFUL, TokenShare, examples, hybrid_config
 
 PLAN = [(2, 1), (1, 2)]
 PARTS = len(schedule(PLAN))

@@ -4,7 +4,6 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from tokenizer_layouts import LAYOUTS
 
 from mht.config import DataConfig
 from mht.core.component import build
@@ -15,6 +14,7 @@ from mht.data.examples.tokenize import cut_row
 from mht.data.prepare.labels import clean_row, judged, policy_texts
 from mht.data.text.sample import Sample
 from mht.data.text.texts import Codec
+from tests.support.tokenizer_layouts import LAYOUTS
 
 ENDS = {"long_prompts": "truncate", "source": {"type": "reviews"}}
 

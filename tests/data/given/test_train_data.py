@@ -6,10 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make_tiny_tokenizer
 from datasets import Dataset, DatasetDict, IterableDataset
 from torch.utils.data import DataLoader, TensorDataset
-from training_fixtures import EOS, PAD, TEXTS, examples, hybrid_config
 
 from mht import HybridTrainer, make_reward
 from mht.algorithms.sft import batch_loss
@@ -17,6 +15,8 @@ from mht.core.errors import DataError, UserError
 from mht.data.given.row_forms import rows_of
 from mht.data.given.train_data import TrainData
 from mht.data.text.texts import Codec
+from tests.conftest import make_tiny_tokenizer
+from tests.support.training import EOS, PAD, TEXTS, examples, hybrid_config
 
 PAIRS = [("How is the film?", "A warm story."), ("How is the plot?", "It is slow .")] * 2
 
@@ -181,9 +181,8 @@ def test_every_stretch_of_labels_is_an_example(tokenizer):
 
 
 def test_the_loss_of_the_examples_is_that_of_the_rows(tokenizer, tiny_model_dir):
-    from training_fixtures import model_of
-
     from mht.data.examples.example import collate_sft
+    from tests.support.training import model_of
 
     model = model_of(tiny_model_dir())
     ids = [1, 40, 41, 50, EOS, 42, 60, 61, EOS]

@@ -2,13 +2,13 @@
 
 import pandas as pd
 import pytest
-from conftest import make_tiny_tokenizer
 from datasets import Dataset
-from test_train_data import PAIRS, ids_of, reader_of, trainer_of
-from training_fixtures import EOS, TEXTS
 
 from mht.core.errors import ConfigError, DataError
 from mht.data.text.texts import Codec
+from tests.conftest import make_tiny_tokenizer
+from tests.data.given.test_train_data import PAIRS, ids_of, reader_of, trainer_of
+from tests.support.training import EOS, TEXTS
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from conftest import make_tiny_tokenizer
-from tokenizer_layouts import TURNS, byte_bpe, fast, tiny_llama
 
 from mht import HybridTrainer
 from mht.assets.fetch import fetch_policy, set_pad
@@ -14,6 +12,8 @@ from mht.data.text.special import control_tokens
 from mht.data.text.texts import Codec
 from mht.generation.sampling.rollout import Responder, end_tokens
 from mht.models.loading import load_causal_lm, load_tokenizer
+from tests.conftest import make_tiny_tokenizer
+from tests.support.tokenizer_layouts import TURNS, byte_bpe, fast, tiny_llama
 
 
 def model_for(tokenizer, ends):

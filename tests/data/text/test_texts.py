@@ -1,13 +1,13 @@
 """One text, one sequence of tokens: seams, control tokens of data, joiners."""
 
 import pytest
-from conftest import make_tiny_tokenizer
 
 from mht.data.examples.example import Example, read_examples
 from mht.data.prepare.prepare import write_examples
 from mht.data.text.sample import Sample, joiner
 from mht.data.text.texts import Codec
 from mht.evaluation.summary import read_samples, write_samples
+from tests.conftest import make_tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

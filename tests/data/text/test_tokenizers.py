@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_layouts import LAYOUTS, LOSSY, TURNS, fast, tiny_llama
 
 from mht.core.errors import DataError, ModelError
 from mht.data.text.special import end_ids
 from mht.data.text.texts import Codec
 from mht.generation.decoding import prompt_examples
 from mht.generation.sampling.rollout import Responder
+from tests.support.tokenizer_layouts import LAYOUTS, LOSSY, TURNS, fast, tiny_llama
 
 CONTROL = ["<s>", "</s>", "<pad>", "<unk>", *TURNS, "<|endoftext|>", "[CLS]", "[SEP]", "<answer>"]
 WORDS = [

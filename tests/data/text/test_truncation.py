@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_rewards_models import WORDS, word_tokenizer
 
 from mht.config import RewardModelConfig
 from mht.core.errors import ModelError
@@ -16,6 +15,7 @@ from mht.evaluation.bertscore import bertscore
 from mht.reward_models.classifier import train_classifier
 from mht.reward_models.judged import Rated, split_compared
 from mht.rewards import make_reward
+from tests.rewards.learned.test_models import WORDS, word_tokenizer
 
 SMALL = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,

@@ -7,7 +7,6 @@ from functools import cache
 
 import pytest
 import torch
-from training_fixtures import TokenShare, examples, model_of
 
 from mht import make_reward
 from mht.core.errors import UserError
@@ -19,6 +18,7 @@ from mht.generation.decoding.ngram_model import NGram
 from mht.generation.sampling.rollout import Responder
 from mht.generation.sampling.seeds import RowSeeds
 from mht.models.head import response_logprobs
+from tests.support.training import TokenShare, examples, model_of
 
 END, PADDING, LIMIT = 0, 1, 3  # PAD is a word like the others: masks decide
 PROMPT = [3, 1, 2]

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from training_fixtures import EOS, TokenShare, examples, model_of
 
 from mht.core.errors import UserError
 from mht.generation.decoding import NGramSampling, generate
 from mht.generation.decoding.ngram_model import NGram
 from mht.generation.sampling.rollout import Responder
+from tests.support.training import EOS, TokenShare, examples, model_of
 
 A, B, C, D = range(4)
 # "a b a c" after a START: bigrams Sa, ab, ba, ac, once each. Kinds of bigrams that end in a, b, c:

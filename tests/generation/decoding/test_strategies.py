@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from training_fixtures import EOS, PAD, TokenShare, examples, model_of, responses_of
 
 from mht.core.errors import UserError
 from mht.generation.decoding import BestOfN, Sampling, generate, prompt_examples
@@ -13,6 +12,7 @@ from mht.generation.decoding.best_of import kl_bound
 from mht.generation.sampling.draw import draw, truncate_logits
 from mht.generation.sampling.rollout import Responder
 from mht.generation.sampling.seeds import RowSeeds, copies, row_seeds
+from tests.support.training import EOS, PAD, TokenShare, examples, model_of, responses_of
 
 TOKENS = 8
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from training_fixtures import EOS, KINDS, PAD, examples, model_of, responses_of, rollout_of
 
 from mht.config.policy import ValueHeadConfig
 from mht.core.errors import ModelError, UserError
@@ -14,6 +13,7 @@ from mht.generation.sampling.seeds import RowSeeds
 from mht.models.head import response_logprobs
 from mht.models.hf.logits import logits_at
 from mht.models.policy import Policy
+from tests.support.training import EOS, KINDS, PAD, examples, model_of, responses_of, rollout_of
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 TOKENS, BETA = 6, 2.0

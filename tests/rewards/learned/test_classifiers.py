@@ -6,7 +6,6 @@ from functools import lru_cache
 
 import pytest
 import torch
-from test_rewards_models import TEXTS, WORDS, error_of, save_bert, word_tokenizer
 
 from mht.core.errors import ConfigError, ModelError
 from mht.data.text.sample import Sample
@@ -15,6 +14,7 @@ from mht.rewards.base import REWARDS
 from mht.rewards.learned import presets
 from mht.rewards.learned.classifier import LabelReward
 from mht.rewards.models.sequence_classifier import classifier
+from tests.rewards.learned.test_models import TEXTS, WORDS, error_of, save_bert, word_tokenizer
 
 GO_EMOTIONS = """admiration amusement anger annoyance approval caring confusion curiosity desire
     disappointment disapproval disgust embarrassment excitement fear gratitude grief joy love

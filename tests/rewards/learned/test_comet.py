@@ -3,11 +3,11 @@
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_rewards_models import WORDS, word_tokenizer
 
 from mht.core.errors import ConfigError, ModelError
 from mht.rewards import make_reward
 from mht.rewards.models.comet_model import sparsemax
+from tests.rewards.learned.test_models import WORDS, word_tokenizer
 
 HPARAMS = """
 activations: Tanh

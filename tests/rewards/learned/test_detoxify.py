@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 import torch
-from test_rewards_classifiers import ORIGINAL, save
-from test_rewards_models import SENTENCE, TEXTS, WORDS, error_of
 
 from mht.rewards import make_reward
 from mht.rewards.models.detoxify_model import cached_file
+from tests.rewards.learned.test_classifiers import ORIGINAL, save
+from tests.rewards.learned.test_models import SENTENCE, TEXTS, WORDS, error_of
 
 ARCHITECTURE = {
     "num_classes": len(ORIGINAL),

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from training_fixtures import examples, hybrid_config
 
 from mht.core.errors import ConfigError, ModelError
 from mht.data.text.sample import Sample
@@ -16,6 +15,7 @@ from mht.rewards import Reward, RewardError, make_reward
 from mht.rewards.composed.mixture import quantile
 from mht.training.hybrid import HybridTrainer
 from mht.training.state import State, capture, restore
+from tests.support.training import examples, hybrid_config
 
 JUDGE = {"type": "keyword_count", "keywords": ["good"]}  # how often "good" occurs
 ODD = ["", "  ", "good film " * 10_000, "漢字 عربى", "\x00\x1b\u200b", "\ud800", "good"]

@@ -6,13 +6,13 @@ from functools import lru_cache
 
 import pytest
 import torch
-from test_rewards_models import direct, save_bert
 
 from mht.core.errors import ConfigError, DataError, ModelError
 from mht.data.text.sample import Sample
 from mht.data.text.sentences import sentences
 from mht.rewards import make_reward
 from mht.rewards.text.corpus import passages, pieces
+from tests.rewards.learned.test_models import direct, save_bert
 
 FACTS = [
     "the film is good",
