@@ -234,7 +234,7 @@ def test_asked_again_it_only_adds_what_is_missing(searched, tmp_path, start, mon
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, "tests")
+sys.path.insert(0, ".")
 from tests.support.tuning import job_of
 from mht.experiments.search.run import Search
 from mht.experiments.search.start import Start
