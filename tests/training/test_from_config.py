@@ -1,6 +1,7 @@
 """The trainer of a stage: SFT steps go on with the data where the SFT stage ended."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,6 +43,6 @@ def test_the_stages_say_which_start_is_the_sft_stages(stage, arguments, goes_on,
     config, seen = load_config("params.yaml"), {}
     monkeypatch.setattr(stage, "train_variant", lambda *_, **options: seen.update(options))
     monkeypatch.setattr(sys, "argv", arguments)
-    stage.main(config, None)
+    stage.main(config, SimpleNamespace(deps=()))
     assert (seen["after"] == config.sft) is goes_on
     assert (seen["start"] == "models/sft") is goes_on

@@ -54,7 +54,7 @@ def test_a_folder_of_that_layout_is_trained(tmp_path):
 def test_the_advice_that_a_responder_gives_works():
     model, tokenizer, _ = qwen_layout()
     options = {"response_tokens": 4, "temperature": 1.0}
-    with pytest.raises(ModelError, match=r"mht\.models\.assets\.set_pad\(model, tokenizer\)"):
+    with pytest.raises(ModelError, match=r"mht\.assets\.fetch\.set_pad\(model, tokenizer\)"):
         Responder(model, tokenizer, options)
     set_pad(model, tokenizer)
     assert Responder(model, tokenizer, options).pad_id == tokenizer.pad_token_id
