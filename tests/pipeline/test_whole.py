@@ -353,7 +353,7 @@ FILES = {
     "mht/data/text/clean.py": STAGES,
     "mht/data/examples/split.py": STAGES - {"fetch"},
     "mht/reward_models/classifier.py": STAGES - {"fetch", "prepare", "sft"},
-    "mht/losses/__init__.py": TRAINERS | MEASURED,
+    "mht/losses/policy.py": TRAINERS | MEASURED,
     "mht/rewards/text/surface.py": TRAINERS | MEASURED,
     "mht/algorithms/ppo/step.py": TRAINERS | AFTER_TRAINERS,
     "stages/ppo.py": {"ppo", "evaluate", "benchmark"},

@@ -513,7 +513,7 @@ def test_the_fingerprint_is_of_all_that_decides_the_outcome():
     others = [
         ("python -m stages.ppo", known[1], known[2]),
         (known[0], {"models/base": "b.dir"}, known[2]),
-        (known[0], {**known[1], "mht/losses/__init__.py": "c"}, known[2]),
+        (known[0], {**known[1], "mht/losses/policy.py": "c"}, known[2]),
         (known[0], known[1], {"sft.lr": "0.2"}),
         (known[0], known[1], {**known[2], "sft.steps": "1"}),
     ]
