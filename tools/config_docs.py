@@ -16,9 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from mht.cli.docstrings import meanings, summary
 from mht.config import Config, OptimizerConfig, SchedulerConfig
 from mht.config.choice import Choice
-from mht.core.component import Section
-from mht.data.sources import Source
-from mht.rewards import Reward
+from mht.core.component import Chosen, Section
 from tools.marked import fill, update
 
 PAGE, TRAINING = Path("docs/configuration.md"), Path("docs/training.md")
@@ -34,9 +32,9 @@ PLURAL = {
     "[reward](rewards.md#every-type)": "[rewards](rewards.md#every-type)",
     "mapping of names to values": "mappings of settings",
 }
-FAMILIES: dict[type, str] = {
-    Reward: "[reward](rewards.md#every-type)",
-    Source: "[source](data.md#what-you-can-point-it-at)",
+FAMILIES: dict[Any, str] = {
+    Annotated[Any, Chosen("reward")]: "[reward](rewards.md#every-type)",
+    Annotated[Any, Chosen("source")]: "[source](data.md#what-you-can-point-it-at)",
 }
 SIGNS = {"gt": ">", "ge": ">=", "le": "<=", "lt": "<"}
 SIZES = ("min_length", "max_length")
@@ -190,7 +188,7 @@ def _anchor(heading: str) -> str:
 
 
 def _is_section(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, Section) and hint not in FAMILIES
+    return isinstance(hint, type) and issubclass(hint, Section)
 
 
 def plain(text: str) -> str:

@@ -52,9 +52,8 @@ def _type(cls: type[Reward]) -> list[str]:
 def steps() -> str:
     """The postprocess table."""
     rows = []
-    for name, cls in sorted(POSTPROCESS._classes.items()):
-        if cls.__module__.startswith("mht."):
-            rows.append([f"`{name}`", listed(_step(cls)), summary(cls)])
+    for name, cls in sorted(POSTPROCESS.built_in().items()):
+        rows.append([f"`{name}`", listed(_step(cls)), summary(cls)])
     return _table(["type", "options = default", "does"], rows)
 
 

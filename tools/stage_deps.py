@@ -3,7 +3,7 @@
 ``python -m tools.stage_deps`` prints them, ready to paste; tests/project/test_layers.py compares.
 Imports are followed from the stage's file through mht/, those inside functions included. A reward
 or a source is chosen in params.yaml, not imported, so a stage whose ``params`` hold one depends on
-that whole family.
+that whole kind of component.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mht.core.registry import modules
 
 if TYPE_CHECKING:
     from mht.config import Config
@@ -77,12 +79,15 @@ def _read_stage(stage: Any) -> StageDeps:
 
 
 def needed(stage: StageDeps, config: Config) -> set[Path]:
-    """The files of stages/ and mht/ whose edit must rerun the stage."""
-    start = {stage.module}
-    for key in stage.params:
-        for folder in families(config, key):
-            start |= set(folder.rglob("*.py"))
-    return closure(start)
+    """The files of stages/ and mht/ whose edit must rerun the stage.
+
+    The folder of all tasks is needed as a whole, so that a new task needs no edit of dvc.yaml.
+    """
+    start, whole = {stage.module}, set()
+    for home in {home for key in stage.params for home in homes(config, key)}:
+        start |= {file for name in modules(home) for file in _files(name)}
+        whole |= set(Path(*home.partition(".*")[0].split(".")).rglob("*.py"))
+    return closure(start) | {file for file in whole if has_code(file)}
 
 
 def closure(start: Iterable[Path]) -> set[Path]:
@@ -97,12 +102,12 @@ def closure(start: Iterable[Path]) -> set[Path]:
     return {file for file in seen if has_code(file)}
 
 
-def families(config: Config, key: str) -> set[Path]:
-    """Folders of the component families that params.yaml uses at or below a key."""
+def homes(config: Config, key: str) -> set[str]:
+    """Where the kinds of component live that params.yaml uses at or below a key."""
     node: Any = config
     for part in key.split("."):
         node = node.get(part) if isinstance(node, dict) else getattr(node, part, None)
-    return {family_folder(component) for component in components(node)}
+    return {home for component in components(node) for home in component.registry.homes}
 
 
 def components(node: Any) -> Iterator[Component]:
@@ -120,13 +125,6 @@ def components(node: Any) -> Iterator[Component]:
     if isinstance(node, list | tuple):
         for child in node:
             yield from components(child)
-
-
-def family_folder(component: Component) -> Path:
-    """The package that defines the component's family."""
-    bases = type(component).__mro__
-    family = next(base for base in bases if "registry" in vars(base))
-    return Path(*family.__module__.split(".")[:-1])
 
 
 @cache

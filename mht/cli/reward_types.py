@@ -62,13 +62,13 @@ def types_of(family: str) -> list[tuple[str, type[Reward]]]:
 
 def built_in() -> list[type[Reward]]:
     """The types of this project, each once."""
-    ours = {cls for cls in REWARDS._classes.values() if cls.__module__.startswith("mht.")}
-    return sorted((cls for cls in ours if issubclass(cls, Reward)), key=lambda cls: cls.type_name)
+    ours = set(REWARDS.built_in().values())
+    return sorted(ours, key=lambda cls: cls.type_name)
 
 
 def aliases(cls: type[Reward]) -> list[str]:
     """The other names of a type."""
-    return sorted(n for n, c in REWARDS._classes.items() if c is cls and n != cls.type_name)
+    return sorted(n for n, c in REWARDS.registered().items() if c is cls and n != cls.type_name)
 
 
 def options(cls: type[Component], names: list[str]) -> Iterator[Option]:
@@ -154,8 +154,7 @@ def _overview() -> Table:
 
 def installed() -> list[str]:
     """The names that other packages add."""
-    ours = {n for n, c in REWARDS._classes.items() if c.__module__.startswith("mht.")}
-    return sorted(set(REWARDS.names()) - ours)
+    return sorted(set(REWARDS.names()) - set(REWARDS.built_in()))
 
 
 def _about(name: str, cls: type[Reward]) -> Iterator[Any]:

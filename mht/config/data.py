@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mht.core.bounds import Decay, NonNegative, Positive, Rate, Share, Weight
-from mht.core.component import Section
-from mht.data.sources import Source
-from mht.data.text.words import Segmenter
+from mht.core.bounds import Decay, NonNegative, Positive, Rate, Segmenter, Share, Weight
+from mht.core.component import Chosen, Section
+
+Source = Annotated[Any, Chosen("source")]
 
 
 class SplitConfig(Section):

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from mht.core.bounds import Label, NonNegative, Positive, Resamples, Share, Weight
-from mht.core.component import Section
-from mht.rewards import Reward
+from mht.core.component import Chosen, Section
+
+Reward = Annotated[Any, Chosen("reward")]
 
 
 class DecodingConfig(Section):

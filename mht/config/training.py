@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,9 +13,9 @@ from mht.config.memory import MemoryConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.policy import Name, ReferenceConfig, ValueHeadConfig
 from mht.core.bounds import MOST_STEPS, Cycles, NonNegative, Positive, Rate, Share, Weight
-from mht.core.component import Section, refuse
-from mht.rewards import Reward
+from mht.core.component import Chosen, Section, refuse
 
+Reward = Annotated[Any, Chosen("reward")]
 TRUNCATED = (
     "PPO samples from the distribution that it scores, the whole one; truncated sampling would "
     "need renormalised logprobs. Set ppo.temperature instead, or truncate where nothing trains: in "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from importlib.util import find_spec
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -18,6 +19,7 @@ Cycles = Annotated[int, Field(ge=0, le=100_000)]  # a plan has an entry for each
 Resamples = Annotated[int, Field(gt=0, le=100_000)]  # all of them are in memory together
 MOST_STEPS = 10_000_000  # a run's schedule has an entry for each
 LONGEST_NAME = 100
+SEGMENTERS = ("characters", "icu", "spaces")
 
 
 def name_problem(name: str, *, also: str = "") -> str | None:
@@ -53,3 +55,16 @@ def _label(name: str) -> str:
 
 
 Label = Annotated[str, AfterValidator(_label)]
+
+
+def _segmenter(name: str) -> str:
+    if name not in SEGMENTERS:
+        raise ValueError(
+            f"should be {', '.join(SEGMENTERS[:-1])} or {SEGMENTERS[-1]}, got {name!r}"
+        )
+    if name == "icu" and find_spec("icu4py") is None:
+        raise ValueError("icu needs the package 'icu4py': pip install icu4py")
+    return name
+
+
+Segmenter = Annotated[str, AfterValidator(_segmenter)]

@@ -11,15 +11,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from mht.core.component import Component, Registry, build, refuse
+from mht.core.component import Component, Registry, build, refuse, registry
 from mht.core.errors import ConfigError, RewardError
 from mht.core.keywords import explain_keywords
 from mht.core.records import Scored
 from mht.data.text.sample import Sample
 from mht.rewards import cache, calls, scoring
 
-REWARDS = Registry("reward")
-POSTPROCESS = Registry("postprocess")
+REWARDS = registry("reward")
+POSTPROCESS = registry("postprocess")
 
 Positive = Annotated[int, Field(gt=0)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")]

@@ -297,7 +297,7 @@ def test_a_type_is_told_with_its_options():
     assert "required" in run("rewards", "length_window")
 
 
-@pytest.mark.parametrize("name", sorted(set(REWARDS._classes)))
+@pytest.mark.parametrize("name", sorted(REWARDS.registered()))
 def test_every_type_can_be_told(name):
     assert run("rewards", name)
 

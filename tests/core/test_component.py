@@ -1,13 +1,15 @@
 """The mechanism that turns plain data into components: names, plug-ins, errors with paths."""
 
+import subprocess
 import sys
 
 import pytest
 from ruamel.yaml import YAML
 
-from mht.core.component import Component, Registry, build, did_you_mean
+from mht.core.component import Component, Registry, build, did_you_mean, registry
 from mht.core.errors import ConfigError
 from mht.rewards import Reward, make_reward
+from tests.support.plugins import install
 
 
 def problems(data, path="ppo.reward"):
@@ -36,6 +38,24 @@ def test_a_taken_name_is_refused_and_the_same_class_may_register_twice():
     with pytest.raises(ValueError, match=r"thing 'b' is already registered by .*One"):
         registry.register("b")(Two)
     assert registry.names() == ["a", "b"] and registry.get("b") is One
+
+
+def test_built_in_members_load_when_the_first_name_is_asked_for():
+    code = """
+import sys
+from mht.core.component import registry
+rewards = registry("reward")
+print([m for m in sys.modules if m.startswith("mht.rewards")])
+rewards.get("bleu")
+print("mht.rewards.text.overlap" in sys.modules, "mht.tasks.randomwalks.source" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "True False"]
+
+
+def test_a_built_in_name_is_refused_where_the_class_is_defined():
+    with pytest.raises(ValueError, match=r"reward 'bleu' is already registered by mht\."):
+        registry("reward").register("bleu")(type("Mine", (Component,), {}))
 
 
 def test_an_unknown_option_is_reported_at_its_full_path_with_what_was_meant():
@@ -128,16 +148,10 @@ def test_numbers_come_out_of_yaml_as_numbers():
     assert reward.weight == 1e-5
 
 
-def plug_in(monkeypatch, folder, name, body, value=None):
+def plug_in(monkeypatch, folder, name, body, value="Shout"):
     """An installed distribution whose entry point adds the reward ``name``."""
     module = f"acme_{folder.name.replace('-', '_')}"
-    (folder / f"{module}.py").write_text(body)
-    info = folder / f"{module}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-    target = value or f"{module}:Shout"
-    (info / "entry_points.txt").write_text(f"[mht.reward]\n{name} = {target}\n")
-    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.syspath_prepend(str(install(folder, module, body, {"reward": {name: value}})))
     return module
 
 
@@ -155,14 +169,11 @@ def test_an_installed_package_adds_a_reward_and_is_imported_only_when_named(monk
     make_reward({"type": "exact_match"})
     assert module not in sys.modules
     assert "shout" in Reward.registry.names()
-    try:
-        reward = make_reward({"type": "min", "components": [{"type": "shout", "mark": "?"}]})
-        assert reward(["a??", "b!"]) == [2.0, 0.0]
-        assert list(reward.children()) == ["shout"]
-        found = problems({"type": "shout", "marc": "?"})
-        assert found[0].startswith("ppo.reward.marc: no such option 'marc' (did you mean 'mark'?)")
-    finally:
-        Reward.registry._classes.pop("shout", None)
+    reward = make_reward({"type": "min", "components": [{"type": "shout", "mark": "?"}]})
+    assert reward(["a??", "b!"]) == [2.0, 0.0]
+    assert list(reward.children()) == ["shout"]
+    found = problems({"type": "shout", "marc": "?"})
+    assert found[0].startswith("ppo.reward.marc: no such option 'marc' (did you mean 'mark'?)")
 
 
 def test_a_plug_in_may_not_take_a_built_in_name(monkeypatch, tmp_path):

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from mht.cli.reward_types import aliases, built_in
 from mht.data.text.sample import Sample
 from mht.rewards import Reward, make_reward
+from tests.support.plugins import install
 from tools import reward_docs
 
 PAGE = Path(__file__).parents[2] / "docs/rewards.md"
@@ -64,29 +65,20 @@ def test_a_file_of_your_own(tmp_path, monkeypatch):
     assert reward(["a superb film", "a wonderful film"]) == [1.0, 0.0]
 
 
-def install(monkeypatch, folder):
-    """The page's package as pip leaves it: its module, a dist-info with its entry point."""
-    (folder / "acme_rewards.py").write_text(block("python", "# acme_rewards.py"))
-    entry = block("toml", "# its pyproject.toml")
-    group, line = re.findall(r'entry-points."(.+?)"\]\n(.+)', entry)[0]
-    info = folder / "acme_rewards-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-rewards\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{group}]\n{line.replace(chr(34), '')}\n")
-    monkeypatch.syspath_prepend(str(folder))
-
-
 def test_a_package_of_your_own(tmp_path, monkeypatch):
-    install(monkeypatch, tmp_path)
+    entry = block("toml", "# its pyproject.toml")
+    kind, name, target = re.findall(r'"mht\.(\w+)"\]\n(\w+) = "(.+)"', entry)[0]
+    code = block("python", "# acme_rewards.py")
+    install(tmp_path, "acme_rewards", code, {kind: {name: target}})
+    monkeypatch.syspath_prepend(str(tmp_path))
     spec = in_yaml("type: shout")
+    assert "shout" in Reward.registry.names() and "acme_rewards" not in sys.modules
     try:
-        assert "shout" in Reward.registry.names() and "acme_rewards" not in sys.modules
         assert make_reward(spec)(["what??", "oh!"]) == [2.0, 0.0]
         names = {"make_reward": make_reward, "Shout": sys.modules["acme_rewards"].Shout}
         (inline,) = re.findall(r"`(make_reward\(\{.*Shout\(\).*\}\))`", PAGE.read_text())
         assert eval(inline, names)("oh!", "oh!") == 1.0
     finally:
-        Reward.registry._classes.pop("shout", None)
         sys.modules.pop("acme_rewards", None)
 
 

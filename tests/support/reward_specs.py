@@ -126,7 +126,7 @@ def _within(number, limit) -> bool:
 def leaf(rng, types) -> dict:
     """One of the types by any of its names, some options changed."""
     cls = rng.choice(types)
-    names = [name for name, c in REWARDS._classes.items() if c is cls]
+    names = [name for name, c in REWARDS.registered().items() if c is cls]
     spec = {**spec_of(cls), "type": rng.choice(names)}
     for name in cls.own_options():
         field = cls.model_fields[name]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from mht.core.component import Component, Registry
+from mht.core.component import Component, Registry, registry
 from mht.core.errors import DataError
 
-REGISTRY = Registry("source")
+REGISTRY = registry("source")
 source = REGISTRY.register
 
 

@@ -16,16 +16,13 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from importlib.util import find_spec
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any
 
 import regex
-from pydantic import AfterValidator
 
 from mht.core.errors import MissingPackage
 
-SEGMENTERS = ("characters", "icu", "spaces")
 SCRIPTS_WITHOUT_SPACES = (
     "Han", "Hiragana", "Katakana", "Bopomofo", "Yi", "Thai", "Lao", "Khmer", "Myanmar", "Tai_Le",
     "New_Tai_Lue", "Tai_Tham", "Tai_Viet",
@@ -59,19 +56,6 @@ DOTS = str.maketrans({"\u0131": "i"})  # Turkish: I and dotless i, dotted I and 
 
 class ScriptWarning(Warning):
     """A figure does not hold for the script of its texts."""
-
-
-def _known(name: str) -> str:
-    if name not in SEGMENTERS:
-        raise ValueError(
-            f"should be {', '.join(SEGMENTERS[:-1])} or {SEGMENTERS[-1]}, got {name!r}"
-        )
-    if name == "icu" and find_spec("icu4py") is None:
-        raise ValueError("icu needs the package 'icu4py': pip install icu4py")
-    return name
-
-
-Segmenter = Annotated[str, AfterValidator(_known)]
 
 
 def nfc(text: str) -> str:

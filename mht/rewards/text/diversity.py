@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from mht.core.bounds import Segmenter
 from mht.data.text.sample import Sample
-from mht.data.text.words import Segmenter
 from mht.rewards.base import UNIT, Positive, Range, TextReward, reward
 from mht.rewards.text.ngrams import ngrams, overlap
 

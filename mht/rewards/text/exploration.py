@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
 
+from mht.core.bounds import Segmenter
 from mht.core.errors import RewardError
 from mht.data.text.sample import Sample
-from mht.data.text.words import Segmenter
 from mht.rewards.base import UNIT, Positive, Range, State, TextReward, reward
 from mht.rewards.text.ngrams import ngrams
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from mht.core.bounds import Segmenter
 from mht.data.text.sample import Sample
-from mht.data.text.words import Segmenter, fold, nfc, words
+from mht.data.text.words import fold, nfc, words
 from mht.rewards.base import TargetReward, reward
 from mht.rewards.text.ngrams import overlap
 

@@ -7,10 +7,11 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from mht.core.bounds import Segmenter
 from mht.core.errors import ModelError
 from mht.data.text.rouge import stemmer
 from mht.data.text.sample import Sample
-from mht.data.text.words import Segmenter, fold, marked_words, warn_of_other_scripts
+from mht.data.text.words import fold, marked_words, warn_of_other_scripts
 from mht.rewards.base import TargetReward, reward
 
 Share = Annotated[float, Field(ge=0, le=1)]

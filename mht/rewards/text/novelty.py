@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mht.core.bounds import Segmenter
 from mht.core.errors import DataError, ModelError
 from mht.data.text.sample import Sample
-from mht.data.text.words import Segmenter, chunks, fold
+from mht.data.text.words import chunks, fold
 from mht.rewards.base import UNIT, Positive, Range, TextReward, reward
 from mht.rewards.text.corpus import Unit, files, texts
 

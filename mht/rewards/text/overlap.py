@@ -11,9 +11,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from mht.core.bounds import Segmenter
 from mht.data.text.rouge import RougeTokenizer
 from mht.data.text.sample import Sample
-from mht.data.text.words import Segmenter, fold, mteval_words, nfc, spread, warn_of_runs
+from mht.data.text.words import fold, mteval_words, nfc, spread, warn_of_runs
 from mht.rewards.base import Positive, Range, TargetReward, reward
 
 Count = Annotated[int, Field(ge=0)]

@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import regex
 from pydantic import AfterValidator, Field, model_validator
 
+from mht.core.bounds import Segmenter
 from mht.data.text.sample import Sample
-from mht.data.text.words import LETTER, UNSPACED_LETTER, WORD, Segmenter, chunks, fold, nfc, spans
+from mht.data.text.words import LETTER, UNSPACED_LETTER, WORD, chunks, fold, nfc, spans
 from mht.rewards.base import UNIT, Example, Positive, Range, TextReward, reward
 
 

@@ -10,7 +10,8 @@ import pytest
 from mht.core.component import build
 from mht.core.errors import ConfigError, DataError
 from mht.data.sources import OptionError, Source, bundled
-from mht.tasks.corpora import dialogue_rows, mend
+from mht.tasks.reviews.source import mend
+from mht.tasks.support.source import dialogue_rows
 
 
 def rows(**spec):

@@ -1,0 +1,1 @@
+"""Movie reviews: continue one so that it is positive; the default task."""

@@ -1,0 +1,1 @@
+"""Support: questions and answers of a dialogue, prompt to target."""
