@@ -4,7 +4,7 @@ import ctypes
 import os
 import sys
 
-from mht.core.lifetime import guard_start
+from mht.core.processes.lifetime import guard_start
 
 guard_start()
 

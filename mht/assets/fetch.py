@@ -19,8 +19,13 @@ from mht.assets.scratch import make_scratch
 from mht.config.policy import ScratchConfig
 from mht.core.component import did_you_mean
 from mht.core.errors import ModelError
-from mht.core.model_checks import check_runs, check_sentence_encoder, check_tokenizer, check_whole
-from mht.core.model_folder import check_files, reading
+from mht.core.model_files.checks import (
+    check_runs,
+    check_sentence_encoder,
+    check_tokenizer,
+    check_whole,
+)
+from mht.core.model_files.folder import check_files, reading
 from mht.core.outputs import replaced_folder
 from mht.data.sources.bundled import MINILM, SMOLLM2, Bundled, cache_folder, package_file, sha256_of
 from mht.data.text.special import control_tokens, end_ids

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mht.core.launched import is_main_process
+from mht.core.processes.launched import is_main_process
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mht.config import HybridConfig
 from mht.core.errors import ConfigError
-from mht.core.launched import world_size
+from mht.core.processes.launched import world_size
 from mht.core.records import Rollout
 from mht.generation.sampling.rollout import Responder
 from mht.models.loading import resolve_device

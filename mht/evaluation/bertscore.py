@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from mht.core.errors import ModelError
-from mht.core.model_checks import check_weights
-from mht.core.model_folder import check_files, reading
+from mht.core.model_files.checks import check_weights
+from mht.core.model_files.folder import check_files, reading
 from mht.data.text.sample import Sample
 from mht.data.text.special import broken_up
 from mht.data.text.truncation import MOST_TOKENS, token_limit

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mht.core.errors import ModelError
-from mht.core.model_checks import check_runs, check_tokenizer, check_whole
-from mht.core.model_folder import check_files, reading
+from mht.core.model_files.checks import check_runs, check_tokenizer, check_whole
+from mht.core.model_files.folder import check_files, reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from mht.config.policy import ValueHeadConfig
 from mht.core.errors import ModelError
-from mht.core.model_checks import check_tensors
-from mht.core.model_folder import reading
+from mht.core.model_files.checks import check_tensors
+from mht.core.model_files.folder import reading
 from mht.models.head import has_plain_head
 from mht.models.hf.logits import hidden_at
 from mht.models.hf.trunk import Trunk, decoder_layers, final_norms

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mht.core.errors import ConfigError, MissingPackage, UserError
-from mht.core.lifetime import LAUNCHED
+from mht.core.processes.lifetime import LAUNCHED
 
 if TYPE_CHECKING:
     from mht.config import Config

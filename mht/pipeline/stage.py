@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mht.core.errors import Elsewhere, UserError
-from mht.core.launched import is_main_process, world_size
-from mht.core.lifetime import INTERRUPTED, TERMINATED, end_with_starter, interruptible
 from mht.core.outputs import disk_problem
+from mht.core.processes.launched import is_main_process, world_size
+from mht.core.processes.lifetime import INTERRUPTED, TERMINATED, end_with_starter, interruptible
 from mht.pipeline import launch
 from mht.pipeline.stage_lock import alone
 from mht.tracking import Pruned, Run, Terminated, open_run, silent_run

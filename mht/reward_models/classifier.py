@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mht.core.errors import ModelError
-from mht.core.model_checks import check_tokenizer, check_weights
-from mht.core.model_folder import check_files, reading
+from mht.core.model_files.checks import check_tokenizer, check_weights
+from mht.core.model_files.folder import check_files, reading
 from mht.core.progress import track
 from mht.data.examples.order import bucketed
 from mht.data.text.truncation import token_limit

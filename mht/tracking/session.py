@@ -17,7 +17,7 @@ from types import FrameType
 
 import psutil
 
-from mht.core.lifetime import SHELLS
+from mht.core.processes.lifetime import SHELLS
 
 
 class Pruned(BaseException):

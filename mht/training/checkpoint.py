@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mht.core.errors import UserError
-from mht.core.launched import is_main_process
-from mht.core.model_folder import reason_of
+from mht.core.model_files.folder import reason_of
 from mht.core.outputs import disk_problem
+from mht.core.processes.launched import is_main_process
 from mht.training.state import State, capture, restore
 
 if TYPE_CHECKING:

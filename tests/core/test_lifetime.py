@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from mht.core.errors import UserError
-from mht.core.lifetime import SHELLS
+from mht.core.processes.lifetime import SHELLS
 from mht.pipeline.stage_lock import alone
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@
 
 import time
 
-from mht.core.launched import is_main_process
+from mht.core.processes.launched import is_main_process
 from mht.pipeline import stage
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mht.core.errors import DataError
-from mht.core.model_folder import check_files, reading
+from mht.core.model_files.folder import check_files, reading
 from mht.core.progress import track
 from mht.core.stable_files import read_jsonl, write_json
 from mht.data.examples.encoder import Encoder

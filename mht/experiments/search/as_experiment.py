@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mht.core.errors import ConfigError, UserError
-from mht.core.lifetime import die_with_parent
+from mht.core.processes.lifetime import die_with_parent
 from mht.experiments.search.space import TRIED
 from mht.experiments.search.watch import TRIAL, objective
 from mht.tracking.pipeline import experiments, read_pipeline

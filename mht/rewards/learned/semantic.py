@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mht.core.errors import MissingPackage, ModelError
-from mht.core.model_checks import check_weights
+from mht.core.model_files.checks import check_weights
 from mht.data.text.sample import Sample
 from mht.data.text.special import broken_up
 from mht.data.text.truncation import MOST_TOKENS, cut_note, token_counts, token_limit

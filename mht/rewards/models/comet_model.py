@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mht.core.errors import ModelError
-from mht.core.model_checks import check_tensors
+from mht.core.model_files.checks import check_tensors
 from mht.data.text.special import broken_up
 from mht.data.text.truncation import token_limit
 from mht.rewards.models.shared import batches, first_line, load, quiet, valid_unicode

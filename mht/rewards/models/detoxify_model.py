@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mht.core.errors import MissingPackage, ModelError
-from mht.core.model_checks import check_missing, check_runs, check_weights
-from mht.core.model_folder import reading
+from mht.core.model_files.checks import check_missing, check_runs, check_weights
+from mht.core.model_files.folder import reading
 from mht.rewards.models.sequence_classifier import Classifier
 from mht.rewards.models.shared import load
 

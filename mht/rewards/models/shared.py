@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mht.core.errors import ModelError
-from mht.core.model_checks import check_runs, check_tokenizer, check_whole
-from mht.core.model_folder import check_files, reading
+from mht.core.model_files.checks import check_runs, check_tokenizer, check_whole
+from mht.core.model_files.folder import check_files, reading
 from mht.data.text.truncation import valid_unicode as valid_unicode
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")

@@ -12,8 +12,8 @@ import torch
 from mht.config import HybridConfig, LoRAConfig
 from mht.core.component import build
 from mht.core.errors import ConfigError, ModelError
-from mht.core.model_checks import check_weights
-from mht.core.model_folder import reading
+from mht.core.model_files.checks import check_weights
+from mht.core.model_files.folder import reading
 from mht.data.examples.limits import context_of
 from mht.generation.sampling.rollout import end_tokens
 from mht.models.adapter import unwrapped

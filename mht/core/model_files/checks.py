@@ -1,6 +1,7 @@
 """Models that others made, once loaded: what is not whole, not finite or can't run is refused.
 
-The checks raise ValueError and belong into `mht.core.model_folder.reading`, which names the folder.
+The checks raise ValueError and belong into `mht.core.model_files.folder.reading`, which names the
+folder.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mht.core.model_folder import stored_dtypes
+from mht.core.model_files.folder import stored_dtypes
 
 TEXT = "A text, 12 of 3.5: na\u00efve \u6f22\u5b57.\n"  # which any tokenizer should take
 

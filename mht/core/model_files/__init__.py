@@ -1,0 +1,1 @@
+"""Model folders that others made: read with care, and checked once loaded."""

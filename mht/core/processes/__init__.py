@@ -1,0 +1,1 @@
+"""Processes: whether one was launched beside others, and how each ends."""
