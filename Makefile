@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
-	@echo "  TORCH=cpu or TORCH=cuda before any of them chooses the build of torch; docs/setup.md"
+	@echo "  TORCH=cpu or TORCH=cuda before any of them chooses the build of torch; docs/howto/setup.md"
 
 env:  ## make or update .venv (the others do this first)
 	@sh tools/python.sh tools/setup_env.py

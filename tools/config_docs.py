@@ -1,4 +1,4 @@
-"""Writes the tables of docs/configuration.md and docs/training.md from mht/config/.
+"""Writes the tables of docs/reference/configuration.md and docs/howto/training.md from mht/config/.
 
 ``python -m tools.config_docs`` writes, ``--check`` only says whether the page is out of date.
 Keys, types, bounds and defaults are those that are enforced; meanings are the docstrings'.
@@ -19,7 +19,7 @@ from mht.config.choice import Choice
 from mht.core.component import Chosen, Section
 from tools.marked import fill, update
 
-PAGE, TRAINING = Path("docs/configuration.md"), Path("docs/training.md")
+PAGE, TRAINING = Path("docs/reference/configuration.md"), Path("docs/howto/training.md")
 CHOICES: dict[str, type[Choice]] = {"optimisers": OptimizerConfig, "schedules": SchedulerConfig}
 HEAD = ["key", "type", "bounds", "default", "meaning"]
 PLAIN = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "value"}
@@ -34,7 +34,7 @@ PLURAL = {
 }
 FAMILIES: dict[Any, str] = {
     Annotated[Any, Chosen("reward")]: "[reward](rewards.md#every-type)",
-    Annotated[Any, Chosen("source")]: "[source](data.md#what-you-can-point-it-at)",
+    Annotated[Any, Chosen("source")]: "[source](../howto/data.md#what-you-can-point-it-at)",
 }
 SIGNS = {"gt": ">", "ge": ">=", "le": "<=", "lt": "<"}
 SIZES = ("min_length", "max_length")

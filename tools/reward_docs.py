@@ -1,4 +1,4 @@
-"""Writes the tables of docs/rewards.md from mht/rewards/.
+"""Writes the tables of docs/reference/rewards.md from mht/rewards/.
 
 ``python -m tools.reward_docs`` writes, ``--check`` only says whether the page is out of date.
 Types, options and defaults are those that are enforced; what a type gives is its docstring's first
@@ -19,7 +19,7 @@ from mht.rewards.base import POSTPROCESS, Reward
 from tools.config_docs import plain
 from tools.marked import fill, update
 
-PAGE = Path("docs/rewards.md")
+PAGE = Path("docs/reference/rewards.md")
 HEAD = ["type (aliases)", "options = default", "gives", "range, direction", "needs"]
 
 

@@ -88,7 +88,7 @@ def read_stamp() -> dict[str, str] | None:
 def install(flavour: str) -> None:
     """Make or update the virtual environment."""
     start = time.monotonic()
-    say(f"Python {platform.python_version()}, torch for {flavour.upper()} (docs/setup.md)")
+    say(f"Python {platform.python_version()}, torch for {flavour.upper()} (docs/howto/setup.md)")
     make_venv(flavour)
     torch = pinned("torch")
     say(f"[2/3] {torch} for {flavour.upper()}")
@@ -137,7 +137,7 @@ def install_torch(torch: str, flavour: str) -> None:
     refuse_cuda(
         planned(torch),
         "would come along, several GB, and no CPU build was found: give pip an index or find-links "
-        "that has one (docs/setup.md), or accept CUDA with make TORCH=cuda",
+        "that has one (docs/howto/setup.md), or accept CUDA with make TORCH=cuda",
     )
     require(run(pip("install", torch)), "torch")
 

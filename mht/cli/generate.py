@@ -89,7 +89,8 @@ def generate(
 ) -> None:
     """Answer prompts with a model: sampling, best-of-n, value-guided, MCMC, an n-gram model.
 
-    best_of_n and mcmc are guided by --reward; with the others it only scores. docs/generation.md
+    best_of_n and mcmc are guided by --reward; with the others it only scores.
+    docs/howto/generation.md
     """
     texts = _prompts(prompts, file)
     scores = read_reward(reward) if reward else None

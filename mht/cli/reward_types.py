@@ -123,7 +123,7 @@ def show(console: Console, name: str | None) -> None:
     """
     if name is None:
         console.print(_overview())
-        console.print("mht rewards TYPE shows a type's options; docs/rewards.md has them all.")
+        console.print("mht rewards TYPE shows a type's options: docs/reference/rewards.md")
         return
     try:
         cls = REWARDS.get(name)

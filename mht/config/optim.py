@@ -48,7 +48,7 @@ PACKAGES = {  # not in torch: the module, and what to `pip install`
 
 
 class OptimizerConfig(Choice):
-    """The optimiser, by name, with its options: [which takes which](training.md#optimisers).
+    """The optimiser, by name, with its options: [the table](../howto/training.md#optimisers).
 
     Attributes:
         type: which one.
@@ -158,7 +158,7 @@ ENDLESS = ("constant", "constant_with_warmup", "inverse_sqrt")  # need no number
 
 
 class SchedulerConfig(Choice):
-    """The learning rate over the optimiser steps: [which takes which](training.md#schedules).
+    """The learning rate over the optimiser steps: [the table](../howto/training.md#schedules).
 
     Attributes:
         type: which one.

@@ -109,7 +109,7 @@ class SearchedConfig(Section):
 
 
 class TuneConfig(Section):
-    """The hyperparameter search of `mht tune` (docs/tuning.md); no stage reads it.
+    """The hyperparameter search of `mht tune` (docs/howto/tuning.md); no stage reads it.
 
     Attributes:
         space: what is searched, by the setting's path, such as ``ppo.lr``.

@@ -364,7 +364,7 @@ FILES = {
     "mht/config/training.py": set(),
     "mht/core/progress.py": set(),
     "mht/cli/main.py": set(),
-    "docs/rewards.md": set(),
+    "docs/reference/rewards.md": set(),
     "tests/conftest.py": set(),
     "README.md": set(),
     "pyproject.toml": set(),

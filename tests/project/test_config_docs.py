@@ -1,4 +1,4 @@
-"""docs/configuration.md has every key of params.yaml as mht/config/ enforces it."""
+"""docs/reference/configuration.md has every key of params.yaml as mht/config/ enforces it."""
 
 from typing import Annotated, Literal
 
@@ -85,10 +85,10 @@ def test_linked_headings_of_other_pages_exist():
     from pathlib import Path
 
     headings = {
-        ("rewards", "Every type"),
-        ("data", "What you can point it at"),
-        ("training", "Optimisers"),
-        ("training", "Schedules"),
+        ("reference/rewards", "Every type"),
+        ("howto/data", "What you can point it at"),
+        ("howto/training", "Optimisers"),
+        ("howto/training", "Schedules"),
     }
     for page, heading in headings:
         assert f"\n## {heading}\n" in Path("docs", f"{page}.md").read_text(encoding="utf-8")

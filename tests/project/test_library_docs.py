@@ -1,4 +1,4 @@
-"""The Python of README.md and docs/library.md runs as it stands, with a tiny model."""
+"""The Python of README.md and docs/howto/library.md runs as it stands, with a tiny model."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def run(page: Path) -> dict:
 
 
 def test_library_page_runs(prepared, capsys):
-    names = run(ROOT / "docs/library.md")
+    names = run(ROOT / "docs/howto/library.md")
     assert [step for step, _ in names["history"]] == [1, 2, 3, 4, 5]
     keys = {key for _, figures in names["history"] for key in figures}
     assert {"sft/loss", "ppo/score/mean", "ppo/kl/k1_nats"} <= keys  # as the page says

@@ -1,4 +1,4 @@
-"""docs/rewards.md has every type as the code has it, and its examples work as they stand."""
+"""The rewards page has every type as the code has it, and its examples work as they stand."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ from mht.rewards import Reward, make_reward
 from tests.support.plugins import install
 from tools import reward_docs
 
-PAGE = Path(__file__).parents[2] / "docs/rewards.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/rewards.md"
 
 
 def blocks(kind):

@@ -10,7 +10,8 @@ from mht.devices.base import Devices
 from mht.losses import masked_mean
 
 # What ppo.ratio_tolerance is where it is null. Two passes over the same tokens differ by rounding:
-# float32 by 1e-5 at most; bfloat16 by 0.03 and float16 by 0.005 on average (docs/precision.md).
+# float32 by 1e-5 at most; bfloat16 by 0.03 and float16 by 0.005 on average.
+# See docs/howto/precision.md.
 TOLERANCES = {torch.bfloat16: 0.1, torch.float16: 0.015}
 FULL_TOLERANCE = 1e-3
 
