@@ -10,8 +10,7 @@ from mht.algorithms.ppo.critic import Fit, Moments, RidgeCritic
 from mht.config import ValueHeadConfig
 from mht.models.policy import Policy
 from mht.models.value import VALUE_HEAD_FILE, LinearHead
-from tests.algorithms.test_ppo import PROMPTS, SCORES, sampled
-from tests.models.test_value import ppo_of
+from tests.support.ppo import PROMPTS, SCORES, ppo_on, sampled
 from tests.support.training import model_of, responses_of, rollout_of
 
 RIDGE = ValueHeadConfig(type="ridge", shrinkage=1.0, decay=0.5)
@@ -221,7 +220,7 @@ def test_no_loss_trains_it_and_it_knows_prompts_at_once(tiny_model_dir):
     policy = Policy(model_of(tiny_model_dir()), 1, value_head=config)
     head = set(policy.value_head.parameters())
     assert not head & set(policy.parameters())
-    ppo = ppo_of(policy, kl_coef=0.0, value_head=config)
+    ppo = ppo_on(policy, kl_coef=0.0, value_head=config)
     by_prompt = [float(p[0] == 50) for p in PROMPTS]
     stats = ppo.step(sampled(ppo, prompts=PROMPTS * 4), by_prompt * 4)
     assert stats["value/explained_variance"] > 0.3
@@ -232,7 +231,7 @@ def test_no_loss_trains_it_and_it_knows_prompts_at_once(tiny_model_dir):
 def test_kept_hidden_states_are_those_of_a_pass(tiny_model_dir):
     """A rollout from elsewhere, without them, is judged as the same one that was sampled here."""
     policies = [Policy(model_of(tiny_model_dir()), 1, value_head=RIDGE) for _ in range(2)]
-    ours, theirs = (ppo_of(policy, value_head=RIDGE) for policy in policies)
+    ours, theirs = (ppo_on(policy, value_head=RIDGE) for policy in policies)
     rollout = sampled(ours)
     assert rollout.hidden is not None
     bare = rollout_of(PROMPTS, responses_of(rollout))
@@ -245,7 +244,7 @@ def test_kept_hidden_states_are_those_of_a_pass(tiny_model_dir):
 
 def test_its_file_is_that_of_a_linear_head(tiny_model_dir, tiny_tokenizer, tmp_path):
     policy = Policy(model_of(tiny_model_dir()), 1, value_head=RIDGE)
-    ppo = ppo_of(policy, value_head=RIDGE)
+    ppo = ppo_on(policy, value_head=RIDGE)
     ppo.step(sampled(ppo), SCORES)
     policy.save(tmp_path, tiny_tokenizer)
     assert (tmp_path / VALUE_HEAD_FILE).is_file()

@@ -9,57 +9,18 @@ import torch
 from mht import HybridTrainer
 from mht.algorithms.ppo.experience import RunningStd
 from mht.algorithms.ppo.ratio import RatioError
-from mht.algorithms.ppo.step import PPO
 from mht.core.errors import UserError
-from mht.generation.sampling.decode import sample
 from mht.losses import AdaptiveKL, FixedKL
-from mht.models.policy import Policy
-from mht.optim.optimizers import Diverged, Updater, make_optimizer, make_scheduler
+from mht.optim.optimizers import Diverged
 from mht.rewards import RewardError
+from tests.support.ppo import PROMPTS, SCORES, ppo_of, sampled, weights, without_times
 from tests.support.training import (
-    EOS,
     PAD,
     examples,
     hybrid_config,
-    model_of,
     responses_of,
     rollout_of,
 )
-
-PROMPTS = [[40, 41, 42, 43], [50], [60, 61], [70, 71, 72]] * 2
-SCORES = [1.0, -0.5, 0.25, 2.0, 0.0, 1.5, -1.0, 0.75]
-
-
-def ppo_of(folder, *, unfrozen="all", seed=0, lr=1e-3, optimizer="adamw", **changes):
-    config = hybrid_config(**changes)
-    policy = Policy(model_of(folder), unfrozen)
-    made = make_optimizer(policy.parameters(), {"type": optimizer}, lr)
-    updater = Updater(policy.parameters(), made, make_scheduler(made), config.max_grad_norm)
-    return PPO(policy, updater, config, torch.Generator().manual_seed(seed))
-
-
-def sampled(ppo, *, seed=0, temperature=None, ends=(EOS,), prompts=PROMPTS):
-    bare = rollout_of(prompts, [[9]] * len(prompts))
-    return sample(
-        ppo.policy.model,
-        bare.prompt_ids,
-        bare.prompt_mask,
-        response_tokens=ppo.config.response_tokens,
-        eos_ids=set(ends),
-        pad_id=PAD,
-        temperature=temperature or ppo.config.temperature,
-        generator=torch.Generator().manual_seed(seed),
-        trunk=ppo.policy.trunk,
-    )
-
-
-def without_times(stats):
-    return {k: v for k, v in stats.items() if not k.startswith("time/")}
-
-
-def weights(ppo):
-    return torch.cat([p.detach().flatten() for p in ppo.policy.parameters()])
-
 
 # -- the ratio --------------------------------------------------------------------------------
 

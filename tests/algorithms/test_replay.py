@@ -18,9 +18,9 @@ from mht.losses import effective_share, importance_weights, policy_loss, value_l
 from mht.memory.base import Attempt
 from mht.models.loading import load_causal_lm
 from mht.training.hybrid import HybridTrainer
-from tests.algorithms.test_ppo import PROMPTS, SCORES, ppo_of, sampled, weights, without_times
+from tests.support.jobs import Job
+from tests.support.ppo import PROMPTS, SCORES, ppo_of, sampled, weights, without_times
 from tests.support.training import EOS, PAD, STATEFUL, examples, hybrid_config, rollout_of
-from tests.training.test_resume import Job
 
 numbers = st.floats(-5, 0, allow_nan=False, width=32)
 rows = st.lists(st.lists(numbers, min_size=3, max_size=3), min_size=2, max_size=2)

@@ -155,7 +155,7 @@ def test_an_untrained_value_head_does_not_guide(tmp_path, tiny_model_dir, tiny_t
 
 
 def test_the_page_runs(folder):
-    from tests.project.test_library_docs import ROOT, run
+    from tests.support.pages import ROOT, run
 
     names = run(ROOT / "docs/howto/generation.md")
     assert names["found"].scored and names["chains"].drawn and names["guided"].figures

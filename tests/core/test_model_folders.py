@@ -23,7 +23,7 @@ from mht.reward_models.classifier import load_tokenizer as encoder_tokenizer
 from mht.rewards.models.sequence_classifier import classifier
 from mht.rewards.models.shared import _load as loaded_once
 from mht.training.hybrid import HybridTrainer
-from tests.conftest import make_tiny_tokenizer
+from tests.support.models import make_tiny_tokenizer
 
 SECONDS = 10
 VALUES = (

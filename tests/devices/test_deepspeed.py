@@ -17,9 +17,10 @@ from mht.core.errors import ConfigError, MissingPackage
 from mht.devices.zero import _check_kind, _spare_idle
 from mht.models.loading import load_causal_lm
 from mht.pipeline import launch
-from tests.devices.test_devices import project, same_figures, stage_clone, train_stage  # noqa: F401
 from tests.support import devices_worker as worker
+from tests.support.devices import same_figures, stage_clone, train_stage
 
+pytest_plugins = ["tests.support.devices"]
 ROOT = Path(__file__).parents[2]
 RUNS = {
     "all": {},
@@ -132,7 +133,7 @@ def test_a_missing_package_is_one_line(monkeypatch):
     assert str(caught.value) == f"{needed} needs the package 'deepspeed': pip install deepspeed"
 
 
-def test_settings_that_can_not_be_had(project):  # noqa: F811
+def test_settings_that_can_not_be_had(accelerate_files):
     told = {
         "zero_stage": 3,
         "offload_optimizer_device": "cpu",
@@ -140,7 +141,7 @@ def test_settings_that_can_not_be_had(project):  # noqa: F811
         "gradient_clipping": 1.0,
         "deepspeed_config_file": "ds.json",
     }
-    path = project(distributed_type="DEEPSPEED", deepspeed_config=told)
+    path = accelerate_files(distributed_type="DEEPSPEED", deepspeed_config=told)
     problems = refused(path)
     start = f"base.accelerate: {path}: deepspeed_config."
     assert [p.removeprefix(start).split(":")[0] for p in problems] == [
@@ -150,14 +151,14 @@ def test_settings_that_can_not_be_had(project):  # noqa: F811
     assert setting_problems({"zero_stage": 2, "offload_param_device": "none"}) == []
 
 
-def test_models_and_optimisers_that_can_not_be_had(project):  # noqa: F811
+def test_models_and_optimisers_that_can_not_be_had(accelerate_files):
     optimizer = CONFIG.ppo.optimizer.model_copy(update={"type": "adafactor"})
     changes = {
         "model": CONFIG.model.model_copy(update={"dtype": "bfloat16"}),
         "ppo": CONFIG.ppo.model_copy(update={"optimizer": optimizer}),
     }
     config = CONFIG.model_copy(update=changes)
-    path = project(distributed_type="DEEPSPEED", deepspeed_config={"zero_stage": 1})
+    path = accelerate_files(distributed_type="DEEPSPEED", deepspeed_config={"zero_stage": 1})
     dtype, kind = refused(path, config)
     assert dtype.startswith("model.dtype: under DeepSpeed set float32")
     assert kind.startswith("ppo.optimizer.type: under DeepSpeed set adamw: adafactor looks at")

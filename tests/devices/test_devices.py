@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -21,7 +20,9 @@ from mht.generation.sampling.draw import SharedGenerator
 from mht.models.loading import load_causal_lm
 from mht.pipeline import launch
 from tests.support import devices_worker as worker
+from tests.support.devices import same_figures, stage_clone, train_stage
 
+pytest_plugins = ["tests.support.devices"]
 ROOT = Path(__file__).parents[2]
 WORKERS = ROOT / "tests/support"
 REPLAY = {"type": "adaptive", "prompts": 0.0, "rehearsal": 0.0, "replay": {"share": 0.5}}
@@ -60,16 +61,6 @@ def made_by(two, run, rank=0):
     """The weights and the figures that a run left in one of the two processes."""
     file = two.out / f"{run}-{rank}"
     return load_file(f"{file}.safetensors"), json.loads(Path(f"{file}.json").read_text())
-
-
-def same_figures(these, those):
-    for a, b in zip(these, those, strict=True):
-        assert a.keys() == b.keys()
-        known = [key for key in a if "/time/" not in key]
-        torch.testing.assert_close(
-            torch.tensor([a[k] for k in known]), torch.tensor([b[k] for k in known]),
-            atol=2e-4, rtol=2e-3, 
-        )  # fmt: skip
 
 
 @pytest.mark.parametrize("run", ["top", "micro", "ridge", "prompts", "fsdp_killed"])
@@ -184,21 +175,6 @@ def test_a_wider_rollout_is_the_same_rollout():
 # -- starting ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A folder with the repository's configurations; ``write(name, **changes)`` adds one."""
-    folder = tmp_path / "configs" / "accelerate"
-    folder.mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-
-    def write(name="own.yaml", **changes):
-        settings = {"distributed_type": "MULTI_GPU", "num_processes": 2} | changes
-        (folder / name).write_text(json.dumps(settings))
-        return str(Path("configs/accelerate", name))
-
-    return write
-
-
 CONFIG = load_config(ROOT / "params.yaml")
 
 
@@ -221,18 +197,19 @@ def test_the_configurations_are_accelerates(name, monkeypatch):
     assert launch.processes(path, CONFIG) == read.num_processes > 1
 
 
-def test_mistakes_have_their_path(project):
+def test_mistakes_have_their_path(accelerate_files):
     assert refused("else.yaml")[0].startswith("base.accelerate: else.yaml is not in configs/")
     assert "no such file; there is nothing" in refused("configs/accelerate/none.yaml")[0]
-    assert "num_processes 0 does not fit" in refused(project(num_processes=0))[0]
-    assert "distributed_type 'MULTI_CPU'" in refused(project(distributed_type="MULTI_CPU"))[0]
-    assert "mixed_precision 'bf16'" in refused(project(mixed_precision="bf16"))[0]
-    assert "num_machines 2" in refused(project(num_machines=2))[0]
-    problems = refused(project(num_processes=5))
+    assert "num_processes 0 does not fit" in refused(accelerate_files(num_processes=0))[0]
+    path = accelerate_files(distributed_type="MULTI_CPU")
+    assert "distributed_type 'MULTI_CPU'" in refused(path)[0]
+    assert "mixed_precision 'bf16'" in refused(accelerate_files(mixed_precision="bf16"))[0]
+    assert "num_machines 2" in refused(accelerate_files(num_machines=2))[0]
+    problems = refused(accelerate_files(num_processes=5))
     line = f"ppo.minibatch_size: {CONFIG.ppo.minibatch_size} can't be split among 5"
     assert any(p.startswith(line) for p in problems)
     assert any(p.startswith("sft.batch_size: 16 can't be split") for p in problems)
-    assert launch.processes(project(distributed_type="NO", num_processes=1), CONFIG) == 1
+    assert launch.processes(accelerate_files(distributed_type="NO", num_processes=1), CONFIG) == 1
 
 
 @pytest.fixture
@@ -250,37 +227,12 @@ def as_stage(monkeypatch):
         signal.signal(kind, handler)
 
 
-def test_a_process_that_fails_ends_the_others(project, as_stage):
-    path, began = project(), time.monotonic()
+def test_a_process_that_fails_ends_the_others(accelerate_files, as_stage):
+    path, began = accelerate_files(), time.monotonic()
     with pytest.raises(launch.Failed, match=r"^ppo: the disk is full$") as caught:
         launch.start_again(path)
     assert caught.value.code == 2
     assert time.monotonic() - began < 60
-
-
-def stage_clone(tmp_path, tiny_model_dir):
-    """A clone of the repository in which the stage ppo can start."""
-    from mht.data.prepare.prepare import write_examples
-    from mht.models.loading import load_tokenizer
-    from tests.support.pipeline import make_clone
-    from tests.support.training import examples
-
-    model = tiny_model_dir()
-    clone = make_clone(tmp_path / "mht", model)
-    shutil.copytree(model, clone.path / "models" / "sft")
-    rows = examples(load_tokenizer(model), 12)
-    for split in ("train", "validation"):
-        write_examples(clone.path / "data" / "prepared" / f"{split}.parquet", rows)
-    clone.set_params({"ppo.reward": {"type": "length_window", "min": 1, "max": 4}})
-    return clone
-
-
-def train_stage(clone, file):
-    """The weights that the stage ppo makes in the processes of an accelerate file."""
-    clone.set_params({"base.accelerate": file, "base.device": "cpu"})
-    said = clone.run(sys.executable, "-m", "stages.ppo").stderr
-    assert said.count("training 4/4") == 1
-    return load_file(clone.path / "models/hybrid/model.safetensors")
 
 
 @pytest.mark.slow

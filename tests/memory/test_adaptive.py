@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mht.memory import Attempt, Rows, make_memory
 from mht.memory.adaptive import draw, weights
 from mht.memory.difficulty import EASY, HARD, MEDIUM, classes, difficulties, places
 from mht.memory.ranking import Ranking
 from mht.memory.spaced import moved, next_due
+from tests.support.memory import attempt, memory_of, shared
 
 NONE = float("nan")
 few = st.integers(1, 30)
@@ -19,19 +19,6 @@ some_unknown = few.flatmap(
     lambda n: arrays(np.float64, n, elements=st.sampled_from([NONE, -1.0, 0.0, 0.5, 1.0]))
 )
 MIX = {"exponent": 0.7, "staleness": 0.2, "floor": 0.1}
-
-
-def memory_of(count=6, **options):
-    rows = Rows([f"p{i}" for i in range(count)], ["t"] * count, [[i] for i in range(count)])
-    return make_memory("adaptive", rows, **options)
-
-
-def attempt(row, score, loss=1.0, step=0, **changes):
-    values = {
-        "prompt": f"p{row}", "response": f"r{row}", "target": "t", "prompt_ids": [row],
-        "response_ids": [7, 2], "logprobs": [-0.5, -0.25], "ended": True,
-    }  # fmt: skip
-    return Attempt(row=row, score=score, loss=loss, step=step, **values | changes)
 
 
 # -- places and classes -----------------------------------------------------------------------
@@ -229,12 +216,6 @@ def test_whatever_happens_the_figures_hold(history):
 
 
 # -- rows with one prompt ---------------------------------------------------------------------
-
-
-def shared(prompts, **options):
-    """A memory of rows with these prompts."""
-    texts, ids = [f"p{p}" for p in prompts], [[p] for p in prompts]
-    return make_memory("adaptive", Rows(texts, ["t"] * len(prompts), ids), **options)
 
 
 def test_rows_with_one_prompt_are_known_as_one():

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from mht.core.errors import UserError
 from mht.memory.difficulty import EASY, HARD, MEDIUM
 from mht.memory.store import Store
-from tests.memory.test_adaptive import attempt, memory_of, shared
-
-IDENTITY = {"tokenizer": "abc", "temperature": 0.7, "reward": {"type": "length_window", "max": 3}}
+from tests.support.memory import IDENTITY, attempt, memory_of, practised_memory, shared
 
 
 def kept(store):
@@ -112,15 +110,6 @@ def test_recent_looks_at_the_step():
         memory.remember([attempt(step, 0.5, step=step)])
     found = memory.recent(9, np.random.default_rng(0), since_step=2)
     assert {a.step for a in found} == {2, 3}
-
-
-def practised_memory(**options):
-    memory = memory_of(capacity=5, **options)
-    for step in range(4):
-        rows = [step, step + 1]
-        memory.remember([attempt(r, (r * 7 % 5) / 5, loss=r / 3, step=step) for r in rows])
-        memory.saw([5 - step], [step / 2], step)
-    return memory
 
 
 def same_records(one, other):
@@ -283,7 +272,7 @@ def test_a_full_memory_keeps_the_newest_response_to_a_hard_prompt_whichever_row_
 def test_the_same_run_twice_gives_the_same_file_in_another_process(tmp_path):
     code = (
         "import sys; sys.path.insert(0, '.')\n"
-        "from tests.memory.test_store import practised_memory, IDENTITY\n"
+        "from tests.support.memory import practised_memory, IDENTITY\n"
         "practised_memory().save(sys.argv[1], IDENTITY)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "b"], check=False)

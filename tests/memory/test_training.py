@@ -16,8 +16,8 @@ from mht.data.examples.example import collate_sft
 from mht.models.loading import load_causal_lm
 from mht.training.hybrid import HybridTrainer
 from mht.training.practice import StartError, section_named
+from tests.support.jobs import Job
 from tests.support.training import TokenShare, examples, hybrid_config
-from tests.training.test_resume import Job
 
 ADAPTIVE = MemoryConfig(type="adaptive", capacity=20)
 

@@ -18,8 +18,8 @@ from mht.models.loading import load_tokenizer
 from mht.models.policy import Policy
 from mht.models.references import References
 from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
-from tests.algorithms.test_ppo import SCORES, sampled, weights
-from tests.conftest import make_tiny_tokenizer
+from tests.support.models import make_tiny_tokenizer
+from tests.support.ppo import SCORES, sampled, weights
 from tests.support.training import EOS, KINDS, examples, hybrid_config, model_of, rollout_of
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]

@@ -7,16 +7,14 @@ import torch
 from safetensors import safe_open
 
 from mht import HybridTrainer
-from mht.algorithms.ppo.step import PPO
 from mht.config import LoRAConfig, ValueHeadConfig
 from mht.core.errors import ModelError
 from mht.losses import masked_mean
 from mht.models.hf.trunk import decoder_layers
 from mht.models.policy import Policy
 from mht.models.value import VALUE_HEAD_FILE
-from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
-from tests.algorithms.test_ppo import PROMPTS as PPO_PROMPTS
-from tests.algorithms.test_ppo import SCORES, sampled
+from tests.support.ppo import PROMPTS as PPO_PROMPTS
+from tests.support.ppo import SCORES, ppo_on, sampled
 from tests.support.training import EOS, KINDS, hybrid_config, model_of, responses_of, rollout_of
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
@@ -91,7 +89,7 @@ def test_a_token_is_not_seen_by_its_own_value(tiny_model_dir, head):
 def test_values_of_a_sampled_rollout_are_those_of_a_pass(tiny_model_dir, head):
     policy = policy_of(tiny_model_dir(layers=4), head)
     disturb(policy)
-    rollout = sampled(ppo_of(policy))
+    rollout = sampled(ppo_on(policy))
     torch.testing.assert_close(
         policy.sampled_scores(rollout).values,
         policy.score(rollout).values.detach(),
@@ -221,19 +219,12 @@ def test_a_trainer_takes_the_head_of_its_settings(tiny_model_dir, tiny_tokenizer
 # -- PPO ----------------------------------------------------------------------------------------
 
 
-def ppo_of(policy, lr=1e-3, **changes):
-    config = hybrid_config(**changes)
-    made = make_optimizer(policy.parameters(), {"type": "adamw"}, lr)
-    updater = Updater(policy.parameters(), made, make_scheduler(made), config.max_grad_norm)
-    return PPO(policy, updater, config, torch.Generator().manual_seed(0))
-
-
 @pytest.mark.parametrize("name", ["linear, detached", "mlp", "branch"])  # linear: test_ppo.py
 def test_the_reward_rises_with_each(tiny_model_dir, name):
     """The share of tokens below 200, half of the vocabulary."""
     head = ValueHeadConfig(**HEADS[name] | {"num_layers": 1})
     policy = policy_of(tiny_model_dir(), head, 1)
-    ppo = ppo_of(policy, 3e-2, kl_coef=0.0, minibatch_size=8)
+    ppo = ppo_on(policy, lr=3e-2, kl_coef=0.0, minibatch_size=8)
     shares = []
     for step in range(20):
         rollout = sampled(ppo, seed=step, prompts=PPO_PROMPTS * 4)
@@ -246,7 +237,7 @@ def test_the_reward_rises_with_each(tiny_model_dir, name):
 
 def test_each_learns_the_score(tiny_model_dir, head):
     policy = policy_of(tiny_model_dir(layers=3), head)
-    ppo = ppo_of(policy, 1e-2, kl_coef=0.0, vf_coef=1.0, value_clip_range=None, clip_range=1e-6)
+    ppo = ppo_on(policy, lr=1e-2, kl_coef=0.0, vf_coef=1.0, value_clip_range=None, clip_range=1e-6)
     rollout = sampled(ppo)
     losses = [
         ppo.step(rollout_of(PPO_PROMPTS, responses_of(rollout)), [2.0] * len(SCORES))["value/loss"]

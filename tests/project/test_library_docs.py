@@ -1,17 +1,11 @@
 """The Python of README.md and docs/howto/library.md runs as it stands, with a tiny model."""
 
 import json
-import re
 import shutil
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+from tests.support.pages import ROOT, run
 
 
 @pytest.fixture
@@ -20,7 +14,7 @@ def prepared(tmp_path, monkeypatch, tiny_model_dir, tiny_tokenizer):
     import pyarrow
     from pyarrow import parquet
 
-    from tests.conftest import SENTENCES
+    from tests.support.models import SENTENCES
 
     shutil.copytree(tiny_model_dir(), tmp_path / "models/base")
     rows = [
@@ -38,15 +32,6 @@ def prepared(tmp_path, monkeypatch, tiny_model_dir, tiny_tokenizer):
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "data/prepared/train.parquet")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(page: Path) -> dict:
-    names: dict = {}
-    blocks = python_blocks(page)
-    assert blocks, f"{page.name} has no Python"
-    for number, block in enumerate(blocks, start=1):
-        exec(compile(block, f"{page.name}, block {number}", "exec"), names)
-    return names
 
 
 def test_library_page_runs(prepared, capsys):

@@ -27,7 +27,7 @@ from mht.reward_models.judged import preference_loss, split_compared, split_labe
 from mht.reward_models.learn import learn
 from mht.rewards import make_reward
 from stages.reward_model import main
-from tests.rewards.learned.test_models import word_tokenizer
+from tests.support.classifiers import word_tokenizer
 from tests.support.pipeline import save_encoder
 
 CPU = torch.device("cpu")

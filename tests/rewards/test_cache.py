@@ -14,7 +14,7 @@ from mht.data.text.sample import Sample
 from mht.rewards import RewardError, cache, make_reward
 from mht.rewards.base import TextReward
 from mht.rewards.models.sequence_classifier import Classifier
-from tests.rewards.learned.test_models import WORDS, save_bert
+from tests.support.classifiers import WORDS, save_bert
 
 TEXTS = ["a good film", "the movie is dull", "", "great", "a good film", "漢字 \x00"]
 FILE = Path(".mht/rewards/scores.sqlite")

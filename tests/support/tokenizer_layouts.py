@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from tests.conftest import SENTENCES, SPECIAL
+from tests.support.models import SENTENCES, SPECIAL
 
 TEXTS = [*SENTENCES, "é ü 😀 die für 日本\n\tx = 1 | [INST] <im_start> 0123456789 QUAERST?!"]
 SYSTEM_TEMPLATE = (

@@ -9,16 +9,13 @@ import torch
 from datasets import Dataset, DatasetDict, IterableDataset
 from torch.utils.data import DataLoader, TensorDataset
 
-from mht import HybridTrainer, make_reward
+from mht import make_reward
 from mht.algorithms.sft import batch_loss
 from mht.core.errors import DataError, UserError
 from mht.data.given.row_forms import rows_of
-from mht.data.given.train_data import TrainData
-from mht.data.text.texts import Codec
-from tests.conftest import make_tiny_tokenizer
-from tests.support.training import EOS, PAD, TEXTS, examples, hybrid_config
-
-PAIRS = [("How is the film?", "A warm story."), ("How is the plot?", "It is slow .")] * 2
+from tests.support.given import PAIRS, ids_of, reader_of, trainer_of
+from tests.support.models import make_tiny_tokenizer
+from tests.support.training import EOS, PAD, TEXTS, examples
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +26,6 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def chat_tokenizer():
     return make_tiny_tokenizer(chat=True)
-
-
-def reader_of(tokenizer, context=256, **columns):
-    codec = Codec(tokenizer, {EOS})
-    return TrainData(codec, pad_id=PAD, vocabulary=400, context=context, columns=columns)
 
 
 def token_rows(tokenizer, side="right", width=None):
@@ -52,10 +44,6 @@ def token_rows(tokenizer, side="right", width=None):
             }
         )
     return rows
-
-
-def ids_of(found):
-    return [(e.prompt_ids, e.target_ids) for e in found]
 
 
 # -- what rows come in --------------------------------------------------------------------------
@@ -261,11 +249,6 @@ def test_prompts_alone_serve_ppo(tokenizer):
 
 
 # -- the trainer --------------------------------------------------------------------------------
-
-
-def trainer_of(tiny_model_dir, tokenizer, data, **options):
-    options = {"config": hybrid_config(), "device": "cpu", "num_layers_unfrozen": 1} | options
-    return HybridTrainer(tiny_model_dir(), tokenizer, data, **options)
 
 
 @pytest.mark.parametrize("data", ["tokens", "frame", "text"])

@@ -6,8 +6,8 @@ from datasets import Dataset
 
 from mht.core.errors import ConfigError, DataError
 from mht.data.text.texts import Codec
-from tests.conftest import make_tiny_tokenizer
-from tests.data.given.test_train_data import PAIRS, ids_of, reader_of, trainer_of
+from tests.support.given import PAIRS, ids_of, reader_of, trainer_of
+from tests.support.models import make_tiny_tokenizer
 from tests.support.training import EOS, TEXTS
 
 

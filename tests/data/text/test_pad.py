@@ -12,7 +12,7 @@ from mht.data.text.special import control_tokens
 from mht.data.text.texts import Codec
 from mht.generation.sampling.rollout import Responder, end_tokens
 from mht.models.loading import load_causal_lm, load_tokenizer
-from tests.conftest import make_tiny_tokenizer
+from tests.support.models import make_tiny_tokenizer
 from tests.support.tokenizer_layouts import TURNS, byte_bpe, fast, tiny_llama
 
 

@@ -7,7 +7,7 @@ from mht.data.prepare.prepare import write_examples
 from mht.data.text.sample import Sample, joiner
 from mht.data.text.texts import Codec
 from mht.evaluation.summary import read_samples, write_samples
-from tests.conftest import make_tiny_tokenizer
+from tests.support.models import make_tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

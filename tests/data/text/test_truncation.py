@@ -15,7 +15,7 @@ from mht.evaluation.bertscore import bertscore
 from mht.reward_models.classifier import train_classifier
 from mht.reward_models.judged import Rated, split_compared
 from mht.rewards import make_reward
-from tests.rewards.learned.test_models import WORDS, word_tokenizer
+from tests.support.classifiers import WORDS, word_tokenizer
 
 SMALL = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,

@@ -14,13 +14,18 @@ from mht.rewards.base import REWARDS
 from mht.rewards.learned import presets
 from mht.rewards.learned.classifier import LabelReward
 from mht.rewards.models.sequence_classifier import classifier
-from tests.rewards.learned.test_models import TEXTS, WORDS, error_of, save_bert, word_tokenizer
+from tests.support.classifiers import (
+    ORIGINAL,
+    TEXTS,
+    error_of,
+    save,
+    save_bert,
+)
 
 GO_EMOTIONS = """admiration amusement anger annoyance approval caring confusion curiosity desire
     disappointment disapproval disgust embarrassment excitement fear gratitude grief joy love
     nervousness optimism pride realization relief remorse sadness surprise neutral"""
 EMOTIONS = GO_EMOTIONS.split()
-ORIGINAL = ["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"]
 UNBIASED = ["toxicity", "severe_toxicity", "obscene", "identity_attack", "insult", "threat"]
 MULTI = {"problem_type": "multi_label_classification"}
 REAL = {  # of the default models: architecture, labels in their order, what else their config says
@@ -36,31 +41,6 @@ REAL = {  # of the default models: architecture, labels in their order, what els
 }
 TARGETS = dict(zip(REAL, (1, 17, 1, 1, 0, 0, 1, 1, 0), strict=True))
 ODD = ["", " \n", "\ud800 good", "a\x00b \x07", "漢字 \u202e é 🎬", "good film " * 10_000, "good"]
-
-
-def save(folder, kind, labels, **config):
-    """A tiny random classifier of this architecture with these labels, as a folder."""
-    import transformers
-
-    torch.manual_seed(0)
-    tokenizer = word_tokenizer()
-    if kind != "Bert":  # BERT alone of these tells segments apart by their own embedding
-        tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    sizes = {"vocab_size": 4 + len(WORDS), "max_position_embeddings": 40, "pad_token_id": 0}
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    small |= {"intermediate_size": 32, "initializer_range": 0.5}
-    if kind == "DistilBert":
-        small = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "initializer_range": 0.5}
-    made = getattr(transformers, f"{kind}Config")(
-        **sizes,
-        **small,
-        **config,
-        id2label=dict(enumerate(labels)),
-        label2id={label: i for i, label in enumerate(labels)},
-    )
-    getattr(transformers, f"{kind}ForSequenceClassification")(made).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 @lru_cache

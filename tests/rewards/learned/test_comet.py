@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from mht.core.errors import ConfigError, ModelError
 from mht.rewards import make_reward
 from mht.rewards.models.comet_model import sparsemax
-from tests.rewards.learned.test_models import WORDS, word_tokenizer
+from tests.support.classifiers import WORDS, word_tokenizer
 
 HPARAMS = """
 activations: Tanh

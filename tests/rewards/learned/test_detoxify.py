@@ -8,8 +8,7 @@ import torch
 
 from mht.rewards import make_reward
 from mht.rewards.models.detoxify_model import cached_file
-from tests.rewards.learned.test_classifiers import ORIGINAL, save
-from tests.rewards.learned.test_models import SENTENCE, TEXTS, WORDS, error_of
+from tests.support.classifiers import ORIGINAL, SENTENCE, TEXTS, WORDS, error_of, save
 
 ARCHITECTURE = {
     "num_classes": len(ORIGINAL),

@@ -11,7 +11,7 @@ from mht.rewards import make_reward
 from mht.rewards.learned.judge import grade
 from mht.rewards.models.causal_lm import causal_lm
 from mht.rewards.models.instruct import fill
-from tests.conftest import make_tiny_tokenizer
+from tests.support.models import make_tiny_tokenizer
 
 RESPONSES = ["a warm film", "", "the plot is {target} {x} {", "so slow that the audience falls"]
 ODD = ["", " \n", "\ud800 film", "a\x00\x07", "漢字です。", "beautiful " * 10_000]

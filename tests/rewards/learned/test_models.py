@@ -12,54 +12,13 @@ from mht.data.text.sample import Sample
 from mht.rewards import make_reward
 from mht.rewards.models import shared as models
 from mht.rewards.models.sequence_classifier import classifier
-
-SENTENCE = "a an the film movie good bad great dull very so is was and not story cast plot"
-WORDS = SENTENCE.split()
-TEXTS = ["a good film", "the movie is very dull and the plot is bad", "", "great", "a good film"]
-
-
-def word_tokenizer():
-    from tokenizers import Tokenizer, pre_tokenizers, processors
-    from tokenizers.models import WordLevel
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    vocabulary = {word: i for i, word in enumerate(special + WORDS)}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        model_max_length=32,
-    )
-
-
-def save_bert(folder, labels=None, kind="BertForSequenceClassification", **config):
-    """A tiny random BERT of this kind with these labels, as a folder."""
-    import transformers
-
-    torch.manual_seed(0)
-    names = {"id2label": dict(enumerate(labels)), "num_labels": len(labels)} if labels else {}
-    model = getattr(transformers, kind)(
-        transformers.BertConfig(
-            vocab_size=4 + len(WORDS),
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=32,
-            max_position_embeddings=32,
-            initializer_range=0.5,
-            **names,
-            **config,
-        )
-    )
-    model.save_pretrained(folder)
-    word_tokenizer().save_pretrained(folder)
-    return str(folder)
+from tests.support.classifiers import (
+    TEXTS,
+    WORDS,
+    direct,
+    error_of,
+    save_bert,
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +33,6 @@ def bert(tmp_path_factory):
         return made[key]
 
     return make
-
-
-def direct(folder, text, pair=None):
-    """The logits of one text alone, without any of our code."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    with torch.no_grad():
-        return model(**tokenizer(text, pair, return_tensors="pt")).logits[0]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
@@ -332,13 +281,6 @@ def test_bertscore_is_bert_scores(encoder):
                 "rescale_with_baseline": True,
             }
         )("a", "b")
-
-
-def error_of(spec):
-    with pytest.raises(ModelError) as caught:
-        make_reward(spec)("a good film", "a film")
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_a_model_that_can_not_be_had_says_what_to_set(tmp_path, encoder):

@@ -12,7 +12,7 @@ from mht.data.text.sample import Sample
 from mht.data.text.sentences import sentences
 from mht.rewards import make_reward
 from mht.rewards.text.corpus import passages, pieces
-from tests.rewards.learned.test_models import direct, save_bert
+from tests.support.classifiers import direct, save_bert
 
 FACTS = [
     "the film is good",

@@ -1,0 +1,104 @@
+"""A training run that a test kills and begins again."""
+
+import hashlib
+
+from mht.models.loading import load_causal_lm
+from mht.rewards import make_reward
+from mht.training.checkpoint import Checkpoints
+from mht.training.history import History
+from mht.training.hybrid import HybridTrainer
+from tests.support.training import STATEFUL, examples, hybrid_config
+
+PLAN = [(2, 1), (1, 2)]
+SETTINGS = {
+    "reward": {
+        "type": "length_window",
+        "min": 1,
+        "max": 3,
+        "postprocess": [{"type": "ema_normalize", "decay": 0.9}],
+    },
+    **STATEFUL,
+}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing after it runs."""
+
+
+class Job:
+    """A training run that may be killed and begun again.
+
+    Attributes:
+        told: every point that the tracker was given, in order.
+    """
+
+    def __init__(self, folder, model, tokenizer, **changes):
+        self.folder, self.model, self.tokenizer = folder, model, tokenizer
+        self.changes = {"unfrozen": 1, **changes}
+        self.told = []
+
+    def trainer(self):
+        changes = dict(self.changes)
+        unfrozen, dtype = changes.pop("unfrozen"), changes.pop("dtype", "float32")
+        lora = changes.pop("lora", None)
+        # float16 by name is for GPUs, but a loaded model may have it
+        model = load_causal_lm(self.model, dtype=dtype) if dtype == "float16" else self.model
+        reward = make_reward(SETTINGS["reward"])
+        config = hybrid_config(**SETTINGS | {"reward": reward} | changes)
+        return HybridTrainer(
+            model,
+            self.tokenizer,
+            examples(self.tokenizer, 11),
+            config=config,
+            num_layers_unfrozen=unfrozen,
+            lora=lora,
+            seed=3,
+            device="cpu",
+            dtype=dtype,
+        )
+
+    def checkpoints(self, history=None):
+        return Checkpoints(self.folder, {"plan": PLAN}, every_s=0, history=history)
+
+    def run(self, *, kill_at=None):
+        """Train to the end, or to the part of the schedule after which the power goes off."""
+        history = History(
+            lambda stats, step, at_ms: self.told.append((step, at_ms, stats)), hold=True
+        )
+        trainer = self.trainer()
+        checkpoints = self.checkpoints(history)
+        parts = 0
+
+        def log(stats, step):
+            nonlocal parts
+            history(stats, step)
+            parts += 1
+            if parts == kill_at:
+                raise Killed
+
+        try:
+            trainer.train(PLAN, log, lambda cycle: {"validation/cycle": cycle}, checkpoints)
+        except Killed:
+            return None
+        finally:
+            checkpoints._lock.lock.release()  # as the end of the process does
+        history.publish()
+        return outcome(trainer, history)
+
+
+def outcome(trainer, history):
+    """Everything a run leaves, as text that differs if a bit does."""
+    weights = hashlib.sha256()
+    for name, value in sorted(trainer.policy.model.state_dict().items()):
+        weights.update(name.encode() + value.float().numpy().tobytes())
+    for master in trainer.masters.rounded.values():
+        weights.update(master.detach().numpy().tobytes())
+    for name, value in sorted(trainer.policy.value_head.state_dict().items()):
+        weights.update(name.encode() + value.float().numpy().tobytes())
+    rows = [
+        (row.step, {k: v for k, v in row.stats.items() if "/time/" not in k})
+        for row in history.rows
+    ]
+    states = trainer.reward.state_dict(), trainer.ppo.state_dict()
+    scaler = trainer.updater.scaler
+    return weights.hexdigest(), rows, *states, scaler and scaler.state_dict()
