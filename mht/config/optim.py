@@ -40,6 +40,26 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "asgd": {**DECAY, "lambd": 1e-4, "alpha": 0.75, "t0": 1e6},
     "rprop": {"etas": [0.5, 1.2], "step_sizes": [1e-6, 50.0]},
 }
+CLASSES = {  # the names of their classes, in torch.optim or in a package of PACKAGES
+    "adamw": "AdamW",
+    "adamw_8bit": "AdamW8bit",
+    "paged_adamw_8bit": "PagedAdamW8bit",
+    "paged_adamw_32bit": "PagedAdamW32bit",
+    "adam": "Adam",
+    "lion": "Lion",
+    "lion_8bit": "Lion8bit",
+    "paged_lion_8bit": "PagedLion8bit",
+    "adafactor": "Adafactor",
+    "sgd": "SGD",
+    "rmsprop": "RMSprop",
+    "nadam": "NAdam",
+    "radam": "RAdam",
+    "adamax": "Adamax",
+    "adagrad": "Adagrad",
+    "adadelta": "Adadelta",
+    "asgd": "ASGD",
+    "rprop": "Rprop",
+}
 BITS = [kind for kind in OPTIMIZERS if kind.endswith("bit")]
 PACKAGES = {  # not in torch: the module, and what to `pip install`
     "lion": ("lion_pytorch", "lion-pytorch"),

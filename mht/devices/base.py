@@ -1,12 +1,11 @@
 """Where the passes of a policy's training run: in this process, or in several that share them.
 
-`Devices` is one process that has all rows, and the face of the others: `processes.Processes` (data
-parallel), `sharded.Sharded` (FSDP) and `zero.Zero` (DeepSpeed).
+`Devices` is one process that has all rows, and the interface of the others: `processes.Processes`
+(data parallel), `sharded.Sharded` (FSDP) and `zero.Zero` (DeepSpeed). `make.make_devices` chooses.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 
 from mht.config import HybridConfig
 from mht.core.errors import ConfigError
-from mht.core.processes.launched import world_size
 from mht.core.records import Rollout
 from mht.generation.sampling.rollout import Responder
 from mht.models.loading import resolve_device
@@ -123,32 +121,6 @@ class Devices:
     def largest(self, figure: float) -> float:
         """The largest of the processes' figures."""
         return figure
-
-
-def make_devices(device: str = "auto") -> Devices:
-    """The devices of this process: all its own, or a share of what a launcher has started.
-
-    Raises:
-        ConfigError: the launcher was given a configuration that MHT does not work under.
-    """
-    if world_size() == 1:
-        return Devices(device)
-    if _is_on("ACCELERATE_USE_DEEPSPEED"):
-        from mht.devices.zero import Zero
-
-        return Zero(device)
-    if _is_on("ACCELERATE_USE_FSDP"):
-        from mht.devices.sharded import Sharded
-
-        return Sharded(device)
-    from mht.devices.processes import Processes
-
-    return Processes(device)
-
-
-def _is_on(switch: str) -> bool:
-    """Whether the launcher has set a switch in the environment."""
-    return os.environ.get(switch, "false").lower() == "true"
 
 
 def indivisible(sizes: Mapping[str, int], world: int) -> list[str]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mht.config import HybridConfig
 from mht.config.deepspeed import DTYPE, SETTINGS, WHOLE, setting_problems
+from mht.config.optim import CLASSES
 from mht.core.errors import ConfigError, MissingPackage
 from mht.devices.processes import BUCKET, PATIENCE, Processes
 from mht.models.policy import Policy
@@ -264,8 +265,6 @@ def _spare_idle(inner: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
 
 
 def _check_kind(optimizer: torch.optim.Optimizer) -> None:
-    from mht.optim.optimizers import CLASSES
-
     for kind, reason in WHOLE.items():
         if type(optimizer).__name__ == CLASSES[kind]:
             raise ConfigError([f"optimizer.type: under DeepSpeed set adamw: {kind} {reason}"])

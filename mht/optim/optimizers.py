@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mht.config import OptimizerConfig, SchedulerConfig
-from mht.config.optim import ENDLESS, PACKAGES
+from mht.config.optim import CLASSES, ENDLESS, PACKAGES
 from mht.core.component import build
 from mht.core.errors import ConfigError, MissingPackage, UserError
 from mht.core.keywords import explain_keywords
@@ -27,26 +27,6 @@ ALIASES = {
     "num_decay_steps": "decay_steps",
     "min_lr_ratio": "min_lr_rate",
     **dict.fromkeys(("lrate", "learning_rate"), "lr"),
-}
-CLASSES = {
-    "adamw": "AdamW",
-    "adamw_8bit": "AdamW8bit",
-    "paged_adamw_8bit": "PagedAdamW8bit",
-    "paged_adamw_32bit": "PagedAdamW32bit",
-    "adam": "Adam",
-    "lion": "Lion",
-    "lion_8bit": "Lion8bit",
-    "paged_lion_8bit": "PagedLion8bit",
-    "adafactor": "Adafactor",
-    "sgd": "SGD",
-    "rmsprop": "RMSprop",
-    "nadam": "NAdam",
-    "radam": "RAdam",
-    "adamax": "Adamax",
-    "adagrad": "Adagrad",
-    "adadelta": "Adadelta",
-    "asgd": "ASGD",
-    "rprop": "Rprop",
 }
 FUSED = ("adamw", "adam")  # one pass over the weights, on a CPU too
 SMALLEST_SCALE = 1.0  # gradients that overflow unscaled are no matter of scaling

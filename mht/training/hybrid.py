@@ -20,7 +20,7 @@ from mht.core.progress import track
 from mht.core.records import Scored
 from mht.data.examples.example import collate_prompts, collate_sft
 from mht.data.text.sample import Sample
-from mht.devices.base import make_devices
+from mht.devices.make import make_devices
 from mht.generation.sampling.rollout import Responder
 from mht.models.context import limit_context
 from mht.models.embeddings import mean_embeddings

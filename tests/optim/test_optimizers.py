@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mht.config import OptimizerConfig, SchedulerConfig
-from mht.config.optim import OPTIMIZERS, PACKAGES, SCHEDULERS
+from mht.config.optim import CLASSES, OPTIMIZERS, PACKAGES, SCHEDULERS
 from mht.core.errors import ConfigError, MissingPackage, UserError
 from mht.optim import optimizers as optim
-from mht.optim.optimizers import CLASSES, Diverged, Updater, make_optimizer, make_scheduler
+from mht.optim.optimizers import Diverged, Updater, make_optimizer, make_scheduler
 from mht.training.cursor import Cursor
 from mht.training.history import History
 
