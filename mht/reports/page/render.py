@@ -9,7 +9,6 @@ from typing import Any
 from mht.reports.conclusion import guard_rows
 from mht.reports.figures.palette import slots
 from mht.reports.guard import Finding
-from mht.reports.page.template import PAGE
 
 ASKED = ("Who wins?", "Do judges agree that nobody was trained on?", "At what cost?")
 PARTS: dict[str, Any] = {
@@ -31,13 +30,17 @@ def page(*, variants: Sequence[str], sentences: Sequence[str], data: str, **part
         variants: their names, in order.
         sentences: the conclusion's three, or none.
         data: of `browser_data`, which is escaped already.
-        parts: what `mht.reports.page.template` names; those in `PARTS` may be left out.
+        parts: what ``report.html`` names; those in `PARTS` may be left out.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(PAGE)
+        loader=PackageLoader("mht.reports", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html")
     numbers = slots(variants)
     return template.render(
         **{**PARTS, **parts},

@@ -1,6 +1,3 @@
-"""The report's script: it sorts and filters the samples. Text reaches the page as text only."""
-
-SCRIPT = """
 (() => {
   const data = JSON.parse(document.getElementById('data').textContent);
   const box = document.getElementById('samples'), tools = document.getElementById('tools');
@@ -88,4 +85,3 @@ SCRIPT = """
   tools.hidden = false;
   draw();
 })();
-"""
