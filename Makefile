@@ -9,7 +9,7 @@ export TORCH PYTHON
 # bytecode is kept even where the shell says not to: each stage imports torch and transformers anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env repro ablations evidence test processors slow bench check format ui clean
+.PHONY: help env repro ablations evidence test processors slow bench docs check format ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -50,6 +50,10 @@ slow: env  ## the tests that take minutes
 bench: env  ## MHT beside its peers: ratios of speed and memory, into bench/results.json
 	@$(BIN)/dvc repro -q reward_model sft
 	@$(BIN)/python -m bench.run $(ROWS)
+
+docs: env  ## the documentation site, into docs/_build/html; needs no network
+	@$(BIN)/sphinx-build -q -W --keep-going docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 check: env  ## ruff, formatting, types, tests
 	@$(BIN)/ruff check .

@@ -1,7 +1,7 @@
-"""Writes the result tables of README.md, and its pictures, from what was measured.
+"""Writes the tables of results in README.md and docs/speed.md, and the pictures.
 
-``python -m tools.readme_results`` writes, ``--check`` only says whether README.md is out of date.
-Read are metrics/benchmark.json and metrics/benchmark_differences.json, the training curves (for the
+``python -m tools.readme_results`` writes, ``--check`` only compares.
+It reads metrics/benchmark.json and metrics/benchmark_differences.json, the training curves (for the
 optimiser steps that were really made), the figures of reports/benchmark, and bench/results.json.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from mht.evaluation.statistics import UNCLEAR, holm, verdict
 from tools.marked import fill, update
 
-README = Path("README.md")
+README, SPEED = Path("README.md"), Path("docs/speed.md")
 IMAGES = Path("docs/images")
 BENCH = Path("bench/results.json")
 PICTURES = {"metrics.png": "benchmark.png", "training.png": "training.png"}
@@ -51,7 +51,7 @@ ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write or check README.md."""
+    """Write or check the pages."""
     check = "--check" in arguments
     try:
         content = table(Path())
@@ -61,9 +61,11 @@ def main(arguments: Sequence[str]) -> int:
     if not check:
         copy_pictures()
     text = fill(README.read_text(encoding="utf-8"), "results", content)
-    if BENCH.exists():  # until then README.md has no such block
-        text = fill(text, "bench", bench_table(json.loads(BENCH.read_text(encoding="utf-8"))))
-    status = update(README, text, check=check, command=COMMAND)
+    texts = {README: text}
+    if BENCH.exists():
+        rows = bench_table(json.loads(BENCH.read_text(encoding="utf-8")))
+        texts[SPEED] = fill(SPEED.read_text(encoding="utf-8"), "bench", rows)
+    status = max(update(page, t, check=check, command=COMMAND) for page, t in texts.items())
     for name in unfilled(text):
         print(f"{README}: still to be written by hand: FIGURE:{name}", file=sys.stderr)
     return status

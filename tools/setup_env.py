@@ -144,7 +144,7 @@ def install_torch(torch: str, flavour: str) -> None:
 
 def install_rest() -> None:
     """Install MHT and what it needs beside torch: with uv, which is faster, or else with pip."""
-    what = ("install", "-c", "constraints.txt", "-e", ".[dev]")
+    what = ("install", "-c", "constraints.txt", "-e", ".[dev,docs]")
     if install_uv() and run(uv(*what, *uv_sources())):
         return
     require(run(pip(*what)), "the packages")

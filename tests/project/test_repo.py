@@ -160,7 +160,12 @@ def imported_packages() -> set[str]:
 # imported where a user asks for them, with a message that says what to install
 OPTIONAL = {"bitsandbytes", "icu4py", "optuna", "peft"}
 # packages that another one is made of and hands out
-PART_OF = {"pydantic_core": "pydantic", "scmrepo": "dvc"}
+PART_OF = {
+    "grimp": "import-linter",
+    "networkx": "dvc",
+    "pydantic_core": "pydantic",
+    "scmrepo": "dvc",
+}
 
 
 def canonical(name: str) -> str:
@@ -186,5 +191,6 @@ def test_every_declared_package_has_a_tested_version():
     lines = Path("constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {canonical(line.split("==")[0]) for line in lines if "==" in line}
     project = PYPROJECT["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["dev"] + extras["docs"]
     assert not names_of(wanted) - pinned

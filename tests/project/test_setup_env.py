@@ -80,8 +80,8 @@ def test_pip_takes_over_where_uv_fails_and_a_failure_says_why(commands):
     asked, fails = commands
     fails.append("pip install --python")  # uv's command lines
     setup_env.install_rest()
-    assert asked[-1].endswith("install -c constraints.txt -e .[dev]")
-    fails.append("-e .[dev]")
+    assert asked[-1].endswith("install -c constraints.txt -e .[dev,docs]")
+    fails.append("-e .[dev,docs]")
     with pytest.raises(SetupError, match="installing the packages failed: ERROR: no such version"):
         setup_env.install_rest()
 

@@ -13,7 +13,6 @@ from mht.core.keywords import explain_keywords
 from mht.core.records import Rollout
 from mht.data.examples.example import IGNORED, Example, collate_prompts, collate_sft
 from mht.generation.sampling.padding import left_padded
-from mht.models.readers import policy_model
 from mht.training.library import batches
 
 if TYPE_CHECKING:
@@ -187,7 +186,7 @@ class SingleSteps:
 
     @property
     def _tokens(self) -> dict[str, int]:
-        vocabulary = policy_model(self.policy.model).vocabulary
+        vocabulary = self.policy.model.config.get_text_config().vocab_size
         return {"pad_id": self.responder.pad_id, "vocabulary": vocabulary}
 
     def _rollout(
