@@ -47,7 +47,7 @@ class Model:
         """From a folder's config.json; no weights are read."""
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        from mht.models.hf.trunk import decoder_layers
+        from mht.models.hf.layers import decoder_layers
 
         config = AutoConfig.from_pretrained(folder)
         with torch.device("meta"):

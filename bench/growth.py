@@ -52,7 +52,7 @@ class Growth:
 
 def shallower(folder: str, layers: int) -> str:
     """A folder with the model's lowest layers alone: the same work per layer, fewer of them."""
-    from mht.models.hf.trunk import decoder_layers
+    from mht.models.hf.layers import decoder_layers
     from mht.models.loading import load_causal_lm, load_tokenizer
 
     target = Path(ENVIRONMENTS) / "models" / f"{layers}-layers"

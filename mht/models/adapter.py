@@ -175,7 +175,7 @@ def adapters(model: nn.Module) -> list[nn.Module]:
 
 
 def without_adapters(model: nn.Module) -> Mapping[int, nn.Module]:
-    """Stand-ins for `mht.models.hf.trunk.frozen_copy`: each adapter's id to the map beneath it."""
+    """Stand-ins for `mht.models.trunk.frozen_copy`: each adapter's id to the map beneath it."""
     return {id(m): m.base_layer for m in adapters(model)}
 
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from mht.models.readers import policy_model
 
 
 @torch.no_grad()
-def mean_embeddings(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+def mean_embeddings(model: nn.Module, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
     """(N, D) mean of the input embeddings of each text's tokens; 0 for a text without tokens.
 
     Args:
-        model: a model with input embeddings.
+        model: a language model; see `policy_model`.
         texts: N token lists.
     """
-    weight = model.get_input_embeddings().weight
+    weight = policy_model(model).embeddings
     found = np.zeros((len(texts), weight.shape[1]), np.float32)
     for row, ids in enumerate(texts):
         if len(ids):

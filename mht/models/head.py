@@ -10,40 +10,18 @@ arXiv:2410.10989).
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from mht.losses import entropy, token_logprobs
 from mht.models.fast.packed import linear, pack, packed_linear
-from mht.models.hf.logits import hidden_at, logits_at, spread
+from mht.models.readers import policy_model
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from mht.core.records import Rollout
 
 CHUNK = {"cpu": 2**22, "cuda": 2**26}  # elements of logits alive at once
-
-_plain: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-
-
-@torch.no_grad()
-def has_plain_head(model: PreTrainedModel) -> bool:
-    """Whether the model's logits are nothing but its last linear layer's output.
-
-    Some architectures scale or squash them afterwards; this is found out by trying.
-    """
-    if model not in _plain:
-        head = model.get_output_embeddings()
-        ids = torch.tensor([[0, 1]], device=model.device)
-        everywhere = torch.ones_like(ids, dtype=torch.bool)
-        logits, hidden = logits_at(model, everywhere, ids, everywhere)
-        _plain[model] = type(head) is nn.Linear and torch.equal(
-            logits.float(), head(hidden).float()
-        )
-    return _plain[model]
 
 
 class _LinearLogprobs(torch.autograd.Function):
@@ -182,7 +160,7 @@ def linear_logprobs(
 
 
 def token_scores(
-    model: PreTrainedModel,
+    model: nn.Module,
     wanted: Tensor,
     tokens: Tensor,
     input_ids: Tensor,
@@ -194,7 +172,7 @@ def token_scores(
     """What a causal LM says of N tokens, each the next one after a wanted position.
 
     Args:
-        model: any causal LM of transformers.
+        model: a language model; see `policy_model`.
         wanted: (B, K) bool over the last K positions, N of them True.
         tokens: (N,) int64, what follows each wanted position, in row-major order.
         input_ids: (B, T) int64.
@@ -205,9 +183,10 @@ def token_scores(
     Returns:
         Log-probabilities (N,) and entropies (N,) or None, in nats, and hidden states (N, H).
     """
-    if has_plain_head(model):
-        head = model.get_output_embeddings()
-        hidden = hidden_at(model, wanted, input_ids, attention_mask)
+    reader = policy_model(model)
+    head = reader.head
+    if head is not None:
+        hidden = reader.hidden(wanted, input_ids, attention_mask)
         logprobs, entropies = linear_logprobs(
             hidden,
             head.weight,
@@ -217,13 +196,13 @@ def token_scores(
             with_entropy=with_entropy,
         )
         return logprobs, entropies, hidden
-    logits, hidden = logits_at(model, wanted, input_ids, attention_mask)
+    logits, hidden = reader.logits(wanted, input_ids, attention_mask)
     logprobs = token_logprobs(logits, tokens, temperature)
     return logprobs, entropy(logits, temperature) if with_entropy else None, hidden
 
 
 def response_scores(
-    model: PreTrainedModel,
+    model: nn.Module,
     rollout: Rollout,
     *,
     temperature: float = 1.0,
@@ -245,7 +224,17 @@ def response_scores(
 
 
 @torch.no_grad()
-def response_logprobs(model: PreTrainedModel, rollout: Rollout, temperature: float) -> Tensor:
+def response_logprobs(model: nn.Module, rollout: Rollout, temperature: float) -> Tensor:
     """(B, R) log-probabilities of a rollout's response tokens under any model, 0 at padding."""
     logprobs, _, _ = response_scores(model, rollout, temperature=temperature)
     return spread(logprobs, rollout.response_mask)
+
+
+def spread(values: Tensor, mask: Tensor) -> Tensor:
+    """The (N,) values at the True places of the mask, 0 elsewhere; gradients pass through.
+
+    >>> import torch
+    >>> spread(torch.tensor([1.0, 2.0]), torch.tensor([[True, False, True]])).tolist()
+    [[1.0, 0.0, 2.0]]
+    """
+    return values.new_zeros(mask.shape).masked_scatter(mask, values)

@@ -21,9 +21,9 @@ from mht.models.adapter import (
     without_adapters,
 )
 from mht.models.context import context_window
-from mht.models.head import has_plain_head, response_logprobs, response_scores
-from mht.models.hf.logits import spread
-from mht.models.hf.trunk import Trunk, decoder_layers, freeze_below, frozen_copy
+from mht.models.head import response_logprobs, response_scores, spread
+from mht.models.readers import policy_model
+from mht.models.trunk import Trunk, freeze_below, frozen_copy
 from mht.models.value import LinearHead, load_value_head, make_value_head, save_value_head
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Policy:
         if own:
             train_adapters(model, frozen)
         elif lora is not None:
-            add_adapters(model, list(decoder_layers(model))[len(frozen) :], lora)
+            add_adapters(model, list(policy_model(model).layers)[len(frozen) :], lora)
         if not any(p.requires_grad for p in model.parameters()):
             raise ModelError(
                 "base_model_name: no weight of the model trains: call requires_grad_(True) on what "
@@ -92,7 +92,7 @@ class Policy:
         self.trunk = Trunk(frozen if context_window(model) is None else [])
         self.reference = frozen_copy(model, None if own else without_adapters(model))
         for each in (self.model, self.reference):
-            has_plain_head(each)  # found out now, while the frozen layers compute
+            policy_model(each).prepare()
         self._head_config = value_head or ValueHeadConfig()
         self.value_head = make_value_head(
             model, self.reference, self._head_config, frozen=self.trunk.depth

@@ -15,8 +15,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mht.core.errors import ModelError
-from mht.models.hf.trunk import decoder_layers
 from mht.models.hf.unpadded import computed_again
+from mht.models.readers import policy_model
 
 
 def recompute_layers(model: nn.Module) -> None:
@@ -28,7 +28,7 @@ def recompute_layers(model: nn.Module) -> None:
         ModelError: the architecture has no list of layers.
     """
     try:
-        layers = decoder_layers(model)
+        layers = policy_model(model).layers
     except ModelError:
         raise ModelError(
             f"model.gradient_checkpointing: {type(model).__name__} has no list of layers to "

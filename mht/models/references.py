@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from mht.core.errors import ConfigError, ModelError, UserError
 from mht.losses import kl_estimate
-from mht.models.head import has_plain_head, response_logprobs
-from mht.models.hf.trunk import decoder_layers, final_norms
+from mht.models.head import response_logprobs
 from mht.models.loading import load_causal_lm, load_tokenizer
+from mht.models.readers import policy_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -170,7 +170,7 @@ def _load(path: str, name: str, policy: Policy) -> PreTrainedModel:
         raise ModelError(f"{path}: {error}") from None
     if _shape(model) == _shape(policy.reference):
         _share(model, policy.reference)
-    has_plain_head(model)  # found out now, while the frozen layers compute
+    policy_model(model).prepare()
     return model.requires_grad_(False)
 
 
@@ -186,7 +186,7 @@ def _check_vocabulary(
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     own = tokenizer.get_vocab()
-    rows, own_rows = (m.get_output_embeddings().weight.shape[0] for m in (model, policy.reference))
+    rows, own_rows = (policy_model(m).vocabulary for m in (model, policy.reference))
     if theirs != own or rows != own_rows:
         different = len(theirs.items() ^ own.items())
         raise ModelError(
@@ -233,7 +233,8 @@ def _has_trunk(model: nn.Module, policy: Policy) -> bool:
     own, depth = policy.reference, policy.trunk.depth
     if not depth:
         return False
-    top = [*list(decoder_layers(own))[depth:], *final_norms(own)]
+    reader = policy_model(own)
+    top = [*reader.layers[depth:], *reader.norms]
     above = {id(p) for module in top for p in module.parameters()}
     return {id(p) for p in own.parameters()} - above <= {id(p) for p in model.parameters()}
 

@@ -22,10 +22,9 @@ from mht.config.policy import ValueHeadConfig
 from mht.core.errors import ModelError
 from mht.core.model_files.checks import check_tensors
 from mht.core.model_files.folder import reading
-from mht.models.head import has_plain_head
-from mht.models.hf.logits import hidden_at
-from mht.models.hf.trunk import Trunk, decoder_layers, final_norms
 from mht.models.hf.unpadded import padded
+from mht.models.readers import policy_model
+from mht.models.trunk import Trunk
 
 if TYPE_CHECKING:
     from mht.core.records import Rollout
@@ -115,20 +114,20 @@ class ValueBranch(nn.Module):
 
     def __init__(self, model: nn.Module, reference: nn.Module, config: ValueHeadConfig):
         super().__init__()
-        layers, count = decoder_layers(reference), config.num_layers
+        layers, count = policy_model(reference).layers, config.num_layers
         if count >= len(layers):
             raise ModelError(
                 f"ppo.value_head.num_layers: {count} leaves nothing below the branch in a model of "
                 f"{len(layers)} layers; set less, or another ppo.value_head.type"
             )
         shell, below = _with_own_top(reference, count)
-        self.layers = nn.ModuleList(list(decoder_layers(shell))[-count:])
-        self.norms = nn.ModuleList(final_norms(shell))
-        self.output = nn.Linear(model.config.get_text_config().hidden_size, 1)
+        self.layers = nn.ModuleList(policy_model(shell).layers[-count:])
+        self.norms = nn.ModuleList(policy_model(shell).norms)
+        self.output = nn.Linear(policy_model(model).width, 1)
         _zero(self.output)
         # not as submodules: the rest of them is the policy's, and does not train with the branch
-        self._parts = (shell, Trunk(below), decoder_layers(model)[-count - 1])
-        has_plain_head(shell)  # lets its trunk see once what its layers give
+        self._parts = (shell, Trunk(below), policy_model(model).layers[-count - 1])
+        policy_model(shell).prepare()
         self.requires_grad_(True)
         self._below: Tensor | None = None
 
@@ -149,8 +148,7 @@ class ValueBranch(nn.Module):
         """Values (N,) float32 of the N response tokens, row-major, of the rollout just watched."""
         shell, trunk, _ = self._parts
         with trunk.replay(self._below):
-            own = hidden_at(
-                shell,
+            own = policy_model(shell).hidden(
                 rollout.response_mask,
                 rollout.input_ids[:, :-1],
                 rollout.attention_mask[:, :-1],
@@ -176,11 +174,11 @@ def make_value_head(
     Raises:
         ModelError: a branch that does not fit the model.
     """
-    width = model.config.get_text_config().hidden_size
+    width = policy_model(model).width
     if config.type != "branch":
         kind = {"linear": LinearHead, "mlp": MLPHead, "ridge": FittedHead}[config.type]
         return kind(width, config).to(model.device)
-    unfrozen = len(decoder_layers(model)) - frozen
+    unfrozen = len(policy_model(model).layers) - frozen
     if frozen and config.num_layers > unfrozen:
         raise ModelError(
             f"ppo.value_head.num_layers: {config.num_layers} is more than the {unfrozen} that "
@@ -201,8 +199,9 @@ def _with_own_top(model: nn.Module, count: int) -> tuple[nn.Module, list[nn.Modu
     Returns:
         The copy, and its lower layers, bottom first: modules of its own around shared weights.
     """
-    layers = list(decoder_layers(model))
-    own = {id(p) for m in [*layers[-count:], *final_norms(model)] for p in m.parameters()}
+    reader = policy_model(model)
+    layers = list(reader.layers)
+    own = {id(p) for m in [*layers[-count:], *reader.norms] for p in m.parameters()}
     below = [copy.copy(layer) for layer in layers[:-count]]
     memo: dict[int, Any] = {id(p): p for p in model.parameters() if id(p) not in own}
     memo |= {id(layer): mine for layer, mine in zip(layers, below, strict=False)}

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -25,14 +25,14 @@ from mht.core.errors import UserError
 from mht.core.model_files.folder import reason_of
 from mht.core.outputs import disk_problem
 from mht.core.processes.launched import is_main_process
-from mht.training.state import State, capture, restore
+from mht.devices.base import Devices
+from mht.training.state import State, Stateful, capture, restore
 
 if TYPE_CHECKING:
     from mht.training.history import History
-    from mht.training.hybrid import HybridTrainer
 
 TENSORS, PLAIN = "state.safetensors", "state.json"
-KEYS = {"done", "identity", "history", "tensors"}
+KEYS = {"done", "identity", "tensors"}  # beside the states, by their names
 KEEP = 2
 BEFORE = "going on from the one before it"
 
@@ -43,6 +43,20 @@ class CheckpointError(UserError):
 
 class _Unfit(Exception):
     """A state that the trainer can't take."""
+
+
+class Trainer(Protocol):
+    """What can be resumed.
+
+    Attributes:
+        devices: this process among those that train.
+    """
+
+    devices: Devices
+
+    @property
+    def states(self) -> Mapping[str, Stateful]:
+        """All that changes while it trains, by name."""
 
 
 class Checkpoints:
@@ -83,7 +97,7 @@ class Checkpoints:
                 "for it, or stop it"
             ) from None
 
-    def resume(self, trainer: HybridTrainer) -> int:
+    def resume(self, trainer: Trainer) -> int:
         """Restore the newest whole checkpoint.
 
         Returns:
@@ -101,7 +115,7 @@ class Checkpoints:
             )
         return done
 
-    def _restore_newest(self, trainer: HybridTrainer) -> int:
+    def _restore_newest(self, trainer: Trainer) -> int:
         paths = sorted(self._complete(), reverse=True)
         for path in paths:
             try:
@@ -115,39 +129,36 @@ class Checkpoints:
             except _Unfit as error:
                 _say(trainer, f"the checkpoint {path} does not fit: {BEFORE} ({error})")
                 continue
-            if trainer.devices.is_main:
-                print(f"resumed after step {trainer.step}", flush=True)
             return int(state.plain["done"])
         if paths:
             _say(trainer, f"no checkpoint in {self.folder} can be used: beginning at the start")
         return 0
 
-    def _apply(self, trainer: HybridTrainer, state: State) -> None:
+    def _apply(self, trainer: Trainer, state: State) -> None:
         """Put a state into the trainer and its history; both stay as they are where it fails.
 
         Raises:
             _Unfit: it does not fit.
         """
-        before = capture(trainer).copied()
-        rows = self.history.get_state() if self.history else []
+        parts = self._parts(trainer)
+        before = capture(parts).copied()
         try:
-            restore(trainer, state)
-            if self.history is not None:
-                self.history.set_state(state.plain["history"])
+            restore(parts, state)
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a reward of the user's own may raise anything
-            restore(trainer, before)
-            if self.history is not None:
-                self.history.set_state(rows)
+            restore(parts, before)
             raise _Unfit(reason_of(error)) from error
 
-    def offer(self, trainer: HybridTrainer, done: int) -> None:
+    def _parts(self, trainer: Trainer) -> dict[str, Stateful]:
+        return {**trainer.states, **({"history": self.history} if self.history else {})}
+
+    def offer(self, trainer: Trainer, done: int) -> None:
         """Write a checkpoint if it is time for one; ``done`` parts of the schedule are behind."""
         if trainer.devices.on_main(lambda: time.monotonic() - self._written >= self.every_s):
             self.write(trainer, done)
 
-    def write(self, trainer: HybridTrainer, done: int) -> None:
+    def write(self, trainer: Trainer, done: int) -> None:
         """Write a checkpoint, then drop all but the newest two.
 
         With several processes all call this, and the main one writes. A disk that refuses is one
@@ -158,14 +169,13 @@ class Checkpoints:
         devices = trainer.devices
         if not (devices.is_main or devices.shards):
             return
-        state = capture(trainer)  # by all where each has a part of it
+        state = capture(self._parts(trainer))  # by all where each has a part of it
         if not devices.is_main:
             return
         data = save(state.tensors)
         state.plain |= {
             "done": done,
             "identity": self.identity,
-            "history": self.history.get_state() if self.history else None,
             "tensors": hashlib.sha256(data).hexdigest(),
         }
         self._written = time.monotonic()
@@ -267,7 +277,7 @@ def _read(path: Path) -> State:
     return State(load(data), plain)
 
 
-def _say(trainer: HybridTrainer, line: str) -> None:
+def _say(trainer: Trainer, line: str) -> None:
     if trainer.devices.is_main:
         print(line, file=sys.stderr, flush=True)
 

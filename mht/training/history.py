@@ -48,16 +48,16 @@ class History:
             self._log(row.stats, row.step, row.at_ms)
         self._published = len(self.rows)
 
-    def get_state(self) -> list[Any]:
-        """All rows, JSON-able."""
-        return [list(row) for row in self.rows]
+    def state_dict(self) -> dict[str, Any]:
+        """All rows."""
+        return {"rows": [list(row) for row in self.rows]}
 
-    def set_state(self, state: list[Any]) -> None:
-        """Put back what `get_state` gave; all of it is published again, with its old times.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave; all of it is published again, with its old times.
 
         A tracker that has a point already takes it for the same one.
         """
-        self.rows = [Row(step, at_ms, dict(stats)) for step, at_ms, stats in state]
+        self.rows = [Row(step, at_ms, dict(stats)) for step, at_ms, stats in state["rows"]]
         self._published = 0
 
     def last(self, phase: str, over: int = 1) -> dict[str, float]:

@@ -35,8 +35,10 @@ from mht.training.figures import headline, text_stats
 from mht.training.library import arguments
 from mht.training.library.arguments import SYNONYMS, RewardFn
 from mht.training.library.single_steps import SingleSteps
+from mht.training.parts import Attributes, RandomNumbers, Weights, updater_parts
 from mht.training.practice import Practice
 from mht.training.schedule import Phase, Plan, schedule
+from mht.training.state import Stateful
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -203,6 +205,8 @@ class HybridTrainer(SingleSteps):
         log = log or (lambda stats, step: None)
         parts = schedule(plan)
         done = checkpoints.resume(self) if checkpoints else 0
+        if done and self.devices.is_main:
+            print(f"resumed after step {self.step}", flush=True)
         with track(range(sum(map(sum, plan))), "training") as bar:
             bar.advance(sum(part != "end" for part, _ in parts[:done]))
             for part, cycle in parts[done:]:
@@ -217,6 +221,24 @@ class HybridTrainer(SingleSteps):
                 done += 1
                 if checkpoints:
                     checkpoints.offer(self, done)
+
+    @property
+    def states(self) -> dict[str, Stateful]:
+        """All that changes while it trains, by name: what a checkpoint holds."""
+        policy, masters = self.policy, self.masters
+        parts: dict[str, Stateful] = {
+            "model": Weights("model", policy.model, masters),
+            "value_head": Weights("value_head", policy.value_head, masters),
+            **updater_parts(self.updater),
+            "ppo": self.ppo,
+            "random": RandomNumbers(
+                self.devices, responses=self.generator, minibatches=self.ppo.generator
+            ),
+            "practice": self.practice,
+            "trainer": Attributes(self, "step"),
+        }
+        parts |= {"critic": self.ppo.critic} if self.ppo.critic is not None else {}
+        return parts | ({"reward": self.reward} if isinstance(self.reward, Reward) else {})
 
     def next_step(self, phase: Phase) -> Stats:
         """One SFT or PPO step on the next of the training data; its figures."""

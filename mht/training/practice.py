@@ -274,18 +274,21 @@ class Practice:
             cursor.position = position or 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The memory's state and that of its draws; nothing where it is switched off."""
-        if self.memory is None:
-            return {}
-        own = {"draws": self.generator.bit_generator.state, "ppo_steps": self.ppo_steps}
-        return self.memory.state_dict() | own
+        """Where the walks are; the memory's state and that of its draws, where it is on."""
+        state: dict[str, Any] = {"positions": self.positions}
+        if self.memory is not None:
+            state["memory"] = self.memory.state_dict()
+            state["draws"] = self.generator.bit_generator.state
+            state["ppo_steps"] = self.ppo_steps
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave."""
+        self.positions = state["positions"]
         if self.memory is not None:
+            self.memory.load_state_dict(state["memory"])
             self.generator.bit_generator.state = state["draws"]
             self.ppo_steps = state["ppo_steps"]
-            self.memory.load_state_dict(state)
 
 
 def _attempts(

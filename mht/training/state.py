@@ -1,31 +1,34 @@
-"""All that changes while a trainer trains: captured, and put back exactly."""
+"""All that changes while a trainer trains: captured by name, and put back exactly."""
 
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from mht.devices.sharded import gather, scatter
-from mht.rewards import Reward
+from mht.devices.sharded import gather
 
-if TYPE_CHECKING:
-    from mht.training.hybrid import HybridTrainer
+
+class Stateful(Protocol):
+    """What changes while training."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """All that changes: tensors, JSON-able data and mappings of these, keyed by text."""
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Put back what `state_dict` gave; what does not fit raises an error."""
 
 
 @dataclass
 class State:
-    """All that changes while training.
+    """The states of several parts, by name.
 
     Attributes:
-        tensors: by dotted name.
-        plain: what is no tensor, as JSON-able data.
+        tensors: by the part's name, a dot, and the keys that lead to it, joined by slashes.
+        plain: what is no tensor, as JSON-able data, by the part's name.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -33,22 +36,38 @@ class State:
     _places: set[int] = field(default_factory=set, repr=False, compare=False)
 
     def put(self, name: str, values: Mapping[str, Any]) -> None:
-        """Keep a mapping of tensors, numbers and the like under a name."""
-        self.plain[name] = {}
+        """Keep the state of a part under its name."""
+        self.plain[name] = self._without_tensors(f"{name}.", values)
+
+    def _without_tensors(self, above: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        plain = {}
         for key, value in values.items():
             if isinstance(value, Tensor):
-                kept = gather(value).contiguous()
-                shared = kept.data_ptr() in self._places  # safetensors takes no tensor twice
-                self.tensors[f"{name}.{key}"] = kept.clone() if shared else kept
-                self._places.add(kept.data_ptr())
+                self._keep(above + key, value)
+            elif isinstance(value, Mapping):
+                plain[key] = self._without_tensors(f"{above}{key}/", value)
             else:
-                self.plain[name][key] = value
+                plain[key] = value
+        return plain
+
+    def _keep(self, name: str, value: Tensor) -> None:
+        kept = gather(value).contiguous()
+        shared = kept.data_ptr() in self._places  # safetensors takes no tensor twice
+        self.tensors[name] = kept.clone() if shared else kept
+        self._places.add(kept.data_ptr())
 
     def get(self, name: str) -> dict[str, Any]:
         """What `put` was given."""
-        prefix = f"{name}."
-        tensors = {k[len(prefix) :]: t for k, t in self.tensors.items() if k.startswith(prefix)}
-        return {**self.plain[name], **tensors}
+        found = copy.deepcopy(self.plain[name])
+        for path, tensor in self.tensors.items():
+            part, _, inner = path.partition(f"{name}.")
+            if not part and inner:
+                *above, key = inner.split("/")
+                place = found
+                for step in above:
+                    place = place[step]
+                place[key] = tensor
+        return found
 
     def copied(self) -> State:
         """The same with data of its own, its tensors on the CPU."""
@@ -56,135 +75,22 @@ class State:
         return State(tensors, copy.deepcopy(self.plain))
 
 
-def capture(trainer: HybridTrainer) -> State:
-    """The trainer's state: weights that train, optimiser, schedule, data, random numbers, rewards.
-
-    Of a model in 16 bits the float32 master weights are kept, which say what it computes with.
-    Frozen weights are not in it: the identity of the run vouches for them.
-    """
+def capture(parts: Mapping[str, Stateful]) -> State:
+    """The state of every part, by name."""
     state = State()
-    policy, updater = trainer.policy, trainer.updater
-    state.put("model", updater.masters.state_dict(policy.model))
-    state.put("value_head", updater.masters.state_dict(policy.value_head))
-    optimizer = updater.optimizer.state_dict()
-    for index, values in optimizer["state"].items():
-        state.put(f"optimizer.{index}", _flat(values))
-    state.plain["optimizer"] = {
-        "groups": optimizer["param_groups"],
-        "indices": list(optimizer["state"]),
-    }
-    state.put("scheduler", updater.scheduler.state_dict())
-    state.put("loss_scale", updater.scaler.state_dict() if updater.scaler else {})
-    state.plain["ppo"] = trainer.ppo.state_dict()
-    if trainer.ppo.critic is not None:
-        state.put("critic", trainer.ppo.critic.state_dict())
-    state.put("random", _random_state(trainer))
-    state.plain["cursors"] = trainer.practice.positions
-    if trainer.practice.memory is not None:
-        state.put("memory", trainer.practice.state_dict())
-    reward = trainer.reward
-    state.plain["reward"] = reward.state_dict() if isinstance(reward, Reward) else None
-    state.plain["step"] = trainer.step
+    for name, part in parts.items():
+        state.put(name, part.state_dict())
     return state
 
 
-def restore(trainer: HybridTrainer, state: State) -> None:
-    """Put back what `capture` gave, into a trainer made as that one was.
+def restore(parts: Mapping[str, Stateful], state: State) -> None:
+    """Put back what `capture` gave, into parts made as those were, in their order.
 
     Raises:
-        ValueError: the weights that train have other names or shapes.
-        Exception: whatever else does not fit; the trainer is then half restored.
+        ValueError: a part has no state.
+        Exception: a state does not fit its part; the parts before it are then restored.
     """
-    policy, updater = trainer.policy, trainer.updater
-    for module, name in ((policy.model, "model"), (policy.value_head, "value_head")):
-        masters = updater.masters.state_dict(module)
-        values = state.get(name)
-        _check_shapes(name, masters, values)
-        parts = {key: scatter(values[key], master) for key, master in masters.items()}
-        updater.masters.load_state_dict(module, parts)
-    optimizer = state.plain["optimizer"]
-    parameters = [p for group in updater.optimizer.param_groups for p in group["params"]]
-    states = {
-        index: {
-            key: scatter(value, parameters[index]) if isinstance(value, Tensor) else value
-            for key, value in state.get(f"optimizer.{index}").items()
-        }
-        for index in optimizer["indices"]
-    }
-    updater.optimizer.load_state_dict({"state": states, "param_groups": optimizer["groups"]})
-    _keep_dtypes(updater.optimizer, states)
-    updater.scheduler.load_state_dict(state.get("scheduler"))
-    if updater.scaler:
-        updater.scaler.load_state_dict(state.get("loss_scale"))
-    trainer.ppo.load_state_dict(state.plain["ppo"])
-    if trainer.ppo.critic is not None:
-        trainer.ppo.critic.load_state_dict(state.get("critic"))
-    _set_random_state(trainer, state.get("random"))
-    trainer.practice.positions = state.plain["cursors"]
-    if trainer.practice.memory is not None:
-        trainer.practice.load_state_dict(state.get("memory"))
-    if isinstance(trainer.reward, Reward):
-        trainer.reward.load_state_dict(state.plain["reward"])
-    trainer.step = state.plain["step"]
-
-
-def _check_shapes(name: str, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
-    """Nothing is left out, and nothing is broadcast."""
-    shapes, other = ({k: tuple(t.shape) for k, t in d.items()} for d in (mine, theirs))
-    wrong = [key for key in {**shapes, **other} if shapes.get(key) != other.get(key)]
-    if wrong:
-        key = wrong[0]
-        raise ValueError(f"{name}.{key} is {other.get(key)} there, {shapes.get(key)} here")
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """One parameter's state; bitsandbytes has part of it in a mapping inside, and reads both."""
-    inner = [v for v in values.values() if isinstance(v, Mapping)]
-    outer = {k: v for k, v in values.items() if not isinstance(v, Mapping)}
-    return {**outer, **{k: v for values in inner for k, v in values.items()}}
-
-
-def _keep_dtypes(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping[str, Any]]) -> None:
-    """Undo torch's cast of the state to the parameters' dtype: float32 stays beside bfloat16."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, values in states.items():
-        loaded = optimizer.state.get(parameters[index], {})  # DeepSpeed's has it elsewhere
-        for key, value in values.items():
-            if key in loaded and isinstance(value, Tensor) and loaded[key].dtype != value.dtype:
-                loaded[key] = value.to(loaded[key].device)
-
-
-def _random_state(trainer: HybridTrainer) -> dict[str, Any]:
-    version, words, gauss = random.getstate()
-    numpy: dict[str, Any] = dict(np.random.get_state(legacy=False))
-    numpy["state"] = {**numpy["state"], "key": numpy["state"]["key"].tolist()}
-    state = {
-        "responses": trainer.generator.get_state(),
-        "minibatches": trainer.ppo.generator.get_state(),
-        "torch": torch.get_rng_state(),
-        "python": [version, list(words), gauss],
-        "numpy": numpy,
-    }
-    gpus = enumerate(_gpus(trainer))
-    return state | {f"cuda{i}": torch.cuda.get_rng_state(gpu) for i, gpu in gpus}
-
-
-def _gpus(trainer: HybridTrainer) -> list[torch.device]:
-    """The GPUs that this process uses: all of them, or its own among several processes."""
-    if trainer.devices.world > 1:
-        return [trainer.devices.device] if trainer.devices.device.type == "cuda" else []
-    return [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
-
-
-def _set_random_state(trainer: HybridTrainer, state: Mapping[str, Any]) -> None:
-    trainer.generator.set_state(state["responses"])
-    trainer.ppo.generator.set_state(state["minibatches"])
-    torch.set_rng_state(state["torch"])
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    numpy = state["numpy"]
-    keys = np.array(numpy["state"]["key"], dtype=np.uint32)
-    np.random.set_state({**numpy, "state": {**numpy["state"], "key": keys}})
-    for i, gpu in enumerate(_gpus(trainer)):
-        if f"cuda{i}" in state:
-            torch.cuda.set_rng_state(state[f"cuda{i}"], gpu)
+    for name, part in parts.items():
+        if name not in state.plain:
+            raise ValueError(f"it has no state of {name!r}")
+        part.load_state_dict(state.get(name))

@@ -14,7 +14,7 @@ from mht.core.errors import ConfigError, MissingPackage, ModelError
 from mht.data.examples.example import collate_sft
 from mht.models.adapter import adapters, merged
 from mht.models.fast.packed import packed_linears
-from mht.models.hf.trunk import decoder_layers
+from mht.models.hf.layers import decoder_layers
 from mht.models.loading import load_causal_lm
 from mht.models.policy import Policy
 from tests.support.training import EOS, KINDS, PAD, examples, hybrid_config, model_of, rollout_of

@@ -7,9 +7,10 @@ from torch.nn import functional
 from mht.algorithms.sft import batch_loss, microbatches
 from mht.core.errors import ModelError
 from mht.data.examples.example import collate_sft
-from mht.models.hf.trunk import decoder_layers, freeze_below
+from mht.models.hf.layers import decoder_layers
 from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.policy import Policy
+from mht.models.trunk import freeze_below
 from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
 from tests.support.training import EOS, KINDS, PAD, examples, model_of, rollout_of
 

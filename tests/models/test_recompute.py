@@ -10,7 +10,7 @@ from mht.algorithms.sft import batch_loss
 from mht.core.errors import ModelError
 from mht.data.examples.example import collate_sft
 from mht.models import recompute as recompute_module
-from mht.models.hf.trunk import decoder_layers
+from mht.models.hf.layers import decoder_layers
 from mht.models.policy import Policy
 from mht.models.recompute import recompute_layers
 from mht.training.hybrid import HybridTrainer

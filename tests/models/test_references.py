@@ -13,7 +13,7 @@ from mht.config import LoRAConfig, ReferenceConfig
 from mht.core.errors import ConfigError, ModelError, UserError
 from mht.data.examples.example import collate_sft
 from mht.losses import kl_estimate
-from mht.models.hf.trunk import decoder_layers
+from mht.models.hf.layers import decoder_layers
 from mht.models.loading import load_tokenizer
 from mht.models.policy import Policy
 from mht.models.references import References

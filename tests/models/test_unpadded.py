@@ -9,7 +9,7 @@ from torch import nn
 from mht.config.policy import LoRAConfig, ValueHeadConfig
 from mht.models.context import limit_context
 from mht.models.hf import logits as logits_module
-from mht.models.hf.trunk import decoder_layers
+from mht.models.hf.layers import decoder_layers
 from mht.models.hf.unpadded import FAMILIES, layout_of, without_padding
 from mht.models.policy import Policy
 from mht.models.recompute import recompute_layers

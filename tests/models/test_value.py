@@ -10,7 +10,7 @@ from mht import HybridTrainer
 from mht.config import LoRAConfig, ValueHeadConfig
 from mht.core.errors import ModelError
 from mht.losses import masked_mean
-from mht.models.hf.trunk import decoder_layers
+from mht.models.hf.layers import decoder_layers
 from mht.models.policy import Policy
 from mht.models.value import VALUE_HEAD_FILE
 from tests.support.ppo import PROMPTS as PPO_PROMPTS

@@ -1,7 +1,6 @@
 """Every optimiser and every schedule goes on from a checkpoint as if nothing had happened."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from mht.config.optim import OPTIMIZERS, PACKAGES, SCHEDULERS
 from mht.devices.base import Devices
 from mht.optim.masters import Masters
 from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
+from mht.training.parts import RandomNumbers, Weights, updater_parts
 from mht.training.state import State, capture, restore
 
 HALF, LR = 4, 1e-2
@@ -23,7 +23,7 @@ ACTIVE = {  # options that bring more state into play
 
 
 class Toy:
-    """What a checkpoint needs of a trainer, around two weights and a bias."""
+    """What a checkpoint holds of a trainer, around two weights and a bias."""
 
     def __init__(self, optimizer, scheduler, dtype):
         torch.manual_seed(0)
@@ -32,30 +32,24 @@ class Toy:
         made = make_optimizer(masters, optimizer, LR)
         schedule = make_scheduler(made, scheduler, 2 * HALF)
         self.updater = Updater(masters, made, schedule, 1.0)
-        self.devices = Devices("cpu")
-        self.policy = SimpleNamespace(model=model, value_head=torch.nn.Linear(1, 1))
-        self.generator = torch.Generator()
-        self.ppo = SimpleNamespace(
-            generator=torch.Generator(),
-            state_dict=dict,
-            load_state_dict=lambda state: None,
-            critic=None,
-        )
-        self.practice = SimpleNamespace(memory=None, positions=[None, None])
-        self.reward = None
-        self.step = 0
+        self.model, self.generator = model, torch.Generator()
+        self.states = {
+            "model": Weights("model", model, masters),
+            **updater_parts(self.updater),
+            "random": RandomNumbers(Devices("cpu"), data=self.generator),
+        }
         self.rates = []
 
     def train(self, steps):
         for _ in range(steps):
             x = torch.randn(5, 70, generator=self.generator)
-            parameter = next(self.policy.model.parameters())
-            loss = self.policy.model(x.to(parameter.dtype)).float().square().mean()
+            parameter = next(self.model.parameters())
+            loss = self.model(x.to(parameter.dtype)).float().square().mean()
             self.rates.append(self.updater.lr)
             self.updater.step(loss)
 
     def outcome(self):
-        return [p.detach().clone() for p in self.policy.model.parameters()]
+        return [p.detach().clone() for p in self.model.parameters()]
 
 
 def through_a_file(state):
@@ -75,7 +69,7 @@ def check(optimizer, scheduler, dtype=torch.float32):
     whole.train(2 * HALF)
     first.train(HALF)
     second.train(1)  # a state of its own, which must go
-    restore(second, through_a_file(capture(first)))
+    restore(second.states, through_a_file(capture(first.states)))
     second.train(HALF)
     for a, b, before in zip(whole.outcome(), second.outcome(), start, strict=True):
         assert torch.equal(a, b)

@@ -83,7 +83,7 @@ class Run:
 
 def fingerprint(trainer):
     """All that `capture` keeps, to the bit."""
-    state = capture(trainer)
+    state = capture(trainer.states)
     return save(state.tensors), json.dumps(state.plain)
 
 
@@ -219,12 +219,13 @@ def another_reward(plain, tensors):
     plain["reward"] = {".children": {"mean": 1}}
 
 
-KEYS = ("model", "value_head", "optimizer", "scheduler", "ppo", "random", "cursors", "memory",
-        "reward", "step", "history", "done")  # fmt: skip
+KEYS = ("model", "value_head", "optimizer", "scheduler", "ppo", "random", "practice", "reward",
+        "trainer", "history", "done")  # fmt: skip
 MISFITS = {f"no {key}": without(key) for key in KEYS}
 MISFITS |= {f.__name__: f for f in (wider, one_number, more_weights, another_reward)}
-MISFITS["no positions"] = lambda plain, tensors: plain.update(cursors=3)
-MISFITS["no list of rows"] = lambda plain, tensors: plain.update(history=[1])
+MISFITS["no memory"] = lambda plain, tensors: plain["practice"].pop("memory", None)
+MISFITS["no positions"] = lambda plain, tensors: plain["practice"].update(positions=3)
+MISFITS["no list of rows"] = lambda plain, tensors: plain["history"].update(rows=[1])
 
 
 @pytest.mark.parametrize("change", MISFITS.values(), ids=MISFITS.keys())
@@ -235,7 +236,7 @@ def test_a_state_that_does_not_fit_leaves_no_trace(run, whole, change, capsys):
     for name in run.names:
         rewritten(folder / name, change)
     capsys.readouterr()
-    run.history.set_state([])
+    run.history.load_state_dict({"rows": []})
     assert run.resume(trainer := run.new_trainer()) == (0, run.start)
     assert trainer.step == 0 and run.history.rows == []
     assert capsys.readouterr().err.splitlines()[-1].endswith("beginning at the start")

@@ -6,7 +6,7 @@ import torch
 from mht.algorithms.sft import batch_loss
 from mht.config import load_config
 from mht.generation.sampling.rollout import Responder
-from mht.models.hf.trunk import decoder_layers
+from mht.models.hf.layers import decoder_layers
 from mht.models.policy import Policy
 from mht.training.hybrid import HybridTrainer
 from tests.support.training import EOS, PAD, TokenShare, examples, model_of, rollout_of

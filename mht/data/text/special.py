@@ -18,14 +18,14 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 ROLES = (("user",), ("system", "user"), ("user", "assistant", "user"))
 
 
-def end_ids(tokenizer: PreTrainedTokenizerBase, *configs: Any) -> set[int]:
+def end_ids(*parts: Any) -> set[int]:
     """Every token id that ends a response.
 
     Args:
-        tokenizer: the model's.
-        configs: the model's and that of its generation; None where there is none.
+        parts: what may name some, as ``eos_token_id``: the tokenizer, the model's config, that of
+            its generation; None where there is none.
     """
-    named = [tokenizer.eos_token_id, *(getattr(c, "eos_token_id", None) for c in configs)]
+    named = (getattr(part, "eos_token_id", None) for part in parts)
     lists = [ids if isinstance(ids, list | tuple) else [ids] for ids in named]
     return {int(i) for ids in lists for i in ids if i is not None}
 

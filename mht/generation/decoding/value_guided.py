@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mht.config.policy import ValueHeadConfig
 from mht.core.errors import ModelError, UserError
 from mht.core.records import Rollout
 from mht.data.examples.example import Example, collate_prompts
 from mht.generation.decoding.base import Generated, token_lists
-from mht.generation.sampling.decode import Steps, Writer
+from mht.generation.sampling.decode import Steps
 from mht.generation.sampling.draw import draw, truncate_logits
 from mht.generation.sampling.seeds import RowSeeds
-from mht.models.fast.packed import packed_linears
+from mht.models.base import Decoding, Seen
+from mht.models.readers import policy_model
 from mht.models.value import (
     VALUE_HEAD_FILE,
     LinearHead,
@@ -28,13 +29,11 @@ from mht.models.value import (
 )
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from mht.generation.sampling.rollout import Responder
     from mht.rewards import Reward
 
 
-def read_value_head(model: PreTrainedModel, folder: str | Path) -> LinearHead:
+def read_value_head(model: nn.Module, folder: str | Path) -> LinearHead:
     """The value head that PPO has saved beside a model.
 
     Args:
@@ -66,25 +65,16 @@ def read_value_head(model: PreTrainedModel, folder: str | Path) -> LinearHead:
     return head.requires_grad_(False)
 
 
-class _Lookahead(Writer):
-    """A writer that tries several tokens behind each row, and goes on from one of them."""
-
-    def tried(self, candidates: Tensor) -> Tensor:
-        """Write each of (n, k) tokens behind its row; (n * k, V) logits of what follows them."""
-        rows, count = candidates.shape
-        self.select(torch.arange(rows, device=candidates.device).repeat_interleave(count))
-        self.write(candidates.reshape(-1))
-        return self.next_logits()
-
-    def keep(self, tried: Tensor, rows: Tensor) -> None:
-        """Go on from some of the tried ones (m,), which are these rows (m,) of the batch."""
-        self.select(tried)
-        self.hidden, self.rows = self.hidden[tried], rows
+def _tried(texts: Decoding, candidates: Tensor) -> Seen:
+    """Read each of (n, k) tokens behind its text, of which there are n * k from then on."""
+    rows, count = candidates.shape
+    texts.select(torch.arange(rows, device=candidates.device).repeat_interleave(count))
+    return texts.step(candidates.reshape(-1, 1))
 
 
 @torch.no_grad()
 def guided_sample(
-    model: PreTrainedModel,
+    model: nn.Module,
     head: LinearHead,
     prompt_ids: Tensor,
     prompt_mask: Tensor,
@@ -131,19 +121,20 @@ def guided_sample(
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
     eos = torch.tensor(sorted(eos_ids), dtype=torch.long, device=device)
     ids, base, guided = Steps(batch, fill=pad_id), Steps(batch), Steps(batch)
-    writer = _Lookahead(model, prompt_ids, prompt_mask, tokens=response_tokens)
-    with packed_linears(model):
-        logits = writer.next_logits()
+    rows, reader = torch.arange(batch, device=device), policy_model(model)
+    texts = reader.start(prompt_ids.shape[1] + response_tokens)
+    with reader.inference():
+        seen = texts.step(prompt_ids, prompt_mask)
         for step in range(response_tokens):
-            rows, last = writer.rows, step == response_tokens - 1
-            logprobs = (logits.float() / (temperature or 1.0)).log_softmax(-1)
+            last = step == response_tokens - 1
+            logprobs = (seen.logits.float() / (temperature or 1.0)).log_softmax(-1)
             shaped = truncate_logits(logprobs, top_k=top_k, top_p=top_p, min_p=min_p)
             likeliest, options = shaped.topk(min(candidates, shaped.shape[1]))
-            values = head(writer.hidden).expand(options.shape)
+            values = head(seen.hidden).expand(options.shape)
             if not last:
-                logits = writer.tried(options)
+                seen = _tried(texts, options)
                 ends = torch.isin(options, eos)
-                values = torch.where(ends, values, head(writer.hidden).view(options.shape))
+                values = torch.where(ends, values, head(seen.hidden).view(options.shape))
             drawn = draw(
                 likeliest + beta * values,
                 temperature=1.0 if temperature else 0.0,
@@ -159,8 +150,8 @@ def guided_sample(
             if last or done.all():
                 break
             chosen = torch.arange(len(rows), device=device) * options.shape[1] + drawn.tokens
-            writer.keep(chosen[~done], rows[~done])
-            logits = logits[chosen[~done]]
+            texts.select(chosen[~done])
+            seen, rows = seen.rows(chosen[~done]), rows[~done]
     mask = torch.arange(int(lengths.max()), device=device)[None] < lengths[:, None]
     rollout = Rollout(prompt_ids, prompt_mask, ids.all(), mask, ended, logprobs=base.all())
     return rollout, guided.all()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from mht.core.progress import track
 from mht.core.records import Rollout
@@ -13,12 +13,8 @@ from mht.data.examples.example import Example, collate_sft
 from mht.data.text.sample import Sample
 from mht.generation.sampling.rollout import Responder
 from mht.losses import IGNORED
-from mht.models.fast.packed import packed_linears
-from mht.models.head import token_scores
-from mht.models.hf.logits import spread
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from mht.models.head import spread, token_scores
+from mht.models.readers import policy_model
 
 
 def generate(
@@ -38,7 +34,7 @@ def generate(
 
 @torch.no_grad()
 def target_nll(
-    model: PreTrainedModel, examples: Sequence[Example], pad_id: int, *, batch_size: int
+    model: nn.Module, examples: Sequence[Example], pad_id: int, *, batch_size: int
 ) -> tuple[list[float], list[float]]:
     """For each example the nats of its target's tokens, given its prompt, and their number."""
     nats: list[float] = []
@@ -52,7 +48,7 @@ def target_nll(
         learnt = labels[:, 1:] != IGNORED
         learnt = learnt[:, int(learnt.any(0).int().argmax()) :]
         tokens = ids[:, -learnt.shape[1] :][learnt]
-        with packed_linears(model):
+        with policy_model(model).inference():
             scores, _, _ = token_scores(model, learnt, tokens, ids[:, :-1], mask[:, :-1].bool())
         logprobs = spread(scores, learnt)
         nats += (-logprobs.sum(1)).tolist()

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mht.core.records import Rollout, distinct
 from mht.generation.sampling.draw import Generator, draw
 from mht.generation.sampling.seeds import RowSeeds
-from mht.models.context import context_window
-from mht.models.fast.packed import packed_linears
-from mht.models.hf.logits import position_ids
-from mht.models.hf.trunk import Trunk
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from mht.models.base import Decoding
+from mht.models.readers import policy_model
+from mht.models.trunk import Trunk
 
 
 class Steps:
@@ -37,91 +32,20 @@ class Steps:
         return torch.cat(self.columns, 1) if self.columns else None
 
 
-class Writer:
-    """The model with its cache, for the rows of a batch that are still being written.
-
-    A model with a limited context has no cache: it reads its window anew for each token.
-
-    Args:
-        model: a causal LM.
-        prompt_ids: (B, P) int64, left-padded.
-        prompt_mask: (B, P) bool, True = a real token.
-        tokens: how many will be written behind each prompt at most.
-
-    Attributes:
-        rows: their indices in the batch, (n,) int64.
-        hidden: (n, 1, H) what the head saw at the last position.
-    """
-
-    def __init__(
-        self, model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor, *, tokens: int
-    ):
-        from mht.models.hf.cache import sized_cache
-
-        self.model, self.limit = model, context_window(model)
-        room = prompt_ids.shape[1] + tokens
-        self.cache = sized_cache(model, room) if self.limit is None else None
-        self.tokens, self.mask = prompt_ids, prompt_mask
-        self.positions = position_ids(prompt_mask)
-        self.rows = torch.arange(len(prompt_ids), device=prompt_ids.device)
-
-    def next_logits(self) -> Tensor:
-        """(n, V) for the next token of each row."""
-        tokens, mask, positions = self.tokens, self.mask, self.positions
-        if self.limit is not None:
-            tokens, mask = tokens[:, -self.limit :], mask[:, -self.limit :]
-            positions = position_ids(mask)
-        head = self.model.get_output_embeddings()
-        hook = head.register_forward_pre_hook(self._see)
-        try:
-            output = self.model(
-                input_ids=tokens,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=self.cache,
-                use_cache=self.cache is not None,
-                logits_to_keep=1,
-            )
-        finally:
-            hook.remove()
-        return output.logits[:, -1]
-
-    def _see(self, _: Any, args: tuple[Tensor, ...]) -> None:
-        self.hidden = args[0][:, -1:]
-
-    def append(self, tokens: Tensor, going_on: Tensor) -> None:
-        """Write (n,) tokens; only the rows where (n,) bool ``going_on`` stay."""
-        if not going_on.all():
-            stay = going_on.nonzero().squeeze(1)
-            self.select(stay)
-            self.rows, tokens = self.rows[stay], tokens[stay]
-        self.write(tokens)
-
-    def select(self, index: Tensor) -> None:
-        """Go on with some of the texts, (m,) int64."""
-        if self.cache is None:
-            self.tokens = self.tokens[index]
-        else:
-            self.cache.batch_select_indices(index)
-        self.mask, self.positions = self.mask[index], self.positions[index]
-
-    def copy(self, copies: Tensor) -> None:
-        """Go on with copies of the texts just read, (B,) int64: which one each row has."""
-        self.select(copies)
-        self.hidden = self.hidden[copies]
-        self.rows = torch.arange(len(copies), device=copies.device)
-
-    def write(self, tokens: Tensor) -> None:
-        """Put (n,) tokens behind the texts."""
-        fed = tokens[:, None]  # the rest is in the cache, if there is one
-        self.tokens = fed if self.cache is not None else torch.cat([self.tokens, fed], 1)
-        self.positions = self.positions[:, -1:] + 1
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
+def still_writing(
+    texts: Decoding, rows: Tensor, tokens: Tensor, going_on: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Drop the texts that have ended; the rows (n,) and tokens (n,) of those that go on."""
+    if going_on.all():
+        return rows, tokens
+    stay = going_on.nonzero().squeeze(1)
+    texts.select(stay)
+    return rows[stay], tokens[stay]
 
 
 @torch.no_grad()
 def sample(
-    model: PreTrainedModel,
+    model: nn.Module,
     prompt_ids: Tensor,
     prompt_mask: Tensor,
     *,
@@ -142,7 +66,7 @@ def sample(
     Rows that have ended leave the batch, so the work shrinks as responses end.
 
     Args:
-        model: a causal LM.
+        model: a language model; see `policy_model`.
         prompt_ids: (B, P) int64, left-padded.
         prompt_mask: (B, P) bool, True = a real token.
         response_tokens: the length limit.
@@ -171,18 +95,18 @@ def sample(
     hidden, frozen = Steps(batch), Steps(batch)
     every = torch.arange(batch, device=device)
     read, copies = distinct(prompt_ids, prompt_mask) if share_prompts else (every, None)
-    writer = Writer(model, prompt_ids[read], prompt_mask[read], tokens=response_tokens)
-    with packed_linears(model):
-        for _ in range(response_tokens):
-            logits = writer.next_logits()
+    reader, rows = policy_model(model), every
+    texts = reader.start(prompt_ids.shape[1] + response_tokens)
+    with reader.inference():
+        seen = texts.step(prompt_ids[read], prompt_mask[read])
+        for number in range(1, response_tokens + 1):
             below = trunk.output if trunk is not None and trunk.exists else None
             if copies is not None:
-                writer.copy(copies)
-                logits, below = logits[copies], below if below is None else below[copies]
+                texts.select(copies)
+                seen, below = seen.rows(copies), below if below is None else below[copies]
                 copies = None
-            rows = writer.rows
             drawn = draw(
-                logits,
+                seen.logits,
                 temperature=temperature,
                 top_k=top_k,
                 top_p=top_p,
@@ -191,7 +115,7 @@ def sample(
             )
             for steps, values in zip((ids, logprobs, entropies), drawn, strict=True):
                 steps.add(rows, values[:, None])
-            hidden.add(rows, writer.hidden)
+            hidden.add(rows, seen.hidden)
             if below is not None:
                 frozen.add(rows, below)
             lengths[rows] += 1
@@ -199,9 +123,10 @@ def sample(
             ended[rows[done]] = True
             if limits is not None:
                 done |= lengths[rows] >= limits[rows]
-            if done.all():
+            if done.all() or number == response_tokens:
                 break
-            writer.append(drawn.tokens, ~done)
+            rows, tokens = still_writing(texts, rows, drawn.tokens, ~done)
+            seen = texts.step(tokens[:, None])
 
     response_mask = torch.arange(int(lengths.max()), device=device)[None] < lengths[:, None]
     return Rollout(

@@ -7,30 +7,29 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mht.core.errors import DataError, ModelError
 from mht.core.records import Rollout
 from mht.data.examples.example import Example, collate_prompts
-from mht.data.examples.limits import context_of
 from mht.data.text.sample import Sample
 from mht.data.text.special import end_ids
 from mht.data.text.texts import Codec
 from mht.generation.sampling.decode import sample
 from mht.generation.sampling.draw import Generator
 from mht.generation.sampling.padding import content_mask, left_padded, response_content
+from mht.models.readers import policy_model
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
-    from mht.models.hf.trunk import Trunk
+    from mht.models.trunk import Trunk
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Every token id that ends a response."""
-    generation = getattr(model, "generation_config", None)
-    return end_ids(tokenizer, model.config.get_text_config(), generation)
+    return end_ids(tokenizer) | policy_model(model).ends
 
 
 def pad_token(tokenizer: PreTrainedTokenizerBase, ends: set[int]) -> int:
@@ -63,7 +62,7 @@ class Responder:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         decoding: Mapping[str, Any],
         trunk: Trunk | None = None,
@@ -106,7 +105,7 @@ class Responder:
         shortest, longest = int(lengths.min()), int(lengths.max())
         if not shortest:
             raise DataError(f"prompt {int(lengths.argmin())} of the batch has no token to continue")
-        context = context_of(self.model.config)
+        context = policy_model(self.model).context
         wanted = self.decoding["response_tokens"]
         if context is not None and longest + wanted > context:
             raise DataError(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from mht.models.base import Decoding, Seen
+from mht.models.hf.logits import position_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -78,3 +82,49 @@ def sized_cache(model: PreTrainedModel, positions: int) -> DynamicCache:
         SizedLayer(positions) if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache
+
+
+class CachedDecoding(Decoding):
+    """Reads each token once: keys and values of those before it are kept.
+
+    Args:
+        model: a causal LM.
+        positions: the most tokens of a text.
+    """
+
+    def __init__(self, model: PreTrainedModel, positions: int):
+        self.model, self.cache = model, sized_cache(model, positions)
+        self.mask: Tensor | None = None  # of all that was read
+        self.last = torch.zeros(0)  # (n, 1) positions of the last tokens
+
+    def step(self, tokens: Tensor, mask: Tensor | None = None) -> Seen:
+        """See `Decoding.step`."""
+        if mask is None:
+            mask = torch.ones_like(tokens, dtype=torch.bool)
+        if self.mask is None:
+            self.mask, positions = mask, position_ids(mask)
+        else:
+            self.mask = torch.cat([self.mask, mask], 1)
+            positions = self.last + mask.long().cumsum(1)
+        self.last = positions[:, -1:]
+        seen: list[Tensor] = []
+        head = self.model.get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, -1:]))
+        try:
+            output = self.model(
+                input_ids=tokens,
+                attention_mask=self.mask,
+                position_ids=positions,
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        finally:
+            hook.remove()
+        return Seen(output.logits[:, -1], seen[0])
+
+    def select(self, index: Tensor) -> None:
+        """See `Decoding.select`."""
+        assert self.mask is not None
+        self.cache.batch_select_indices(index)
+        self.mask, self.last = self.mask[index], self.last[index]

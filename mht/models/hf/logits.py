@@ -91,13 +91,3 @@ def _run(
     finally:
         hook.remove()
     return logits, picked[0]
-
-
-def spread(values: Tensor, mask: Tensor) -> Tensor:
-    """The (N,) values at the True places of the mask, 0 elsewhere; gradients pass through.
-
-    >>> import torch
-    >>> spread(torch.tensor([1.0, 2.0]), torch.tensor([[True, False, True]])).tolist()
-    [[1.0, 0.0, 2.0]]
-    """
-    return values.new_zeros(mask.shape).masked_scatter(mask, values)

@@ -14,11 +14,11 @@ from mht.core.component import build
 from mht.core.errors import ConfigError, ModelError
 from mht.core.model_files.checks import check_weights
 from mht.core.model_files.folder import reading
-from mht.data.examples.limits import context_of
 from mht.generation.sampling.rollout import end_tokens
 from mht.models.adapter import unwrapped
 from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.precision import resolve_dtype
+from mht.models.readers import policy_model
 from mht.rewards import Reward, make_reward
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ def data_reader(
     return TrainData(
         Codec(tokenizer, end_tokens(model, tokenizer)),
         pad_id=tokenizer.pad_token_id,
-        vocabulary=model.config.get_text_config().vocab_size,
-        context=context_of(model.config),
+        vocabulary=policy_model(model).vocabulary,
+        context=policy_model(model).context,
         columns=columns,
     )
 

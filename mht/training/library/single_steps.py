@@ -13,6 +13,7 @@ from mht.core.keywords import explain_keywords
 from mht.core.records import Rollout
 from mht.data.examples.example import IGNORED, Example, collate_prompts, collate_sft
 from mht.generation.sampling.padding import left_padded
+from mht.models.readers import policy_model
 from mht.training.library import batches
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class SingleSteps:
 
     @property
     def _tokens(self) -> dict[str, int]:
-        vocabulary = self.policy.model.config.get_text_config().vocab_size
+        vocabulary = policy_model(self.policy.model).vocabulary
         return {"pad_id": self.responder.pad_id, "vocabulary": vocabulary}
 
     def _rollout(

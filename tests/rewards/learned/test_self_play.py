@@ -340,9 +340,9 @@ def test_a_trainer_takes_them_up_bitwise(tiny_model_dir, tiny_tokenizer):
         stats = whole.next_step("ppo")
     assert stats["ppo/reward/weight_play"] + stats["ppo/reward/weight_length"] == pytest.approx(1)
     assert stats["ppo/reward/play.games"] == 1
-    state = capture(whole)
+    state = capture(whole.states)
     tensors = {name: tensor.clone() for name, tensor in state.tensors.items()}
-    restore(resumed, State(tensors, json.loads(json.dumps(state.plain))))
+    restore(resumed.states, State(tensors, json.loads(json.dumps(state.plain))))
     assert resumed.reward.state_dict() == whole.reward.state_dict()
     after = [t.next_step("ppo") for t in (whole, resumed)]
     after = [{k: v for k, v in stats.items() if "/time/" not in k} for stats in after]

@@ -2,7 +2,7 @@
 
 Only the top layers train, so the trunk's output for a given text never changes: it is computed once
 per rollout and handed to every PPO epoch and to the reference, which is a frozen copy of the top
-layers alone. This works on any decoder of transformers without knowing its architecture: the
+layers alone. This works on any model with a list of layers without knowing its architecture: the
 model's own forward runs, but its lower layers pass a stored output through instead of computing it.
 """
 
@@ -17,22 +17,7 @@ from torch import Tensor, nn
 
 from mht.core.errors import ModelError
 from mht.models.hf.unpadded import padded, unpadded
-
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The list of transformer blocks of a causal LM, bottom first.
-
-    Raises:
-        ModelError: the architecture has no such list.
-    """
-    count = model.config.get_text_config().num_hidden_layers
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise ModelError(
-        f"model.num_layers_unfrozen: {type(model).__name__} has no list of {count} layers to "
-        "freeze; set it to 'all'"
-    )
+from mht.models.readers import policy_model
 
 
 def freeze_below(model: nn.Module, num_layers_unfrozen: int | Literal["all"]) -> list[nn.Module]:
@@ -46,7 +31,7 @@ def freeze_below(model: nn.Module, num_layers_unfrozen: int | Literal["all"]) ->
     """
     if num_layers_unfrozen == "all":
         return []
-    layers = decoder_layers(model)
+    layers = policy_model(model).layers
     if not 1 <= num_layers_unfrozen <= len(layers):
         raise ModelError(
             f"model.num_layers_unfrozen: {num_layers_unfrozen} does not fit the model's "
@@ -54,17 +39,9 @@ def freeze_below(model: nn.Module, num_layers_unfrozen: int | Literal["all"]) ->
         )
     model.requires_grad_(False)
     top = list(layers)[len(layers) - num_layers_unfrozen :]
-    for module in [*top, *final_norms(model)]:
+    for module in [*top, *policy_model(model).norms]:
         module.requires_grad_(True)
     return list(layers)[: len(layers) - num_layers_unfrozen]
-
-
-def final_norms(model: nn.Module) -> list[nn.Module]:
-    """Norms that stand beside the list of layers: those that its output goes through."""
-    layers = decoder_layers(model)
-    owner = next(m for m in model.modules() if any(child is layers for child in m.children()))
-    norms = {n: m for n, m in owner.named_children() if "norm" in type(m).__name__.lower()}
-    return [m for name, m in norms.items() if "emb" not in name]  # BLOOM has one below the layers
 
 
 def frozen_copy(model: nn.Module, substitutes: Mapping[int, nn.Module] | None = None) -> nn.Module:
