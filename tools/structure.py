@@ -133,7 +133,7 @@ def packages(library: Path) -> str:
         if parts:
             text = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or ""
             does = text.partition("\n")[0].replace("``", "`")
-            lines.append(f"{'  ' * (len(parts) - 1)}- `{'/'.join(parts)}/`: {does}")
+            lines.append(f"{'  ' * (len(parts) - 1)}- `{init.parent.as_posix()}/`: {does}")
     return "\n".join(lines)
 
 
