@@ -82,9 +82,11 @@ def _sections(
     """The section's own text, then that of each section in it that has none yet."""
     places[cls] = path
     found = [(f"{path}.{name}", *_inside(hint)) for name, hint in hints(cls).items()]
+    found += [(f"{path}.{name}", "", options) for name, options in members(cls).items()]
     inner = [(place + key, hint) for place, key, hint in found if hint and hint not in places]
     places |= {hint: place for place, hint in inner}
     rows = [_row(cls, name, path, places) for name in cls.model_fields]
+    rows += [_section_row(f"{path}.{name}", hint, places) for name, hint in members(cls).items()]
     yield f"{level} {path}"
     yield plain(summary(cls))
     yield "\n".join(f"| {' | '.join(row)} |" for row in [HEAD, ["---"] * len(HEAD), *rows])
@@ -96,10 +98,7 @@ def _row(cls: type[Section], name: str, path: str, places: dict[type[Section], s
     hint, field = hints(cls)[name], cls.model_fields[name]
     key = f"`{path}.{name}`"
     if _is_section(hint):
-        place = places[hint]
-        link = f"[{place}](#{_anchor(place)})"
-        default = "required" if field.is_required() else ""
-        return [key, "section", "", default, f"{plain(summary(hint))} Keys: {link}."]
+        return _section_row(f"{path}.{name}", hint, places, "required" * field.is_required())
     found = shape(hint)
     default = (
         "required"
@@ -110,6 +109,20 @@ def _row(cls: type[Section], name: str, path: str, places: dict[type[Section], s
     if inner := _inside(hint)[1]:
         meaning += f" Keys: [{places[inner]}](#{_anchor(places[inner])})."
     return [key, found.type, found.bounds, default, plain(meaning)]
+
+
+def _section_row(
+    path: str, hint: type[Section], places: dict[type[Section], str], default: str = ""
+) -> list[str]:
+    link = f"[{places[hint]}](#{_anchor(places[hint])})"
+    return [f"`{path}`", "section", "", default, f"{plain(summary(hint))} Keys: {link}."]
+
+
+def members(cls: type[Section]) -> dict[str, type[Section]]:
+    """The sections of a registry's built-in members, where the section has a key for each."""
+    if not hasattr(cls, "registry"):
+        return {}
+    return {name: member.Options for name, member in sorted(cls.registry.built_in().items())}
 
 
 def hints(cls: type[Section]) -> dict[str, Any]:

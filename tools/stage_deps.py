@@ -20,7 +20,6 @@ from mht.core.registry import modules
 
 if TYPE_CHECKING:
     from mht.config import Config
-    from mht.core.component import Component
 
 # Packages that change no result, each for its reason: neither named nor followed.
 EXCLUDED = {
@@ -110,13 +109,11 @@ def homes(config: Config, key: str) -> set[str]:
     return {home for component in components(node) for home in component.registry.homes}
 
 
-def components(node: Any) -> Iterator[Component]:
-    """Every component in a section, a list or a mapping, nested ones too."""
+def components(node: Any) -> Iterator[Any]:
+    """Every section with a registry in a section, a list or a mapping, nested ones too."""
     from pydantic import BaseModel
 
-    from mht.core.component import Component
-
-    if isinstance(node, Component):
+    if isinstance(node, BaseModel) and hasattr(node, "registry"):
         yield node
     if isinstance(node, BaseModel):
         node = dict(node)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from mht.core.bounds import Positive, Share, Weight
-from mht.core.component import Section, refuse
+from mht.core.bounds import Fraction, Positive, Share, Weight
+from mht.core.component import Registry, Section, checked_with_members, refuse, registry
 
+OFF = "none"
 AtLeastOne = Annotated[float, Field(ge=1)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class DifficultyConfig(Section):
@@ -36,66 +38,6 @@ class DifficultyConfig(Section):
             what = f"{self.hard} with easy {self.easy} is more than all rows"
             refuse([("hard", f"{what}: set both so that they add up to 1 at most")])
         return self
-
-
-class AdaptiveConfig(Section):
-    """Practice by difficulty, spaced out in time.
-
-    Attributes:
-        exponent: a prompt is drawn with weight ``(1 / place) ** exponent``, place 1 the hardest
-            (rank-based prioritisation, Schaul et al. 2015, arXiv:1511.05952); 0 is uniform.
-        staleness: the share of the weight that goes by the steps since a prompt was practised
-            (prioritised level replay, Jiang et al. 2020, arXiv:2010.03934).
-        floor: the share of the weight that all prompts have alike, the easy ones too.
-        boxes: of the Leitner system: a prompt found easy goes up a box, a hard one down to the
-            first, and it comes back ``interval * 2 ** box`` practice steps later; 1 spaces nothing
-            out.
-        interval: practice steps (SFT and PPO steps) until a prompt of the first box is due again.
-    """
-
-    exponent: Weight = 0.7
-    staleness: Share = 0.1
-    floor: Share = 0.1
-    boxes: Annotated[int, Field(ge=1, le=30)] = 5
-    interval: Positive = 1
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> AdaptiveConfig:
-        if self.staleness + self.floor > 1:
-            what = f"{self.floor} with staleness {self.staleness} is more than the whole weight"
-            refuse([("floor", f"{what}: set both so that they add up to 1 at most")])
-        return self
-
-
-class MarkovConfig(Section):
-    """A Markov chain over states of practice, along which each row of a batch moves.
-
-    Attributes:
-        states: "clusters": classes of difficulty x groups of prompts of like meaning; "rows": the
-            different prompts, at most 20,000 of them.
-        clusters: groups of prompts at most, each with its three classes of difficulty.
-        alpha: of the update ``alpha * (reward + gamma * next_reward)``; it scales all transitions
-            alike, so the probabilities are the same whatever it is.
-        gamma: what the state that was reached counts beside the one that was left.
-        decay: what is left of every transition after a PPO step.
-        exploration: share of the moves that go to any state, all alike.
-        out_degree: transitions kept of each state; the lightest goes first.
-        signal: what is the reward of practising: "score", the response's; "regret", how far it is
-            from the best score remembered, 0 to 1 at the worst; "progress", how much better it is
-            than the prompt's mean so far.
-        exponent: a prompt of a state is drawn with weight ``(1 / place) ** exponent``, place 1 the
-            hardest of all; 0 is uniform.
-    """
-
-    states: Literal["clusters", "rows"] = "clusters"
-    clusters: Annotated[int, Field(ge=1, le=1000)] = 8
-    alpha: Fraction = 0.1
-    gamma: Share = 0.9
-    decay: Fraction = 0.9
-    exploration: Share = 0.1
-    out_degree: Positive = 32
-    signal: Literal["score", "regret", "progress"] = "regret"
-    exponent: Weight = 0.7
 
 
 class OwnResponsesConfig(Section):
@@ -132,10 +74,12 @@ class ReplayConfig(Section):
 class MemoryConfig(Section):
     """What the trainer remembers of its attempts, and what it practises for it.
 
+    Each kind of memory has a section of its own, named after it, with the kind's own options.
+
     Attributes:
         type: "none" remembers nothing, and all keys below do nothing. "adaptive" practises prompts
             of the training data by difficulty and in growing intervals, "markov" by a chain over
-            states of practice.
+            states of practice. Installed packages add kinds.
         capacity: responses kept; when it is full those to easy prompts go first, of these the most
             practised prompt's, of these the oldest.
         prompts: share of a PPO step's prompts that the memory chooses; the rest are the next of the
@@ -143,44 +87,75 @@ class MemoryConfig(Section):
         rehearsal: share of an SFT batch that the memory chooses.
         start: a memory.parquet of an earlier run to begin with; null begins with nothing.
         difficulty: which rows are easy and which hard.
-        adaptive: of type adaptive.
-        markov: of type markov.
         own_responses: as SFT targets.
         replay: in the PPO update.
     """
 
-    type: Literal["none", "adaptive", "markov"] = "none"
+    model_config = ConfigDict(extra="allow")
+    registry: ClassVar[Registry] = registry("memory")
+
+    type: str = OFF
     capacity: Positive = 20_000
     prompts: Share = 0.5
     rehearsal: Share = 0.5
     start: str | None = None
     difficulty: DifficultyConfig = DifficultyConfig()
-    adaptive: AdaptiveConfig = AdaptiveConfig()
-    markov: MarkovConfig = MarkovConfig()
     own_responses: OwnResponsesConfig = OwnResponsesConfig()
     replay: ReplayConfig = ReplayConfig()
 
+    @field_validator("type")
+    @classmethod
+    def _is_a_kind(cls, name: str) -> str:
+        if name != OFF:
+            try:
+                cls.registry.get(name)
+            except KeyError as error:
+                text = {"text": f"{error.args[0]}, {OFF}", "at": ()}
+                raise PydanticCustomError("component", "{text}", text) from None
+        return name
+
     @model_validator(mode="after")
-    def _is_used(self) -> MemoryConfig:
+    def _fits_together(self) -> MemoryConfig:
+        if self.is_on and self.__pydantic_extra__ is not None:
+            options = self.registry.get(self.type).Options
+            self.__pydantic_extra__.setdefault(self.type, options())
+        refuse(self._unused())
+        return self
+
+    def _unused(self) -> Iterator[tuple[str, str]]:
         if self.is_on and not (self.prompts or self.rehearsal or self.replay.share):
             what = f"{self.type} remembers and nothing is practised"
-            refuse([("type", f"{what}: set prompts, rehearsal or replay.share above 0, or none")])
+            yield "type", f"{what}: set prompts, rehearsal or replay.share above 0, or none"
         if self.is_on and self.own_responses.share and not self.rehearsal:
             what = f"{self.own_responses.share} of no rehearsed rows"
-            refuse([("own_responses.share", f"{what}: set memory.rehearsal above 0, or this to 0")])
-        return self
+            yield "own_responses.share", f"{what}: set memory.rehearsal above 0, or this to 0"
+
+    @classmethod
+    def checked(cls, data: Any, handler: Any) -> Any:
+        """The kinds' sections are checked as well."""
+        return checked_with_members(cls, cls.registry, data, handler)
+
+    @classmethod
+    def keys_for(cls, data: Any) -> list[str]:
+        """The keys of every memory, and the name of each kind."""
+        return sorted([*cls.model_fields, *cls.registry.names()])
 
     @property
     def is_on(self) -> bool:
         """Whether anything is remembered."""
-        return self.type != "none"
+        return self.type != OFF
 
     @property
     def groups_prompts(self) -> bool:
         """Whether it needs the prompts' embeddings."""
-        return self.type == "markov" and self.markov.states == "clusters"
+        return self.is_on and self.registry.get(self.type).needs_embeddings(self.own)
+
+    @property
+    def own(self) -> Section:
+        """The section of the kind that is on."""
+        return getattr(self, self.type)
 
     @property
     def options(self) -> dict[str, Any]:
         """The type's own keys."""
-        return {} if self.type == "none" else dict(getattr(self, self.type))
+        return dict(self.own) if self.is_on else {}

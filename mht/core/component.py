@@ -7,12 +7,12 @@ once, each with the path to type into ``dvc exp run -S``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mht.core.errors import LISTED, ConfigError
 from mht.core.plain import misfit
@@ -25,6 +25,7 @@ __all__ = [
     "Registry",
     "Section",
     "build",
+    "checked_with_members",
     "did_you_mean",
     "refuse",
     "registry",
@@ -50,12 +51,17 @@ class Section(BaseModel):
     @classmethod
     def _keep_own_errors_together(cls, data: Any, handler: Any) -> Any:
         try:
-            return handler(data)
+            return cls.checked(data, handler)
         except ValidationError as error:
             errors = error.errors(include_url=False)
             text = "; ".join(one_each(islice(problems(errors, cls, data, ""), LISTED)))
             details = {"cls": cls, "errors": errors, "text": text}
             raise PydanticCustomError("nested", "{text}", details) from None
+
+    @classmethod
+    def checked(cls, data: Any, handler: Any) -> Any:
+        """Pydantic's own check of the data; a section with other keys adds theirs."""
+        return handler(data)
 
     @classmethod
     def keys_for(cls, data: Any) -> list[str]:
@@ -103,3 +109,42 @@ def build(cls: type[S], data: Any, *, path: str = "", source: str = "the configu
     except ValidationError as error:
         found = problems(error.errors(include_url=False), cls, data, path)
         raise ConfigError(one_each(found), source) from None
+
+
+def checked_with_members(cls: type[Section], members: Registry, data: Any, handler: Any) -> Any:
+    """A section whose keys beside its fields are members, each with the member's own options.
+
+    Args:
+        cls: the section; it allows extra keys.
+        members: classes with a section ``Options``.
+        data: what YAML or JSON gave.
+        handler: pydantic's check.
+
+    Raises:
+        ValidationError: with every mistake, in the fields and in the members' options.
+    """
+    given = dict(data) if isinstance(data, Mapping) else {}
+    made, errors = {}, []
+    for name in [key for key in given if key not in cls.model_fields]:
+        try:
+            made[name] = members.get(name).Options.model_validate(given[name])
+        except KeyError:
+            errors.append(InitErrorDetails(type="extra_forbidden", loc=(name,), input=given[name]))
+        except ValidationError as error:
+            errors += _details(error, name)
+    try:
+        found = handler(given | made if made else data)
+    except ValidationError as error:
+        errors += _details(error)
+    if errors:
+        raise ValidationError.from_exception_data(cls.__name__, errors)
+    return found
+
+
+def _details(error: ValidationError, *above: str) -> Iterator[InitErrorDetails]:
+    """What pydantic needs to raise the same errors again, below some keys."""
+    for one in error.errors(include_url=False):
+        kind = PydanticCustomError(
+            one["type"], "{text}", {"text": one["msg"], **one.get("ctx", {})}
+        )
+        yield InitErrorDetails(type=kind, loc=(*above, *one["loc"]), input=one["input"])

@@ -20,6 +20,7 @@ from mht.core.problems import did_you_mean, meant_as_type
 # Where the built-in members of each kind register themselves: a module, a package with all its
 # modules, or a module of each package of a package. They are imported on first use of the kind.
 HOMES: dict[str, tuple[str, ...]] = {
+    "memory": ("mht.memory",),
     "postprocess": ("mht.rewards",),
     "reward": ("mht.rewards", "mht.tasks.*.reward"),
     "source": ("mht.data.sources", "mht.tasks.*.source"),

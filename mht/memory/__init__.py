@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mht.memory.base import Attempt, Memory, Rows, make_memory
+from mht.memory.base import Attempt, Memory, Rows, make_memory, memory
 
-__all__ = ["Attempt", "Memory", "Rows", "make_memory"]
+__all__ = ["Attempt", "Memory", "Rows", "make_memory", "memory"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
-from mht.memory.base import Memory, Rows
+from mht.core.bounds import Positive, Share, Weight
+from mht.core.component import Section, refuse
+from mht.memory.base import Memory, Rows, memory
 from mht.memory.difficulty import places
 from mht.memory.spaced import moved, next_due
 
@@ -15,41 +18,52 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-class AdaptiveMemory(Memory):
-    """Draws rows whose prompts are due, by difficulty.
+class AdaptiveOptions(Section):
+    """Practice by difficulty, spaced out in time.
 
-    Args:
-        rows: the training data.
-        exponent: of the place in the weights (`weights`).
-        staleness: share of the weight that goes by the steps since a prompt was practised.
-        floor: share of the weight that all prompts have alike.
-        boxes: how many the Leitner system has (`spaced`).
-        interval: practice steps until a prompt of the first box is due again.
-        options: of `Memory`.
+    Attributes:
+        exponent: a prompt is drawn with weight ``(1 / place) ** exponent``, place 1 the hardest
+            (rank-based prioritisation, Schaul et al. 2015, arXiv:1511.05952); 0 is uniform.
+        staleness: the share of the weight that goes by the steps since a prompt was practised
+            (prioritised level replay, Jiang et al. 2020, arXiv:2010.03934).
+        floor: the share of the weight that all prompts have alike, the easy ones too.
+        boxes: of the Leitner system: a prompt found easy goes up a box, a hard one down to the
+            first, and it comes back ``interval * 2 ** box`` practice steps later; 1 spaces nothing
+            out.
+        interval: practice steps (SFT and PPO steps) until a prompt of the first box is due again.
     """
 
-    def __init__(
-        self,
-        rows: Rows,
-        *,
-        exponent: float = 0.7,
-        staleness: float = 0.1,
-        floor: float = 0.1,
-        boxes: int = 5,
-        interval: int = 1,
-        **options: Any,
-    ):
-        super().__init__(rows, **options)
-        self.exponent, self.staleness, self.floor = exponent, staleness, floor
-        self.boxes, self.interval = boxes, interval
+    exponent: Weight = 0.7
+    staleness: Share = 0.1
+    floor: Share = 0.1
+    boxes: Annotated[int, Field(ge=1, le=30)] = 5
+    interval: Positive = 1
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> AdaptiveOptions:
+        if self.staleness + self.floor > 1:
+            what = f"{self.floor} with staleness {self.staleness} is more than the whole weight"
+            refuse([("floor", f"{what}: set both so that they add up to 1 at most")])
+        return self
+
+
+@memory("adaptive")
+class AdaptiveMemory(Memory):
+    """Draws rows whose prompts are due, by difficulty."""
+
+    Options: ClassVar[type[Section]] = AdaptiveOptions
+    options: AdaptiveOptions
+
+    def __init__(self, rows: Rows, options: AdaptiveOptions, **common: Any):
+        super().__init__(rows, options, **common)
         count = len(rows.first)
         self.records |= {"box": np.zeros(count, np.int64), "due": np.zeros(count, np.int64)}
 
     def practised(self, prompts: Ints) -> None:
         """Move the prompts to their boxes, from which they come back when due."""
-        boxes = moved(self.records["box"][prompts], self.classes[prompts], self.boxes)
+        boxes = moved(self.records["box"][prompts], self.classes[prompts], self.options.boxes)
         self.records["box"][prompts] = boxes
-        self.records["due"][prompts] = next_due(self.clock, boxes, self.interval)
+        self.records["due"][prompts] = next_due(self.clock, boxes, self.options.interval)
 
     @property
     def due(self) -> Ints:
@@ -68,9 +82,9 @@ class AdaptiveMemory(Memory):
         chances = weights(
             self.difficulty[due],
             ages,
-            exponent=self.exponent,
-            staleness=self.staleness,
-            floor=self.floor,
+            exponent=self.options.exponent,
+            staleness=self.options.staleness,
+            floor=self.options.floor,
         )
         of_each = np.full(len(self.rows.first), np.nan)
         of_each[due] = chances / self.rows.sizes[due]

@@ -9,20 +9,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mht.memory import table
+from mht.core.component import Section, build, registry
+from mht.core.errors import UserError
 from mht.memory.best import best
 from mht.memory.difficulty import CLASSES, EASY, HARD, MEDIUM, classes, difficulties
 from mht.memory.ranking import Ranking
 from mht.memory.rows import Rows
 from mht.memory.store import Attempt, Store
 
-__all__ = ["EASY", "HARD", "MEDIUM", "Attempt", "Memory", "Rows", "make_memory"]
+__all__ = ["EASY", "HARD", "MEDIUM", "Attempt", "Memory", "Rows", "make_memory", "memory"]
 
+MEMORIES = registry("memory")
+memory = MEMORIES.register
 Ints = NDArray[np.int64]
 MEANS = {"mean_score": -1.0, "mean_loss": 1.0, "sft_loss": 1.0}  # and which way is hard
 RECORDS = {
@@ -38,6 +41,7 @@ class Memory(ABC):
 
     Args:
         rows: the training data.
+        options: the kind's own.
         capacity: responses kept; see `Store` for what goes first.
         easy: the share of prompts called easy (`difficulty.classes`).
         hard: the share called hard.
@@ -50,11 +54,16 @@ class Memory(ABC):
             ``sft_loss`` (NaN where there is none), ``practised`` (how often, SFT and PPO) and
             ``last`` (the clock when it last was; -1 is never).
         clock: practice steps so far.
+        Options: the section of params.yaml below ``memory.<kind>``; its fields are the kind's own
+            options.
     """
+
+    Options: ClassVar[type[Section]] = Section
 
     def __init__(
         self,
         rows: Rows,
+        options: Any,
         *,
         capacity: int = 20_000,
         easy: float = 0.33,
@@ -62,7 +71,7 @@ class Memory(ABC):
         score_weight: float = 1.0,
         newest: float = 0.5,
     ):
-        self.rows, self.easy, self.hard = rows, easy, hard
+        self.rows, self.options, self.easy, self.hard = rows, options, easy, hard
         self.score_weight, self.newest = score_weight, newest
         self.store = Store(capacity, rows.numbers)
         self.records: dict[str, Any] = {
@@ -70,6 +79,11 @@ class Memory(ABC):
         }
         self.clock = 0
         self.rank_all()
+
+    @classmethod
+    def needs_embeddings(cls, options: Section) -> bool:
+        """Whether it is made with ``embeddings`` (rows, D) of the prompts."""
+        return False
 
     # -- what happened ----------------------------------------------------------------------
 
@@ -206,6 +220,14 @@ class Memory(ABC):
         ages = self.clock - self.records["last"][known]
         return found | {"age_steps": float(ages.sum() / count)}
 
+    def report(self, tables: Path, plots: Path) -> None:  # noqa: B027 (not every kind has one)
+        """Write what a kind has to show beside ``memory.parquet``.
+
+        Args:
+            tables: the model's folder.
+            plots: the folder of the variant's plots.
+        """
+
     # -- what lasts ---------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -236,18 +258,6 @@ class Memory(ABC):
     def load_own_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (not all have one)
         """Put back what `own_state` gave."""
 
-    def save(self, path: str | Path, identity: Mapping[str, Any]) -> None:
-        """Write it as Parquet, with what it belongs to (`table.save`)."""
-        table.save(self, path, identity)
-
-    def load(self, path: str | Path, identity: Mapping[str, Any]) -> None:
-        """Begin with what `save` wrote (`table.load`).
-
-        Raises:
-            UserError: it can't be read, or belongs to something else.
-        """
-        table.load(self, path, identity)
-
 
 def _some(slots: Ints, n: int, generator: np.random.Generator) -> Ints:
     """At most n of the slots, in random order."""
@@ -255,17 +265,20 @@ def _some(slots: Ints, n: int, generator: np.random.Generator) -> Ints:
 
 
 def make_memory(kind: str, rows: Rows, **options: Any) -> Memory:
-    """A memory by its type.
+    """A memory by its kind.
 
     Args:
-        kind: "adaptive" or "markov".
+        kind: "adaptive", "markov", or a name that a plug-in adds.
         rows: the training data.
-        options: of `Memory`, and the kind's own.
+        options: the kind's own, and those of `Memory`.
+
+    Raises:
+        UserError: no such kind.
+        ConfigError: a wrong option.
     """
-    if kind == "markov":
-        from mht.memory.markov.memory import MarkovMemory
-
-        return MarkovMemory(rows, **options)
-    from mht.memory.adaptive import AdaptiveMemory
-
-    return AdaptiveMemory(rows, **options)
+    try:
+        cls = MEMORIES.get(kind)
+    except KeyError as error:
+        raise UserError(error.args[0]) from None
+    own = {name: options.pop(name) for name in cls.Options.model_fields if name in options}
+    return cls(rows, build(cls.Options, own, path=f"memory.{kind}"), **options)

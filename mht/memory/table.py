@@ -10,17 +10,15 @@ import json
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mht.core.errors import UserError
 from mht.core.outputs import replaced
+from mht.memory.base import Memory
 from mht.memory.difficulty import CLASSES
 from mht.memory.store import Attempt
-
-if TYPE_CHECKING:
-    from mht.memory.base import Memory
 
 FORMAT = 2  # 1 had a record for each row
 KEY = b"mht_memory"

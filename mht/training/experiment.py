@@ -10,8 +10,6 @@ from mht.config import Config, HybridConfig, SFTConfig
 from mht.core.outputs import replaced_folder
 from mht.core.stable_files import write_json
 from mht.data.examples.example import read_examples
-from mht.memory.markov.memory import MarkovMemory
-from mht.memory.markov.transitions import write_transitions
 from mht.rewards import Reward
 from mht.training.checkpoint import Checkpoints
 from mht.training.from_config import make_trainer
@@ -118,5 +116,5 @@ def _write(
     if cycles.is_dir():
         shutil.copytree(cycles, model / "cycles")
     history.write(plots)
-    if isinstance(trainer.practice.memory, MarkovMemory):
-        write_transitions(trainer.practice.memory, model, plots)
+    if trainer.practice.memory is not None:
+        trainer.practice.memory.report(model, plots)

@@ -17,7 +17,7 @@ from mht.algorithms.ppo.replay import Replayed, replayed
 from mht.config import HybridConfig
 from mht.core.errors import ConfigError, UserError
 from mht.data.examples.example import Example
-from mht.memory import Attempt, Memory, Rows, make_memory
+from mht.memory import Attempt, Memory, Rows, make_memory, table
 from mht.rewards import Reward
 from mht.training.cursor import Cursor
 
@@ -96,7 +96,7 @@ class Practice:
         self.ppo_steps = 0
         if self.memory is not None and config.memory.start is not None:
             try:
-                self.memory.load(config.memory.start, self.identity)
+                table.load(self.memory, config.memory.start, self.identity)
             except UserError as error:
                 what = f"memory.start: {error}: give a memory of this task, or null"
                 raise StartError([what]) from None
@@ -259,7 +259,7 @@ class Practice:
     def save(self, folder: str | Path) -> None:
         """Write the memory, where there is one, beside the policy."""
         if self.memory is not None:
-            self.memory.save(Path(folder) / FILE, self.identity)
+            table.save(self.memory, Path(folder) / FILE, self.identity)
 
     # -- what lasts: checkpoints --------------------------------------------------------------
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from mht.core.errors import ConfigError
+from mht.core.errors import ConfigError, UserError
 from mht.memory import make_memory
 from mht.memory.base import Attempt, Rows
 from mht.memory.markov import memory as markov
 from mht.memory.markov import transitions
 from mht.memory.markov.memory import MarkovMemory
-from mht.memory.markov.transitions import write_transitions
+from mht.memory.table import load, save
 from mht.models.embeddings import mean_embeddings
 from mht.models.loading import load_causal_lm
 from mht.training.checkpoint import Checkpoints
@@ -47,12 +47,12 @@ def assert_equal(ours, theirs):
 
 
 def by_prompt(prompts=range(4), **options):
-    return MarkovMemory(rows_of(list(prompts)), states="rows", **options)
+    return make_memory("markov", rows_of(list(prompts)), states="rows", **options)
 
 
 def by_cluster(**options):
     embeddings = np.repeat([[0.0, 0.0], [9.0, 9.0]], 6, axis=0)
-    return MarkovMemory(rows_of(range(12)), embeddings=embeddings, clusters=2, **options)
+    return make_memory("markov", rows_of(range(12)), embeddings=embeddings, clusters=2, **options)
 
 
 def draws(seed=0):
@@ -159,7 +159,7 @@ def test_progress_is_against_the_mean_of_the_prompt_whichever_row_it_was():
 
 def test_lanes_in_one_cluster_have_different_prompts_then_different_rows():
     twice = rows_of([0, 1, 2, 0, 1, 2])
-    memory = MarkovMemory(twice, embeddings=np.zeros((6, 2)), easy=0.0, hard=0.0)
+    memory = make_memory("markov", twice, embeddings=np.zeros((6, 2)), easy=0.0, hard=0.0)
     memory.remember(attempts([0, 1, 2], [0.0, 0.5, 1.0]))
     assert len({row % 3 for row in memory.choose(3, draws())}) == 3
     assert sorted(memory.choose(6, draws())) == list(range(6))
@@ -180,8 +180,8 @@ def test_lanes_in_one_state_have_different_rows():
 
 
 def test_the_hard_prompts_of_a_state_come_first():
-    memory = MarkovMemory(
-        rows_of(range(40)), embeddings=np.zeros((40, 2)), exponent=3.0, easy=0.0, hard=0.0
+    memory = make_memory(
+        "markov", rows_of(range(40)), embeddings=np.zeros((40, 2)), exponent=3.0, easy=0.0, hard=0.0
     )
     memory.remember(attempts(range(40), [row / 40 for row in range(40)]))
     generator = draws()
@@ -224,8 +224,8 @@ def test_a_saved_memory_goes_on_exactly(make):
 def test_a_memory_of_an_earlier_run_has_its_chain(tmp_path):
     memory, again = by_cluster(), by_cluster(seed=5)
     practise(memory, 6)
-    memory.save(tmp_path / "memory.parquet", {"task": 1})
-    again.load(tmp_path / "memory.parquet", {"task": 1})
+    save(memory, tmp_path / "memory.parquet", {"task": 1})
+    load(again, tmp_path / "memory.parquet", {"task": 1})
     assert again.own_state() == memory.own_state()
     assert practise(again, 3, seed=1) == practise(memory, 3, seed=1)
 
@@ -239,17 +239,19 @@ def test_too_many_prompts_for_a_state_each_are_refused(monkeypatch):
 
 def test_clusters_need_embeddings():
     with pytest.raises(ValueError, match="embeddings"):
-        MarkovMemory(rows_of([1, 2]))
+        make_memory("markov", rows_of([1, 2]))
 
 
-def test_the_type_is_known():
+def test_the_kind_is_known_or_refused():
     assert isinstance(make_memory("markov", rows_of([1, 2]), states="rows"), MarkovMemory)
+    with pytest.raises(UserError, match=r"unknown memory 'markof' \(did you mean 'markov'\?\)"):
+        make_memory("markof", rows_of([1, 2]))
 
 
 def test_the_chain_can_be_looked_at(tmp_path):
     memory = by_prompt(prompts=[7, 8, 9, 7])
     practise(memory, 8)
-    write_transitions(memory, tmp_path / "tables", tmp_path)
+    memory.report(tmp_path / "tables", tmp_path)
     assert (tmp_path / "memory_transitions.png").read_bytes().startswith(b"\x89PNG")
     states, moves = (
         list(csv.DictReader((tmp_path / "tables" / f"memory_{name}.csv").open(encoding="utf-8")))
@@ -274,7 +276,7 @@ def test_of_many_states_those_with_the_most_mass_are_drawn(tmp_path, monkeypatch
     memory.remember(attempts([0, 1], [1.0, 1.0]))
     memory.remember(attempts([3, 1], [1.0, 1.0]))
     memory.remember(attempts([1, 3], [1.0, 1.0]))
-    write_transitions(memory, tmp_path, tmp_path)
+    memory.report(tmp_path, tmp_path)
     assert shown == {"names": ["p1", "p3"], "of": 4}
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mht.core.errors import UserError
 from mht.memory.difficulty import EASY, HARD, MEDIUM
 from mht.memory.store import Store
+from mht.memory.table import load, save
 from tests.support.memory import IDENTITY, attempt, memory_of, practised_memory, shared
 
 
@@ -142,7 +143,7 @@ def test_a_file_is_a_table_that_pandas_opens(tmp_path):
     import pandas as pd
 
     memory = practised_memory()
-    memory.save(tmp_path / "memory.parquet", IDENTITY)
+    save(memory, tmp_path / "memory.parquet", IDENTITY)
     table = pd.read_parquet(tmp_path / "memory.parquet")
     assert len(table.dropna(subset=["response"])) == 5
     assert set(table["row"]) == set(memory.known)
@@ -156,14 +157,14 @@ def test_a_file_is_a_table_that_pandas_opens(tmp_path):
 
 def test_identical_memories_are_identical_bytes(tmp_path):
     for name in ("a", "b"):
-        practised_memory().save(tmp_path / name, IDENTITY)
+        save(practised_memory(), tmp_path / name, IDENTITY)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_a_run_begins_with_what_another_remembered(tmp_path):
     memory, new = practised_memory(), memory_of(capacity=5)
-    memory.save(tmp_path / "m", IDENTITY)
-    new.load(tmp_path / "m", IDENTITY)
+    save(memory, tmp_path / "m", IDENTITY)
+    load(new, tmp_path / "m", IDENTITY)
     for name, record in memory.records.items():
         np.testing.assert_array_equal(record, new.records[name])
     assert new.clock == memory.clock
@@ -178,8 +179,8 @@ def test_a_run_begins_with_what_another_remembered(tmp_path):
 
 def test_a_smaller_memory_takes_the_newest(tmp_path):
     memory, new = practised_memory(), memory_of(capacity=2)
-    memory.save(tmp_path / "m", IDENTITY)
-    new.load(tmp_path / "m", IDENTITY)
+    save(memory, tmp_path / "m", IDENTITY)
+    load(new, tmp_path / "m", IDENTITY)
     assert [a.row for a in new.attempts(new.store.used)] == [
         a.row for a in memory.attempts(memory.store.used)[-2:]
     ]
@@ -199,46 +200,46 @@ def other(**changes):
     ],
 )
 def test_a_file_of_something_else_is_refused_with_the_difference(tmp_path, identity, said):
-    practised_memory().save(tmp_path / "m", IDENTITY)
+    save(practised_memory(), tmp_path / "m", IDENTITY)
     with pytest.raises(UserError) as caught:
-        memory_of().load(tmp_path / "m", identity)
+        load(memory_of(), tmp_path / "m", identity)
     assert str(tmp_path / "m") in str(caught.value)
     assert said in str(caught.value)
 
 
 def test_a_file_of_other_data_is_refused(tmp_path):
-    practised_memory().save(tmp_path / "m", IDENTITY)
+    save(practised_memory(), tmp_path / "m", IDENTITY)
     with pytest.raises(UserError, match=r"other training data \(6 rows, here 7\)"):
-        memory_of(7).load(tmp_path / "m", IDENTITY)
+        load(memory_of(7), tmp_path / "m", IDENTITY)
 
 
 def test_a_file_that_is_not_there_or_no_memory_is_refused(tmp_path):
     import pandas as pd
 
     with pytest.raises(UserError, match="no such file"):
-        memory_of().load(tmp_path / "m", IDENTITY)
+        load(memory_of(), tmp_path / "m", IDENTITY)
     (tmp_path / "m").write_bytes(b"PAR1 and no more")
     with pytest.raises(UserError, match="damaged, or no memory"):
-        memory_of().load(tmp_path / "m", IDENTITY)
+        load(memory_of(), tmp_path / "m", IDENTITY)
     pd.DataFrame({"row": [1]}).to_parquet(tmp_path / "m")
     with pytest.raises(UserError, match="damaged, or no memory: it has no"):
-        memory_of().load(tmp_path / "m", IDENTITY)
+        load(memory_of(), tmp_path / "m", IDENTITY)
 
 
 def test_no_changed_byte_goes_unseen(tmp_path):
     """Wherever a byte flips, the file is refused or says the same."""
     memory, path = practised_memory(), tmp_path / "m"
-    memory.save(path, IDENTITY)
+    save(memory, path, IDENTITY)
     whole = path.read_bytes()
     whole_memory = memory_of(capacity=5)
-    whole_memory.load(path, IDENTITY)
+    load(whole_memory, path, IDENTITY)
     refused = 0
     places = range(0, len(whole), max(len(whole) // 80, 1))
     for place in places:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         new = memory_of(capacity=5)
         try:
-            new.load(path, IDENTITY)
+            load(new, path, IDENTITY)
         except UserError:
             refused += 1
         else:
@@ -252,11 +253,11 @@ def test_a_file_has_a_line_for_each_prompt_without_a_response(tmp_path):
     memory, again = (shared([0, 1, 0, 1, 2], capacity=2) for _ in range(2))
     memory.remember([attempt(2, 0.5), attempt(0, 0.25)])
     memory.saw([3, 1], [1.0, 2.0], 0)
-    memory.save(tmp_path / "m", IDENTITY)
+    save(memory, tmp_path / "m", IDENTITY)
     table = pd.read_parquet(tmp_path / "m")
     assert table["row"].tolist() == [2, 0, 1], "two responses to one prompt, and what SFT saw"
     assert table["mean_score"].tolist()[:2] == [0.375, 0.375]
-    again.load(tmp_path / "m", IDENTITY)
+    load(again, tmp_path / "m", IDENTITY)
     same_records(memory, again)
     assert memory.choose(3, np.random.default_rng(1)) == again.choose(3, np.random.default_rng(1))
 
@@ -272,12 +273,13 @@ def test_a_full_memory_keeps_the_newest_response_to_a_hard_prompt_whichever_row_
 def test_the_same_run_twice_gives_the_same_file_in_another_process(tmp_path):
     code = (
         "import sys; sys.path.insert(0, '.')\n"
+        "from mht.memory.table import save\n"
         "from tests.support.memory import practised_memory, IDENTITY\n"
-        "practised_memory().save(sys.argv[1], IDENTITY)"
+        "save(practised_memory(), sys.argv[1], IDENTITY)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "b"], check=False)
     assert done.returncode == 0
-    practised_memory().save(tmp_path / "a", IDENTITY)
+    save(practised_memory(), tmp_path / "a", IDENTITY)
     digests = [hashlib.sha256((tmp_path / n).read_bytes()).hexdigest() for n in "ab"]
     assert digests[0] == digests[1]
 

@@ -244,7 +244,9 @@ def test_a_memory_needs_training_data(trainer):
 @pytest.mark.parametrize(
     ("memory", "said"),
     [
-        ({"type": "adaptve"}, "memory.type: should be"),
+        ({"type": "adaptve"}, "memory.type: unknown memory 'adaptve' (did you mean 'adaptive'?)"),
+        ({"type": "adaptive", "adpative": {}}, "memory.adpative: no such option 'adpative' (did"),
+        ({"type": "markov", "markov": {"stats": 1}}, "memory.markov.stats: no such option"),
         ({"type": "adaptive", "prompts": 1.5}, "memory.prompts: should be less than or equal to 1"),
         ({"type": "adaptive", "rehearsal": -0.5}, "memory.rehearsal: should be greater than or"),
         ({"type": "adaptive", "capacity": 0}, "memory.capacity: should be greater than 0"),

@@ -8,12 +8,12 @@ from pydantic import Field
 from mht.config import Config, LoRAConfig, ReferenceConfig
 from mht.core.component import Section
 from tools import config_docs
-from tools.config_docs import hints, main, meanings, shape, tables
+from tools.config_docs import hints, main, meanings, members, shape, tables
 
 
 def all_sections(cls=Config) -> set[type[Section]]:
     inner = [config_docs._inside(hint)[1] for hint in hints(cls).values()]
-    own = [h for h in inner if h is not None]
+    own = [h for h in [*inner, *members(cls).values()] if h is not None]
     return {cls}.union(*(all_sections(h) for h in own))
 
 

@@ -4,27 +4,63 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 from zlib import compress, decompress
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from mht.core.bounds import Fraction, Positive, Share, Weight
+from mht.core.component import Section
 from mht.core.errors import ConfigError
-from mht.memory.base import Memory, Rows
+from mht.memory.base import Memory, Rows, memory
 from mht.memory.difficulty import CLASSES
 from mht.memory.markov.chain import Chain
 from mht.memory.markov.clusters import cluster
+from mht.memory.markov.transitions import write_transitions
 from mht.memory.store import Attempt
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Signal = Literal["score", "regret", "progress"]
 
 MOST_PROMPTS = 20_000  # as states: with 32 transitions each they take 8 MB
 FEW = 1_000  # states, for which the stationary distribution costs a few milliseconds
 
 
+class MarkovOptions(Section):
+    """A Markov chain over states of practice, along which each row of a batch moves.
+
+    Attributes:
+        states: "clusters": classes of difficulty x groups of prompts of like meaning; "rows": the
+            different prompts, at most 20,000 of them.
+        clusters: groups of prompts at most, each with its three classes of difficulty.
+        alpha: of the update ``alpha * (reward + gamma * next_reward)``; it scales all transitions
+            alike, so the probabilities are the same whatever it is.
+        gamma: what the state that was reached counts beside the one that was left.
+        decay: what is left of every transition after a PPO step.
+        exploration: share of the moves that go to any state, all alike.
+        out_degree: transitions kept of each state; the lightest goes first.
+        signal: what is the reward of practising: "score", the response's; "regret", how far it is
+            from the best score remembered, 0 to 1 at the worst; "progress", how much better it is
+            than the prompt's mean so far.
+        exponent: a prompt of a state is drawn with weight ``(1 / place) ** exponent``, place 1 the
+            hardest of all; 0 is uniform.
+    """
+
+    states: Literal["clusters", "rows"] = "clusters"
+    clusters: Annotated[int, Field(ge=1, le=1000)] = 8
+    alpha: Fraction = 0.1
+    gamma: Share = 0.9
+    decay: Fraction = 0.9
+    exploration: Share = 0.1
+    out_degree: Positive = 32
+    signal: Literal["score", "regret", "progress"] = "regret"
+    exponent: Weight = 0.7
+
+
+@memory("markov")
 class MarkovMemory(Memory):
     """Chooses states of practice by a chain, and prompts within them by difficulty.
 
@@ -42,15 +78,10 @@ class MarkovMemory(Memory):
 
     Args:
         rows: the training data.
-        embeddings: (rows, D), of their prompts, for ``states`` "clusters".
-        states: "clusters": difficulty classes x clusters; "rows": one for each different prompt.
-        clusters: groups of prompts.
-        alpha: see `Chain`, as gamma, decay, exploration and out_degree.
-        signal: what counts as the reward of practising.
-        exponent: a prompt of a state is drawn with weight ``(1 / place) ** exponent``, place 1 the
-            hardest of all; 0 is uniform.
+        options: its own.
+        embeddings: (rows, D), of the rows' prompts, for ``states`` "clusters".
         seed: of the clusters.
-        options: of `Memory`.
+        common: of `Memory`.
 
     Attributes:
         chain: over the states.
@@ -60,29 +91,24 @@ class MarkovMemory(Memory):
         ValueError: clusters without embeddings.
     """
 
+    Options: ClassVar[type[Section]] = MarkovOptions
+    options: MarkovOptions
+
     def __init__(
         self,
         rows: Rows,
+        options: MarkovOptions,
         *,
         embeddings: NDArray[Any] | None = None,
-        states: Literal["clusters", "rows"] = "clusters",
-        clusters: int = 8,
-        alpha: float = 0.1,
-        gamma: float = 0.9,
-        decay: float = 0.9,
-        exploration: float = 0.1,
-        out_degree: int = 32,
-        signal: Signal = "regret",
-        exponent: float = 0.7,
         seed: int = 0,
-        **options: Any,
+        **common: Any,
     ):
-        super().__init__(rows, **options)
-        self.by_class, self.signal, self.exponent = states == "clusters", signal, exponent
+        super().__init__(rows, options, **common)
+        self.by_class = self.needs_embeddings(options)
         if self.by_class:
             if embeddings is None:
                 raise ValueError("clusters of prompts need their embeddings")
-            self._group, typical = cluster(embeddings[rows.first], clusters, seed=seed)
+            self._group, typical = cluster(embeddings[rows.first], options.clusters, seed=seed)
             self._typical = rows.first[typical]
         else:
             first = self._typical = rows.first
@@ -95,13 +121,18 @@ class MarkovMemory(Memory):
         count = len(self._typical) * (len(CLASSES) if self.by_class else 1)
         self.chain = Chain(
             count,
-            alpha=alpha,
-            gamma=gamma,
-            decay=decay,
-            exploration=exploration,
-            out_degree=out_degree,
+            alpha=options.alpha,
+            gamma=options.gamma,
+            decay=options.decay,
+            exploration=options.exploration,
+            out_degree=options.out_degree,
         )
         self._lanes, self._signals = np.zeros(0, np.int64), np.zeros(0)
+
+    @classmethod
+    def needs_embeddings(cls, options: Section) -> bool:
+        """For clusters of prompts."""
+        return isinstance(options, MarkovOptions) and options.states == "clusters"
 
     @property
     def nbytes(self) -> int:
@@ -123,10 +154,10 @@ class MarkovMemory(Memory):
         prompts = self.rows.numbers[[attempt.row for attempt in attempts]]
         scores = np.array([attempt.score for attempt in attempts])
         states, signals = self.states_of(prompts), scores
-        if self.signal == "progress":  # against what was known before
+        if self.options.signal == "progress":  # against what was known before
             signals = np.nan_to_num(scores - self.records["mean_score"][prompts])
         super().remember(attempts)
-        if self.signal == "regret":
+        if self.options.signal == "regret":
             signals = self._regret(scores)
         both = min(len(states), len(self._lanes))
         if both:
@@ -182,7 +213,7 @@ class MarkovMemory(Memory):
         The exponential keys of `adaptive.draw`.
         """
         places = (1 - self.difficulty[prompts]) * known + 0.5  # 1 is the hardest
-        keys = generator.standard_exponential(len(prompts)) * places**self.exponent
+        keys = generator.standard_exponential(len(prompts)) * places**self.options.exponent
         first = np.argpartition(keys, n)[:n] if n < len(prompts) else np.arange(len(prompts))
         return np.resize(prompts[first], n)
 
@@ -212,6 +243,11 @@ class MarkovMemory(Memory):
             self.classes[known], (stationary / np.maximum(sizes, 1))[states], minlength=len(CLASSES)
         )
         return mass / max(mass.sum(), 1e-300)
+
+    def report(self, tables: Path, plots: Path) -> None:
+        """Write the chain as it is now."""
+        known = np.bincount(self.states_of(self.known), minlength=self.chain.states)
+        write_transitions(self.chain, self.state_names(), known.tolist(), tables, plots)
 
     def state_names(self) -> list[str]:
         """What each state is: its prompt, or its class and its cluster's most typical prompt."""

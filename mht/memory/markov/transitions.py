@@ -6,15 +6,13 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mht.core.outputs import replaced, write_bytes
-
-if TYPE_CHECKING:
-    from mht.memory.markov.memory import MarkovMemory
+from mht.memory.markov.chain import Chain
 
 FIGURE, TRANSITIONS, STATES = (
     "memory_transitions.png",
@@ -25,21 +23,23 @@ SHOWN = 30  # states in the picture
 LONGEST = 32  # letters of a state's name in it
 
 
-def write_transitions(memory: MarkovMemory, tables: str | Path, plots: str | Path) -> None:
-    """Write the chain as it is now.
+def write_transitions(
+    chain: Chain, names: Sequence[str], known: Sequence[int], tables: str | Path, plots: str | Path
+) -> None:
+    """Write a chain as it is now.
 
     Args:
-        memory: with the chain.
+        chain: over S states.
+        names: S.
+        known: S numbers of known prompts.
         tables: a folder for ``memory_states.csv`` (each state with its known prompts and its share
             of the stationary distribution) and ``memory_transitions.csv`` (those that are kept,
             with their probabilities).
         plots: a folder for ``memory_transitions.png``.
     """
     tables, plots = Path(tables), Path(plots)
-    chain, names = memory.chain, memory.state_names()
     stationary = chain.stationary()
-    known = np.bincount(memory.states_of(memory.known), minlength=chain.states)
-    states = zip(range(chain.states), names, known.tolist(), stationary.tolist(), strict=True)
+    states = zip(range(chain.states), names, known, stationary.tolist(), strict=True)
     _write(tables / STATES, ("state", "name", "known_prompts", "stationary"), states)
     matrix = chain.matrix().tocoo()
     moves = zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True)
