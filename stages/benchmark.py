@@ -6,10 +6,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from mht.pipeline.stage import run_stage
-from mht.reports.benchmark import Comparison, compare, flat, write_outputs
+from mht.reports.compare import compare
 from mht.reports.conclusion import OFF
 from mht.reports.guard import Bounds
-from mht.reports.report import headline, table_rows
+from mht.reports.records import Comparison, Entry
+from mht.reports.tables import cost_rows, headline, table_rows
+from mht.reports.write import flat, write_outputs
 
 if TYPE_CHECKING:
     from mht.config import Config
@@ -26,11 +28,13 @@ def main(config: Config, run: Run) -> None:
     """Write metrics/benchmark.json, the tables, the plots and the report."""
     wanted = config.benchmark
     comparison = compare(
-        config.optimizer_steps,
+        _entries(config),
         metrics=wanted.metrics,
+        subject=wanted.subject,
         samples=wanted.samples,
         split=config.evaluate.split,
         baseline=wanted.baseline,
+        reach=wanted.reach.model_dump(),
         guard=Bounds(**wanted.guard.model_dump()) if wanted.guard else OFF,
         resamples=wanted.resamples,
         seed=config.base.seed,
@@ -41,6 +45,17 @@ def main(config: Config, run: Run) -> None:
     for path in ("metrics/benchmark.json", "metrics/benchmark_differences.json"):
         run.artifact(path)
     run.artifact("reports/benchmark")
+
+
+def _entries(config: Config) -> list[Entry]:
+    """The rows of the table of variants."""
+    loops = {"hybrid": config.ppo, **dict(config.baselines)}
+    starts = {"sft_only": "sft", "hybrid": "sft"}
+    return [
+        Entry(name, starts.get(name, "base"), steps, name in loops,
+              loops[name].batch_size if name in loops else 0)
+        for name, steps in config.optimizer_steps.items()
+    ]  # fmt: skip
 
 
 def show(comparison: Comparison) -> None:
@@ -56,7 +71,8 @@ def show(comparison: Comparison) -> None:
         table.add_column(variant.name, justify="right", no_wrap=True)
     table.add_column(f"vs {comparison.baseline}", justify="right")
     table.add_column("verdict")
-    table.add_row("optimiser steps", *(str(v.steps) for v in comparison.variants), "", "")
+    for label, texts in cost_rows(comparison):
+        table.add_row(label, *texts, "", "")
     for row in table_rows(comparison):
         cells = [cell["mean"] for cell in row["cells"]]
         verdict = f"[bold]{row['verdict']}[/]" if row["significant"] else row["verdict"]

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mht.evaluation.statistics import UNCLEAR, holm, verdict
+from mht.evaluation.statistics import UNCLEAR, verdict
 from tools.marked import fill, update
 
 README, SPEED = Path("README.md"), Path("docs/speed.md")
@@ -29,6 +29,7 @@ CURVES = {  # whose steps a variant's weights have seen
     "ppo_only": ("ppo_only",),
     "hybrid": ("sft", "hybrid"),
 }
+BASELINE = "sft_only"  # benchmark.baseline
 COMMAND = "python -m tools.readme_results"
 
 
@@ -75,10 +76,9 @@ def table(root: Path) -> str:
     """The results as a Markdown table."""
     found = json.loads((root / "metrics/benchmark.json").read_text(encoding="utf-8"))
     text = (root / "metrics/benchmark_differences.json").read_text(encoding="utf-8")
-    (versus, differences), *_ = json.loads(text).items()
-    baseline = versus.removeprefix("hybrid_minus_")
+    differences = json.loads(text)[f"hybrid_minus_{BASELINE}"]
     verdicts = judge({m: differences[m] for m in METRICS if m in differences})
-    against = f"hybrid - {VARIANTS[baseline]}"
+    against = f"hybrid - {VARIANTS[BASELINE]}"
     rows = [["", *VARIANTS.values(), against, "verdict"], ["---", *["---:"] * 5, "---"]]
     steps = [optimizer_steps(root, variant) for variant in VARIANTS]
     if None not in steps:
@@ -121,15 +121,14 @@ def _speed(side: Mapping[str, Any]) -> str:
 
 
 def judge(differences: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-    """Each metric's verdict: its p-value must stay below 0.05 after Holm's adjustment.
+    """Each metric's verdict: its adjusted p-value must stay below 0.05.
 
-    >>> judge({"vader": {"difference": 0.1, "p_value": 0.01}})
+    >>> judge({"vader": {"difference": 0.1, "p_adjusted": 0.01}})
     {'vader': '**better**'}
     """
-    adjusted = holm([found["p_value"] for found in differences.values()])
     words = {
-        metric: verdict(METRICS[metric].better, found["difference"], p)
-        for (metric, found), p in zip(differences.items(), adjusted, strict=True)
+        metric: verdict(METRICS[metric].better, found["difference"], found["p_adjusted"])
+        for metric, found in differences.items()
     }
     return {m: word if word == UNCLEAR else f"**{word}**" for m, word in words.items()}
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mht.cli.generate import generate
-from mht.cli.report import report
-from mht.cli.seeds import ablations, compare, evidence, reach, seeds
+from mht.cli.seeds import ablations, compare, evidence, seeds
 from mht.cli.tune import tune
 from mht.core.errors import ConfigError, UserError
 from mht.core.project import repo_root
@@ -26,7 +25,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     help="Modular HybridTrainer. The pipeline itself runs by `dvc repro`.",
 )
-for command in (generate, tune, seeds, ablations, compare, reach, evidence, report):
+for command in (generate, tune, seeds, ablations, compare, evidence):
     commands.command()(command)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -98,38 +97,6 @@ def compare(
     )
     write = comparing.as_csv if as_csv else comparing.as_json if as_json else comparing.markdown
     typer.echo(write(table), nl=False)
-
-
-def reach(
-    folder: Annotated[Path, typer.Argument(help="of mht seeds: reports/seeds/<name>")],
-    score: Annotated[float, typer.Option(help="to reach")],
-    baseline: Annotated[
-        str | None, typer.Option(help="of the ratios; the benchmark's subject if left out")
-    ] = None,
-    metric: Annotated[str, typer.Option(help="of the looks at validation prompts")] = "score",
-    after: Annotated[
-        int, typer.Option(help="count costs from this many optimiser steps on", min=0)
-    ] = 0,
-    params: Annotated[Path, typer.Option(help="of the settings benchmark.*")] = Path("params.yaml"),
-    as_json: Annotated[bool, typer.Option("--json", help="on stdout")] = False,
-) -> None:
-    """How soon finished variants reach a score: steps, tokens, seconds, ratios to a baseline."""
-    from mht.config import load_config
-    from mht.reports.reach_folder import reach_of
-    from mht.reports.reach_report import reach_markdown
-
-    settings = load_config(params)
-    found = reach_of(
-        folder,
-        score=score,
-        baseline=baseline,
-        metric=metric,
-        after=after,
-        resamples=settings.benchmark.resamples,
-        seed=settings.base.seed,
-    )
-    text = json.dumps(found, indent=2) + "\n" if as_json else reach_markdown(found, after=after)
-    typer.echo(text, nl=False)
 
 
 def evidence(

@@ -103,10 +103,13 @@ class ReachConfig(Section):
         metric: of the looks at validation prompts: "score" (the reward), or another that is better
             the higher it is.
         score: a variant is there at its first look at or above it; null leaves the question out.
+        after: costs are counted from the last look at or before so many optimiser steps, so that
+            steps that all variants share, such as the SFT stage's, dilute no ratio.
     """
 
     metric: str = "score"
     score: float | None = None
+    after: NonNegative = 0
 
 
 class BenchmarkConfig(Section):

@@ -18,9 +18,9 @@ from typing import Any
 from mht.core.component import did_you_mean
 from mht.core.errors import DataError, UserError
 from mht.evaluation.metrics import describe
+from mht.evaluation.over_seeds import seeds_difference, seeds_interval
 from mht.evaluation.statistics import UNCLEAR, holm, verdict
 from mht.evaluation.summary import Evaluated, plain_ends, read_samples, significant
-from mht.reports.over_seeds import seeds_difference, seeds_interval
 from mht.reports.over_seeds_report import SAMPLES, Values, asked_of, metric_values
 from mht.reports.wording import ends
 

@@ -21,7 +21,6 @@ from mht.reports.measured import Measured, difference, level, relative_change
 
 TRAINED = ("reward", "p_positive")  # the first that was measured is the trained reward
 KL_TO_START, KL_TO_BASE = "kl_to_sft_nats", "kl_nats"
-FROM_BASE = ("base", "ppo_only")  # recipes whose training begins with the base model
 
 
 class Bounds(NamedTuple):
@@ -144,7 +143,7 @@ def examine(
     baseline: str,
     bounds: Bounds,
     *,
-    from_base: Collection[str] = FROM_BASE,
+    from_base: Collection[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> Finding | None:

@@ -1,7 +1,7 @@
 """Variants' values as arrays over seeds and prompts, and what is said of two of them.
 
 One training seed is the case S = 1: its intervals are over prompts alone. With several they are
-over seeds and prompts. Values are (k, S, P) as in `mht.reports.over_seeds`.
+over seeds and prompts. Values are (k, S, P) as in `mht.evaluation.over_seeds`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mht.evaluation.over_seeds import resampled, seeds_difference, seeds_interval
 from mht.evaluation.statistics import STATISTICS, TOO_FEW, Difference, Floats, Interval
 from mht.evaluation.summary import Evaluated, or_nan
-from mht.reports.over_seeds import resampled, seeds_difference, seeds_interval
 
 
 class Measured(NamedTuple):

@@ -12,12 +12,12 @@ import numpy as np
 from mht.core.component import did_you_mean
 from mht.core.errors import ConfigError, DataError
 from mht.evaluation.metrics import describe
+from mht.evaluation.over_seeds import Verdict, per_seed, seeds_interval, who_wins
 from mht.evaluation.statistics import STATISTICS, Floats, verdict
 from mht.evaluation.summary import Evaluated, read_samples, significant, write_json
 from mht.reports.figures.over_seeds_curves import as_csv, bands, curves_png, front_png
-from mht.reports.over_seeds import Verdict, per_seed, seeds_interval, who_wins
-from mht.reports.reach import Curve
-from mht.reports.reach_report import reach_markdown, reach_summary
+from mht.reports.learning.reach import Curve
+from mht.reports.learning.reach_table import reach_rows, reach_sentence, reach_summary
 from mht.reports.wording import ends
 
 RESULT, SAMPLES = "result.json", "samples.jsonl"
@@ -61,7 +61,7 @@ def write_report(
         seeds: training seeds to read.
         variants: to read.
         subject: the variant that all others but "base" are compared with.
-        reach: ``metric`` and ``score`` of `mht.reports.reach`; without a score it is left out.
+        reach: metric and score; without a score it is left out.
         resamples: of intervals and tests.
         seed: of the same.
         settings: what the variants are, as plain data, to be kept in the summary.
@@ -225,7 +225,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
     )
     tables = [_table(rows), _table(_comparison_rows(summary["comparisons"]))]
     if reach := summary.get("reach"):
-        tables.append(reach_markdown(reach))
+        tables.append(f"{reach_sentence(reach)}\n\n{_table(reach_rows(reach))}")
     return head + "\n".join(tables)
 
 

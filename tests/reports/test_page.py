@@ -10,9 +10,10 @@ import pytest
 
 from mht.data.text.sample import Sample
 from mht.evaluation.summary import Evaluated
-from mht.reports.figures.palette import colours, slots
-from mht.reports.page.browser import browser_data, embedded, scores_of
+from mht.reports.figures.palette import palette, slots
+from mht.reports.page.browser import browser_data, embedded
 from mht.reports.page.render import page
+from mht.reports.tables import scores_of
 from mht.reports.wording import markdown, percent
 
 NASTY = "</script><script>alert(1)</script><!--<script> & \u2028 \"quoted' {{ 7 * 7 }}"
@@ -101,8 +102,9 @@ def test_every_variant_has_a_colour():
     names = ["base", "sft_only", "ppo_only", "hybrid", "memory", "markov", "a", "b"]
     assert len(set(slots(names).values())) == len(names)
     for dark in (False, True):
-        paint = colours(names, dark=dark)
-        assert len({paint[name] for name in names}) == len(names)
+        assert len(set(palette(names, dark=dark).marks.values())) == len(names)
+    ink = palette(["ink", "paper"])
+    assert ink.ink not in ink.marks.values(), "a variant may have any name"
     assert set(slots([f"v{i}" for i in range(30)]).values()) <= set(range(8))
 
 

@@ -1,31 +1,19 @@
 """How soon a score is reached, by hand: first looks, censored seeds, ratios paired by seed."""
 
-import json
 import math
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from mht.cli.main import commands
-from mht.core.errors import ConfigError, UserError
-from mht.reports.figures.over_seeds_curves import band, bands
-from mht.reports.reach import Times, reach_ratio, reached, restricted, since, times_to
-from mht.reports.reach_folder import reach_of
-from mht.reports.reach_report import reach_rows, reach_summary
-
-PARAMS = Path(__file__).parents[2] / "params.yaml"
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(commands, arguments)
+from mht.core.errors import ConfigError
+from mht.reports.learning.curves import band, bands
+from mht.reports.learning.reach import Times, reach_ratio, reached, restricted, since, times_to
+from mht.reports.learning.reach_table import reach_rows, reach_summary
 
 
 def curve(*scores, every=10):
     return [
-        {"optimizer_steps": every * i, "sampled_tokens": 5 * i, "seconds": 0.5 * i, "score": score}
+        {"optimizer_steps": every * i, "sampled_tokens": 5 * i, "score": score}
         for i, score in enumerate(scores)
     ]
 
@@ -35,13 +23,17 @@ def times(at, end):
 
 
 def test_the_first_look_at_or_above_the_score_counts():
-    curves = [curve(0.0, 0.5, 0.9, 0.2), curve(0.0, 0.4, 0.4, 0.4), [{"seconds": 0.0}, *curve(0.7)]]
+    curves = [
+        curve(0.0, 0.5, 0.9, 0.2),
+        curve(0.0, 0.4, 0.4, 0.4),
+        [{"sampled_tokens": 0}, *curve(0.7)],
+    ]
     found = times_to(curves, metric="score", score=0.5, cost="optimizer_steps")
     assert found.at.tolist() == [10, math.inf, 0] and found.end.tolist() == [30, 30, 0]
-    seconds = times_to(curves[:2], metric="score", score=0.5, cost="seconds")
-    assert seconds.at.tolist() == [0.5, math.inf] and seconds.horizon == 1.5
+    tokens = times_to(curves[:2], metric="score", score=0.5, cost="sampled_tokens")
+    assert tokens.at.tolist() == [5, math.inf] and tokens.horizon == 15
     with pytest.raises(ValueError, match="no 'kl'"):
-        times_to(curves, metric="kl", score=0.5, cost="seconds")
+        times_to(curves, metric="kl", score=0.5, cost="sampled_tokens")
 
 
 def test_a_seed_that_never_gets_there_counts_with_the_horizon():
@@ -94,7 +86,7 @@ def test_the_table_says_at_least_where_seeds_are_censored():
     assert found["variants"].keys() == {"quick", "slow"}
     steps = {line["cost"]: line for line in found["ratios"]}
     assert {line["a"] for line in found["ratios"]} == {"quick"}
-    assert steps["optimizer_steps"]["ratio"] == 0.5 and steps["seconds"]["ratio"] == 0.5
+    assert steps["optimizer_steps"]["ratio"] == 0.5 and steps["sampled_tokens"]["ratio"] == 0.5
     head, _, quick, slow = reach_rows(found)
     assert quick[:4] == ["quick", "100%", "10 [10, 10]", "0.50 [0.50, 0.50]"]
     assert slow[:4] == ["slow", "50%", "at least 20 [20, 20]", "-"] and len(slow) == len(head)
@@ -120,65 +112,13 @@ def test_seeds_that_looked_at_other_steps_are_interpolated():
 
 
 def test_costs_are_counted_from_the_last_look_before():
-    looks = [{"seconds": 1.0, "optimizer_steps": 0, "score": 0.1}, *curve(0.2, 0.3, 0.9)[1:]]
+    looks = [{"sampled_tokens": 1, "optimizer_steps": 0, "score": 0.1}, *curve(0.2, 0.3, 0.9)[1:]]
     counted = since(looks, 15)
     assert [row["optimizer_steps"] for row in counted] == [0, 10]
-    assert [row["seconds"] for row in counted] == [0, 0.5]
+    assert [row["sampled_tokens"] for row in counted] == [0, 5]
     assert [row["score"] for row in counted] == [0.3, 0.9], "a score is no cost"
     assert since(curve(0.2, 0.3), 0) == curve(0.2, 0.3)
     with pytest.raises(ValueError, match="no look at or before 5"):
         since(curve(0.1, 0.2)[1:], 5)
     with pytest.raises(ValueError, match="no look after 10"):
         since(curve(0.1, 0.2), 10)
-
-
-def finished(folder, **curves):
-    """A folder of `mht seeds`, as far as how soon a score is reached needs it."""
-    for name, own in curves.items():
-        for seed, looks in enumerate(own):
-            place = folder / f"seed_{seed}" / name
-            place.mkdir(parents=True)
-            (place / "result.json").write_text(json.dumps({"curve": looks}))
-    summary = {"seeds": [0, 1], "subject": "hybrid", "budget": dict.fromkeys(curves)}
-    (folder / "summary.json").write_text(json.dumps(summary))
-    return str(folder)
-
-
-def test_mht_reach_asks_finished_results(tmp_path):
-    folder = finished(
-        tmp_path / "done",
-        base=[[], []],
-        hybrid=[curve(0.0, 0.2, 0.9), curve(0.0, 0.2, 0.9)],
-        quick=[curve(0.0, 0.7, 0.9), curve(0.0, 0.2, 0.9)],
-    )
-    params = ["--params", str(PARAMS)]
-    done = invoke("reach", folder, "--score", "0.6", "--json", *params)
-    assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert found["subject"] == "hybrid" and set(found["variants"]) == {"hybrid", "quick"}
-    assert found["variants"]["quick"]["optimizer_steps"]["mean"] == 15
-    ratio = {line["cost"]: line["ratio"] for line in found["ratios"]}
-    assert ratio["optimizer_steps"] == 15 / 20
-    after = json.loads(
-        invoke("reach", folder, "--score", "0.8", "--after", "10", "--json", *params).stdout
-    )
-    assert after["variants"]["quick"]["optimizer_steps"]["mean"] == 10
-    text = invoke("reach", folder, "--score", "0.6", "--baseline", "quick", *params).stdout
-    assert "ratios to quick" in text and "| hybrid | 100% | 20 [20, 20] | 1.33 [" in text
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--baseline", "hybird"], r"--baseline: .*'hybird' \(did you mean 'hybrid'\?\)"),
-        (["--baseline", "base"], "--baseline: no learning curve of 'base'"),
-        (["--after", "10"], "--after: no look after 10 optimiser steps"),
-        (["--metric", "scor"], r"--metric: no such metric 'scor' \(did you mean 'score'\?\)"),
-    ],
-)
-def test_mht_reach_says_what_is_wrong(tmp_path, options, message):
-    folder = finished(tmp_path / "done", base=[[], []], hybrid=[curve(0.0, 0.9), curve(0.0, 0.9)])
-    done = invoke("reach", folder, "--score", "0.6", "--params", str(PARAMS), *options)
-    assert re.search(message, str(done.exception)), done.exception
-    with pytest.raises(UserError, match="run `mht seeds` again"):
-        reach_of(tmp_path / "none", score=0.5)

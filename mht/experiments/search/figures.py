@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from mht.config import TuneConfig
 from mht.experiments.search.study import best
 from mht.reports.figures.canvas import png
-from mht.reports.figures.palette import LIGHT
+from mht.reports.figures.palette import LIGHT, MARKS
 
 if TYPE_CHECKING:
     import optuna
 
-LINE, BEST, FAINT = LIGHT["sft"], LIGHT["hybrid"], LIGHT["faint"]
+LINE, BEST, FAINT = MARKS[1][0], MARKS[3][0], LIGHT.faint
 
 
 def draw_all(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mht.reports.figures.canvas import arms, heading, opened, png, running_mean
+from mht.reports.figures.palette import Palette
 from mht.reports.guard import KL_TO_BASE, TRAINED
+from mht.reports.learning.curves import Band
 
 Point = tuple[Mapping[str, float], Mapping[str, float]]  # KL and reward: mean, low, high
 Path = tuple[list[float], list[float]]  # KL and reward along training
-Curves = Mapping[str, Mapping[str, tuple[list[float], list[float]]]]
 SCORE, KL = "ppo/score/mean", "ppo/kl/k1_nats"
 
 
@@ -21,14 +24,15 @@ def reward_of(summaries: Sequence[Mapping[str, Any]]) -> str | None:
     )
 
 
-def paths(curves: Curves) -> dict[str, Path]:
+def paths(curves: Mapping[str, Mapping[str, Band]]) -> dict[str, Path]:
     """From the logs of the PPO steps: running means of KL to the reference and batch reward."""
     found = {}
     for variant, columns in curves.items():
         if {SCORE, KL} <= columns.keys():
-            (at, kl), (steps, score) = columns[KL], columns[SCORE]
-            if at == steps:
-                found[variant] = (running_mean(kl), running_mean(score))
+            kl, score = columns[KL], columns[SCORE]
+            if np.array_equal(kl.steps, score.steps):
+                means = (running_mean(own.middle.tolist()) for own in (kl, score))
+                found[variant] = (next(means), next(means))
     return found
 
 
@@ -36,7 +40,7 @@ def figure(
     points: Mapping[str, Point],
     ways: Mapping[str, Path],
     label: str,
-    colours: Mapping[str, str],
+    colours: Palette,
     split: str = "test",
 ) -> bytes:
     """A PNG with a panel of the ends on a split's prompts and, where known, one of the ways.
@@ -67,34 +71,32 @@ def figure(
     return png(draw, (10.2 if ways else 6.6, 4.2), colours)
 
 
-def _ends(axis: Any, points: Mapping[str, Point], colours: Mapping[str, str]) -> None:
+def _ends(axis: Any, points: Mapping[str, Point], colours: Palette) -> None:
     for name, (x, y) in points.items():
         axis.errorbar(
             x["mean"], y["mean"], xerr=arms(x), yerr=arms(y), fmt="o", markersize=8,
-            color=colours[name], elinewidth=1.4,
+            color=colours.marks[name], elinewidth=1.4,
         )  # fmt: skip
     axis.margins(x=0.2, y=0.14)
     means = {name: (x["mean"], y["mean"]) for name, (x, y) in points.items()}
     _label(axis, means, colours)
 
 
-def _ways(axis: Any, ways: Mapping[str, Path], colours: Mapping[str, str]) -> None:
+def _ways(axis: Any, ways: Mapping[str, Path], colours: Palette) -> None:
     for name, (kl, score) in ways.items():
-        axis.plot(kl, score, color=colours[name], linewidth=1.8, marker="o", markersize=2.5)
-        axis.plot(kl[-1], score[-1], "o", color=colours[name], markersize=7)
+        axis.plot(kl, score, color=colours.marks[name], linewidth=1.8, marker="o", markersize=2.5)
+        axis.plot(kl[-1], score[-1], "o", color=colours.marks[name], markersize=7)
     axis.margins(x=0.2, y=0.14)
     _label(axis, {name: (kl[-1], score[-1]) for name, (kl, score) in ways.items()}, colours)
 
 
-def _label(
-    axis: Any, places: Mapping[str, tuple[float, float]], colours: Mapping[str, str]
-) -> None:
+def _label(axis: Any, places: Mapping[str, tuple[float, float]], colours: Palette) -> None:
     corners = _corners(axis, list(places.values()))
     for (name, at), corner in zip(places.items(), corners, strict=True):
         axis.annotate(
             name, at, (9 * corner[0], 9 * corner[1]), textcoords="offset points",
             ha="left" if corner[0] > 0 else "right", va="center",
-            color=colours[name], fontweight="bold", parse_math=False,
+            color=colours.marks[name], fontweight="bold", parse_math=False,
         )  # fmt: skip
 
 

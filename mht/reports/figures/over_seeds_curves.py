@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mht.evaluation.over_seeds import interquartile_mean
 from mht.evaluation.statistics import Floats
 from mht.reports.figures.canvas import png
 from mht.reports.figures.palette import LIGHT
-from mht.reports.over_seeds import interquartile_mean
-from mht.reports.reach import Curve
+from mht.reports.learning.reach import Curve
 
 STEP = "optimizer_steps"
 COSTS = (STEP, "sampled_tokens", "seconds", "cpu_seconds")

@@ -1,45 +1,56 @@
-"""Colours of the variants: Okabe and Ito's, which stay apart for colour-blind readers."""
+"""Colours of figures: Okabe and Ito's, which stay apart for colour-blind readers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-LIGHT = {
-    "paper": "#ffffff", "ink": "#1f2430", "faint": "#8b93a1", "rule": "#e3e6eb",
-    "base": "#8b93a1", "sft": "#0072b2", "sft_only": "#0072b2", "ppo_only": "#e69f00",
-    "hybrid": "#009e73",
-}  # fmt: skip
-DARK = {
-    "paper": "#171a21", "ink": "#e8eaf0", "faint": "#8d95a5", "rule": "#2c313c",
-    "base": "#a4acba", "sft": "#56b4e9", "sft_only": "#56b4e9", "ppo_only": "#f0b440",
-    "hybrid": "#2cc295",
-}  # fmt: skip
-KNOWN = {"base": 0, "sft_only": 1, "ppo_only": 2, "hybrid": 3, "sft": 1}
-OTHERS = {  # slots of other names, in turn: marks on light and on dark paper
-    4: ("#d55e00", "#ff8f4d"),
-    5: ("#a3527f", "#e19ac2"),
-    6: ("#2f7fb8", "#8cc7f0"),
-    7: ("#8a7a00", "#e0d04a"),
-}
+MARKS = (  # by slot, on light and on dark paper; the style sheet has darker ones for text
+    ("#8b93a1", "#a4acba"),
+    ("#0072b2", "#56b4e9"),
+    ("#e69f00", "#f0b440"),
+    ("#009e73", "#2cc295"),
+    ("#d55e00", "#ff8f4d"),
+    ("#a3527f", "#e19ac2"),
+    ("#2f7fb8", "#8cc7f0"),
+    ("#8a7a00", "#e0d04a"),
+)
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of a figure.
+
+    Attributes:
+        paper: behind everything.
+        ink: of text.
+        faint: of what matters less.
+        rule: of grids.
+        marks: of variants, by name.
+    """
+
+    paper: str
+    ink: str
+    faint: str
+    rule: str
+    marks: Mapping[str, str] = field(default_factory=dict)
+
+
+LIGHT = Palette("#ffffff", "#1f2430", "#8b93a1", "#e3e6eb")
+DARK = Palette("#171a21", "#e8eaf0", "#8d95a5", "#2c313c")
 
 
 def slots(names: Iterable[str]) -> dict[str, int]:
-    """A colour's number, 0 to 7, for each variant: the known ones always have theirs.
+    """A colour's number, 0 to 7, for each variant in turn; grey is for the first alone.
 
-    >>> slots(["hybrid", "memory", "base"])
-    {'hybrid': 3, 'memory': 4, 'base': 0}
+    >>> slots(["base", "sft_only", "hybrid"])
+    {'base': 0, 'sft_only': 1, 'hybrid': 2}
     """
-    names = list(names)
-    others = [name for name in names if name not in KNOWN]
-    free = [number for number in range(1, 8) if number not in {KNOWN.get(n) for n in names}]
-    order = [*OTHERS, *(number for number in free if number not in OTHERS)]
-    given = {name: order[i % len(order)] for i, name in enumerate(others)}
-    return {name: KNOWN.get(name, given.get(name, 0)) for name in names}
+    others = len(MARKS) - 1
+    return {name: 1 + (i - 1) % others if i else 0 for i, name in enumerate(names)}
 
 
-def colours(names: Iterable[str], *, dark: bool = False) -> Mapping[str, str]:
-    """A mark's colour for each variant, and those of paper, ink, faint ink and rules."""
-    own = DARK if dark else LIGHT
-    marks = {number: own[name] for name, number in KNOWN.items()}
-    marks |= {number: pair[dark] for number, pair in OTHERS.items()}
-    return {**own, **{name: marks[number] for name, number in slots(names).items()}}
+def palette(names: Sequence[str], *, dark: bool = False) -> Palette:
+    """The colours with a mark's for each variant."""
+    marks = {name: MARKS[slot][dark] for name, slot in slots(names).items()}
+    return replace(DARK if dark else LIGHT, marks=marks)

@@ -10,10 +10,9 @@ from typing import Any
 from mht.evaluation.metrics import describe
 from mht.evaluation.summary import Evaluated, significant
 from mht.reports.figures.palette import slots
-from mht.reports.guard import TRAINED
+from mht.reports.tables import scores_of
 
 LONGEST = 2000  # characters of a text that the page keeps
-SCORES = ("vader", "kl_nats", "response_length")
 
 
 def browser_data(evaluated: Mapping[str, Evaluated], baseline: str) -> str:
@@ -44,13 +43,6 @@ def browser_data(evaluated: Mapping[str, Evaluated], baseline: str) -> str:
         ],
     }
     return embedded(data)
-
-
-def scores_of(evaluated: Mapping[str, Evaluated]) -> list[str]:
-    """Which per-sample numbers can be sorted by: those of rewards, judges, KL and length."""
-    known = set.intersection(*(set(one.per_sample) for one in evaluated.values()))
-    judges = sorted(name for name in known if name.startswith("judge/"))
-    return [name for name in (*TRAINED, *judges, *SCORES) if name in known]
 
 
 def embedded(data: Any) -> str:

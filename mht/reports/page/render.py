@@ -15,6 +15,7 @@ PARTS: dict[str, Any] = {
     "warning": None,
     "guard": None,
     "comparisons": [],
+    "reach": None,
     "figures": [],
     "samples": [],
     "samples_note": "",

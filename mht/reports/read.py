@@ -1,0 +1,60 @@
+"""What the stages left of each variant: metrics, responses and training curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mht.core.errors import DataError
+from mht.evaluation.summary import Evaluated, or_nan, read_samples
+from mht.reports.learning.curves import place
+from mht.reports.records import Entry, Summary
+
+
+def read_runs(entry: Entry, seeds: Sequence[int], root: str | Path = ".") -> list[Evaluated]:
+    """The responses of a variant, for each training seed.
+
+    Raises:
+        DataError: a file is missing or broken; the message names it.
+    """
+    folders = [place(root, "reports/evaluate", entry.name, seeds, seed) for seed in seeds]
+    return [read_samples(folder / "samples.jsonl") for folder in folders]
+
+
+def read_summary(name: str, root: str | Path = ".") -> Summary:
+    """The metrics of a variant's first seed with their intervals, as its evaluation wrote them.
+
+    Raises:
+        DataError: the file is missing or broken; the message names it.
+    """
+    path = Path(root, "metrics/evaluate", f"{name}.json")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: no such file; evaluate the variant {name} first: dvc repro benchmark"
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: not JSON: {error}") from None
+    wanted = {"mean", "low", "high"}
+    if not isinstance(summary, dict) or not all(
+        isinstance(value, dict) and wanted <= value.keys() for value in summary.values()
+    ):
+        raise DataError(f"{path}: each metric should hold mean, low and high")
+    return {m: {key: or_nan(end) for key, end in of.items()} for m, of in summary.items()}
+
+
+def check_prompts(runs: Mapping[str, Sequence[Evaluated]]) -> None:
+    """Refuse variants that answered different prompts.
+
+    Raises:
+        DataError: naming two of them.
+    """
+    first, *_ = runs
+    for name, own in runs.items():
+        if any(run.ids != runs[first][0].ids for run in own):
+            raise DataError(
+                f"{first} and {name} were evaluated on different prompts: "
+                "evaluate both again (dvc repro benchmark)"
+            )
