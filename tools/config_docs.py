@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from mht.cli.docstrings import meanings, summary
 from mht.config import Config, OptimizerConfig, SchedulerConfig
 from mht.config.choice import Choice
-from mht.core.component import Chosen, Section
+from mht.core.component import Chosen, Component, Section, registry
 from tools.marked import fill, update
 
 PAGE, TRAINING = Path("docs/reference/configuration.md"), Path("docs/howto/training.md")
@@ -36,6 +36,7 @@ FAMILIES: dict[Any, str] = {
     Annotated[Any, Chosen("reward")]: "[reward](rewards.md#every-type)",
     Annotated[Any, Chosen("source")]: "[source](../howto/data.md#what-you-can-point-it-at)",
 }
+FRESH = Annotated[Any, Chosen("model")]
 SIGNS = {"gt": ">", "ge": ">=", "le": "<=", "lt": "<"}
 SIZES = ("min_length", "max_length")
 
@@ -120,7 +121,7 @@ def _section_row(
 
 def members(cls: type[Section]) -> dict[str, type[Section]]:
     """The sections of a registry's built-in members, where the section has a key for each."""
-    if not hasattr(cls, "registry"):
+    if not hasattr(cls, "registry") or issubclass(cls, Component):
         return {}
     return {name: member.Options for name, member in sorted(cls.registry.built_in().items())}
 
@@ -140,6 +141,8 @@ def shape(hint: Any) -> Shape:
     """
     if hint in PLAIN:
         return Shape(PLAIN[hint])
+    if hint == FRESH:
+        return Shape("section")
     if hint in FAMILIES:
         return Shape(FAMILIES[hint])
     if hint is type(None):
@@ -188,12 +191,14 @@ def _inside(hint: Any) -> tuple[str, type[Section] | None]:
     arguments = typing.get_args(hint)
     if _is_section(hint):
         return "", hint
+    if hint == FRESH:
+        return "", registry("model").get("scratch")
     if typing.get_origin(hint) is Annotated:
         return _inside(arguments[0])
     if typing.get_origin(hint) is dict and _is_section(arguments[1]):
         return ".NAME", arguments[1]
     optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return "", next((a for a in arguments if optional and _is_section(a)), None)
+    return "", next((found for a in arguments if optional and (found := _inside(a)[1])), None)
 
 
 def _anchor(heading: str) -> str:

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mht.assets.scratch import make_scratch
-from mht.config.policy import ScratchConfig
+from mht.assets.fresh import make_fresh
+from mht.config.fresh import FreshModel
 from mht.core.component import did_you_mean
 from mht.core.errors import ModelError
 from mht.core.model_files.checks import (
@@ -60,8 +60,8 @@ def fetch_policy(
     Raises:
         ModelError: there is no such model, or it is not a causal language model.
     """
-    if isinstance(config.name, ScratchConfig):
-        model, tokenizer = make_scratch(config.name, texts)
+    if isinstance(config.name, FreshModel):
+        model, tokenizer = make_fresh(config.name, texts)
         asset = _fresh_asset(config.name)
     elif config.name in POLICIES:
         print(f"converting {config.name} to float weights (half a minute)", flush=True)
@@ -74,12 +74,13 @@ def fetch_policy(
         source, asset = _locate(config.name, config.revision, "model.name", POLICIES)
         _check_causal(source, config.name, config.trust_remote_code)
         model, tokenizer = _load(source, config)
-    set_pad(model, tokenizer)
+    if not isinstance(config.name, FreshModel):  # a fresh one has a PAD that ends nothing
+        set_pad(model, tokenizer)
     _save(model, tokenizer, Path(folder))
     return asset
 
 
-def _fresh_asset(config: ScratchConfig) -> dict[str, Any]:
+def _fresh_asset(config: FreshModel) -> dict[str, Any]:
     return {
         "name": str(config),
         "version": f"seed {config.seed}",

@@ -1,107 +1,82 @@
-"""Fresh models: a small language model with random weights, and a tokenizer of whole words."""
+"""Small transformers with random weights: the built-in kind of fresh model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
+from pydantic import Field, model_validator
 
-from mht.config.policy import ScratchConfig
-from mht.core.errors import ModelError
+from mht.config.fresh import FreshModel, Shape
+from mht.core.bounds import Positive
+from mht.core.component import refuse
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
-
-PAD, EOS = "<pad>", "</s>"
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
-def make_scratch(
-    config: ScratchConfig, texts: Iterable[str]
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """A model of that shape in float32, and its tokenizer; both follow from their arguments.
+@FreshModel.registry.register("scratch")
+class Scratch(FreshModel):
+    """A fresh transformer with random weights, in place of a name: for tasks made of few words.
 
-    Args:
-        config: its shape and the seed of its weights.
-        texts: their words are the vocabulary.
+    Its tokenizer has one token for each word (what stands between spaces) of the data.
 
-    Raises:
-        ModelError: the texts have no words.
+    Attributes:
+        type: "scratch".
+        seed: of the weights. It is no part of ``base.seed``, so that another training seed does not
+            fetch everything again; `mht seeds` sets both.
+        architecture: its layers are those of this family.
+        layers: how many.
+        width: of the hidden states; the feed-forward layers are four times as wide.
+        heads: attention heads in each layer; ``width`` is divided among them.
+        context: most tokens of a prompt with its response.
     """
-    from transformers import AutoModelForCausalLM
 
-    tokenizer = word_tokenizer(texts)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = AutoModelForCausalLM.from_config(_shape(config, tokenizer), dtype=torch.float32)
-    return model.eval(), tokenizer
+    type: Literal["scratch"] = "scratch"
+    architecture: Literal["llama", "gpt2"] = "llama"
+    layers: Annotated[int, Field(gt=0, le=1000)] = 2
+    width: Annotated[int, Field(gt=0, le=2**16)] = 64
+    heads: Positive = 4
+    context: Annotated[int, Field(gt=0, le=2**20)] = 64
 
+    def __str__(self) -> str:
+        return f"a fresh {self.architecture} of {self.layers} layers, {self.width} wide"
 
-def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """One token for each word of the texts, PAD 0 and EOS 1 before them, and no other.
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Scratch:
+        if self.width % (2 * self.heads):  # rotary positions turn pairs of numbers
+            what = f"{self.heads} heads of an even size do not make up a width of {self.width}"
+            refuse([("heads", f"{what}: set one so that width / heads is even")])
+        return self
 
-    Words stand between spaces, of which a token has the one before it: what continues a prompt
-    decodes with its leading space. A word that was in no text can't be encoded, and says so.
+    def shape(self) -> Shape:
+        """See `FreshModel.shape`."""
+        return Shape(self.layers, self.context)
 
-    Args:
-        texts: in any order.
+    def build(self, settings: PretrainedConfig) -> PreTrainedModel:
+        """See `FreshModel.build`; no dropout, which PPO could not train with."""
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
 
-    Raises:
-        ModelError: there is no word in them.
-    """
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = sorted({word for text in texts for word in text.split()}, key=lambda w: (len(w), w))
-    if not words:
-        raise ModelError("model.name: a fresh model needs data with words in them")
-    vocabulary = [PAD, EOS, *(f" {word}" for word in words)]
-    core = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary)}))
-    core.normalizer = normalizers.Sequence(
-        [
-            normalizers.Strip(),
-            normalizers.Replace(Regex(r"\s+"), " "),
-            normalizers.Prepend(" "),
-        ]
-    )
-    core.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_next")
-    core.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        eos_token=EOS,
-        pad_token=PAD,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def _shape(config: ScratchConfig, tokenizer: PreTrainedTokenizerFast) -> PretrainedConfig:
-    """The family's own configuration; no dropout, which PPO could not train with."""
-    from transformers import AutoConfig
-
-    common: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    sizes: dict[str, dict[str, Any]] = {
-        "llama": {
-            "hidden_size": config.width,
-            "intermediate_size": 4 * config.width,
-            "num_hidden_layers": config.layers,
-            "num_attention_heads": config.heads,
-            "num_key_value_heads": config.heads,
-            "max_position_embeddings": config.context,
-        },
-        "gpt2": {
-            "n_embd": config.width,
-            "n_layer": config.layers,
-            "n_head": config.heads,
-            "n_positions": config.context,
-            "resid_pdrop": 0.0,
-            "embd_pdrop": 0.0,
-            "attn_pdrop": 0.0,
-        },
-    }
-    return AutoConfig.for_model(config.architecture, **common, **sizes[config.architecture])
+        named = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+        common = {name: getattr(settings, name) for name in named}
+        sizes: dict[str, dict[str, Any]] = {
+            "llama": {
+                "hidden_size": self.width,
+                "intermediate_size": 4 * self.width,
+                "num_hidden_layers": self.layers,
+                "num_attention_heads": self.heads,
+                "num_key_value_heads": self.heads,
+                "max_position_embeddings": self.context,
+            },
+            "gpt2": {
+                "n_embd": self.width,
+                "n_layer": self.layers,
+                "n_head": self.heads,
+                "n_positions": self.context,
+                "resid_pdrop": 0.0,
+                "embd_pdrop": 0.0,
+                "attn_pdrop": 0.0,
+            },
+        }
+        config = AutoConfig.for_model(self.architecture, **common, **sizes[self.architecture])
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)

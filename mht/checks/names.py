@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mht.config import Config
-from mht.config.policy import ScratchConfig
+from mht.config.fresh import FreshModel
 from mht.core.bounds import LONGEST_NAME
 from mht.core.component import did_you_mean
 from mht.core.errors import ModelError, shown
@@ -41,8 +41,8 @@ def names(config: Config) -> Iterator[str]:
         yield from _labels(path, reward, config)
 
 
-def _model(path: str, name: str | ScratchConfig) -> Iterator[str]:
-    if isinstance(name, ScratchConfig):
+def _model(path: str, name: str | FreshModel) -> Iterator[str]:
+    if isinstance(name, FreshModel):
         return
     folder = Path(name).expanduser()
     if name and is_folder(folder):

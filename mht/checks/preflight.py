@@ -11,23 +11,15 @@ import json
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mht.checks.names import children_of, doubtful, is_folder
 from mht.checks.sizes import sizes
 from mht.config import Config, HybridConfig, SFTConfig
+from mht.config.fresh import FreshModel, Shape
 from mht.config.optim import PACKAGES
-from mht.config.policy import ScratchConfig
 from mht.core.errors import UserError
 from mht.rewards import Reward
-
-
-class Shape(NamedTuple):
-    """Layers and positions of a model, None where its config.json does not say."""
-
-    layers: int | None = None
-    context: int | None = None
-
 
 BUNDLED = {"smollm2-135m-instruct": Shape(30, 8192), "all-MiniLM-L6-v2": Shape(6, 512)}
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -67,7 +59,7 @@ def _trained(config: Config) -> dict[str, SFTConfig | HybridConfig]:
     return {"sft": config.sft, "ppo": config.ppo, **baselines}
 
 
-def _layers(path: str, wanted: int | str, model: str | ScratchConfig, least: int) -> Iterator[str]:
+def _layers(path: str, wanted: int | str, model: str | FreshModel, least: int) -> Iterator[str]:
     layers = shape_of(model).layers
     if layers is not None and isinstance(wanted, int) and wanted > layers:
         what = f"{wanted} does not fit the {layers} layers of {str(model)!r}"
@@ -156,10 +148,10 @@ def _package(path: str, kind: str) -> Iterator[str]:
         yield f"{path}: {kind} needs the package {package!r}: pip install {package}, or set adamw"
 
 
-def shape_of(name: str | ScratchConfig) -> Shape:
+def shape_of(name: str | FreshModel) -> Shape:
     """The shape of a fresh or bundled model, of one in a folder, or of one that was fetched."""
-    if isinstance(name, ScratchConfig):
-        return Shape(name.layers, name.context)
+    if isinstance(name, FreshModel):
+        return name.shape()
     if name in BUNDLED:
         return BUNDLED[name]
     folder = Path(name).expanduser()

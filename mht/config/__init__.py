@@ -15,7 +15,7 @@ from pydantic import Field, PlainSerializer, PlainValidator
 from mht.config.data import DataConfig, RewardModelConfig, SplitConfig
 from mht.config.evaluation import BenchmarkConfig, DecodingConfig, EvaluateConfig, GuardConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
-from mht.config.policy import LoRAConfig, ReferenceConfig, ScratchConfig, ValueHeadConfig
+from mht.config.policy import LoRAConfig, ReferenceConfig, ValueHeadConfig
 from mht.config.training import (
     BaselinesConfig,
     CurriculumConfig,
@@ -25,7 +25,7 @@ from mht.config.training import (
 )
 from mht.config.tuning import TuneConfig
 from mht.core.bounds import Label, Positive, Seed, Weight
-from mht.core.component import Section, build
+from mht.core.component import Chosen, Section, build, registry
 from mht.core.errors import ConfigError
 from mht.core.plain import read_yaml
 
@@ -48,7 +48,6 @@ __all__ = [
     "RewardModelConfig",
     "SFTConfig",
     "SchedulerConfig",
-    "ScratchConfig",
     "SplitConfig",
     "TuneConfig",
     "ValueHeadConfig",
@@ -78,19 +77,21 @@ class BaseConfig(Section):
     checkpoint_every_s: Weight = 60.0
 
 
-def _name_or_shape(value: Any) -> str | ScratchConfig:
-    if isinstance(value, str | ScratchConfig):
+def _name_or_fresh(value: Any) -> Any:
+    fresh = registry("model")
+    if isinstance(value, Mapping) or getattr(type(value), "registry", None) is fresh:
+        return fresh.choose(value)
+    if isinstance(value, str):
         return value
-    if isinstance(value, Mapping):
-        return ScratchConfig.model_validate(dict(value))
     raise ValueError("should be a name, a folder or the shape of a fresh model")
 
 
-def _plain(name: str | ScratchConfig) -> Any:
+def _plain(name: Any) -> Any:
     return name if isinstance(name, str) else name.model_dump()
 
 
-Name = Annotated[str | ScratchConfig, PlainValidator(_name_or_shape), PlainSerializer(_plain)]
+Fresh = Annotated[Any, Chosen("model")]
+Name = Annotated[str | Fresh, PlainValidator(_name_or_fresh), PlainSerializer(_plain)]
 
 
 class ModelConfig(Section):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from mht.core.bounds import LONGEST_NAME, Positive, Rate, Seed, Share, Weight
-from mht.core.component import Section, refuse
+from mht.core.bounds import LONGEST_NAME, Positive, Rate, Share, Weight
+from mht.core.component import Section
 
 Name = Annotated[
     str, Field(pattern=r"^[A-Za-z]\w*$", max_length=LONGEST_NAME)
@@ -102,38 +102,3 @@ class ReferenceConfig(Section):
         if where is not None and not where:
             raise ValueError("names no column: give one, or null to count every prompt")
         return where
-
-
-class ScratchConfig(Section):
-    """A fresh model with random weights, in place of a name: for tasks made of few words.
-
-    Its tokenizer has one token for each word (what stands between spaces) of the data.
-
-    Attributes:
-        type: "scratch".
-        architecture: its layers are those of this family.
-        layers: how many.
-        width: of the hidden states; the feed-forward layers are four times as wide.
-        heads: attention heads in each layer; ``width`` is divided among them.
-        context: most tokens of a prompt with its response.
-        seed: of the weights. It is no part of ``base.seed``, so that another training seed does not
-            fetch everything again; `mht seeds` sets both.
-    """
-
-    type: Literal["scratch"]
-    architecture: Literal["llama", "gpt2"] = "llama"
-    layers: Annotated[int, Field(gt=0, le=1000)] = 2
-    width: Annotated[int, Field(gt=0, le=2**16)] = 64
-    heads: Positive = 4
-    context: Annotated[int, Field(gt=0, le=2**20)] = 64
-    seed: Seed = 0
-
-    def __str__(self) -> str:
-        return f"a fresh {self.architecture} of {self.layers} layers, {self.width} wide"
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> ScratchConfig:
-        if self.width % (2 * self.heads):  # rotary positions turn pairs of numbers
-            what = f"{self.heads} heads of an even size do not make up a width of {self.width}"
-            refuse([("heads", f"{what}: set one so that width / heads is even")])
-        return self

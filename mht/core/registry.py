@@ -21,6 +21,7 @@ from mht.core.problems import did_you_mean, meant_as_type
 # modules, or a module of each package of a package. They are imported on first use of the kind.
 HOMES: dict[str, tuple[str, ...]] = {
     "memory": ("mht.memory",),
+    "model": ("mht.assets.scratch",),
     "postprocess": ("mht.rewards",),
     "reward": ("mht.rewards", "mht.tasks.*.reward"),
     "source": ("mht.data.sources", "mht.tasks.*.source"),

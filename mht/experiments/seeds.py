@@ -19,7 +19,7 @@ from typing import Any
 
 from mht.assets.fetch import fetch_policy
 from mht.config import Config
-from mht.config.policy import ScratchConfig
+from mht.config.fresh import FreshModel
 from mht.core.progress import track
 from mht.data.prepare.prepare import prepare
 from mht.data.sources.fetch import fetch_rows, fetched_texts
@@ -138,7 +138,7 @@ def _run_seed(
         return
     began, seed = time.perf_counter(), config.base.seed
     place, base = folder / f"seed_{seed}", folder / "data/base"
-    if isinstance(config.model.name, ScratchConfig):
+    if isinstance(config.model.name, FreshModel):
         base = place / "models/base"
         fetch_policy(config.model, base, fetched_texts(folder / "data/raw"))
     run = SeedRun(config, place, base, folder / "data/prepared")
@@ -194,7 +194,7 @@ def with_seed(config: Config, seed: int) -> Config:
     Labels from a source of their own are left out: only the reward model would read them.
     """
     model, data = config.model, config.data
-    if isinstance(model.name, ScratchConfig):
+    if isinstance(model.name, FreshModel):
         model = model.model_copy(update={"name": model.name.model_copy(update={"seed": seed})})
     base = config.base.model_copy(update={"seed": seed})
     if data.labels != data.source:

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mht.config.fresh import FreshModel
+from mht.core.component import build
 from mht.core.errors import ModelError
-from mht.core.model_files.checks import check_runs, check_tokenizer, check_whole
-from mht.core.model_files.folder import check_files, reading
+from mht.core.model_files.checks import check_runs, check_tokenizer, check_weights, check_whole
+from mht.core.model_files.folder import MADE_BY, check_files, made_by, reading, stored_config
+from mht.models.language_model import WEIGHTS, LanguageModel
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -40,7 +43,7 @@ def load_causal_lm(
     device: str | torch.device = "cpu",
     revision: str | None = None,
     trust_remote_code: bool = False,
-) -> PreTrainedModel:
+) -> Any:
     """A causal language model in evaluation mode (dropout off).
 
     Args:
@@ -60,6 +63,8 @@ def load_causal_lm(
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with reading(problem):
         check_files(name)
+        if made_by(name) is not None:
+            return _load_own(Path(name), getattr(torch, dtype)).to(device)
         model, report = AutoModelForCausalLM.from_pretrained(
             str(name), dtype=getattr(torch, dtype), output_loading_info=True, **options
         )
@@ -67,6 +72,21 @@ def load_causal_lm(
         model = model.to(device).eval()
         check_runs(model)
     return model
+
+
+def _load_own(folder: Path, dtype: torch.dtype) -> LanguageModel:
+    """A model that a `FreshModel` of some package made."""
+    from safetensors.torch import load_file
+
+    config = stored_config(folder)
+    kind = build(FreshModel, made_by(folder), path=MADE_BY, source=str(folder / "config.json"))
+    with torch.random.fork_rng(devices=[]):
+        model = kind.build(config)
+    assert isinstance(model, LanguageModel)
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    check_weights(model)
+    model.name_or_path = str(folder)
+    return model.to(dtype).eval()
 
 
 def load_tokenizer(

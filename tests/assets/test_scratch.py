@@ -5,9 +5,10 @@ import json
 import pytest
 
 from mht.assets.fetch import fetch_policy
-from mht.assets.scratch import make_scratch, word_tokenizer
+from mht.assets.fresh import make_fresh, word_tokenizer
+from mht.assets.scratch import Scratch
 from mht.checks.preflight import Shape, shape_of
-from mht.config import Config, ModelConfig, ScratchConfig, read_yaml
+from mht.config import Config, ModelConfig, read_yaml
 from mht.core.component import build
 from mht.core.errors import ConfigError, ModelError
 from mht.data.sources.fetch import fetch_rows, fetched_texts
@@ -18,7 +19,7 @@ TEXTS = ["5 12 7 0", "12  5\n0", "20 0"]
 
 def shape(**changes):
     sizes = {"layers": 1, "width": 16, "heads": 2, "context": 16}
-    return ScratchConfig(type="scratch", **sizes | changes)
+    return Scratch(type="scratch", **sizes | changes)
 
 
 def test_one_token_for_each_word_and_nothing_else():
@@ -53,7 +54,7 @@ def test_weights_follow_from_the_seed_alone(architecture):
 
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    models = [make_scratch(shape(architecture=architecture, seed=s), TEXTS)[0] for s in (3, 3, 4)]
+    models = [make_fresh(shape(architecture=architecture, seed=s), TEXTS)[0] for s in (3, 3, 4)]
     assert torch.equal(torch.get_rng_state(), state), "the process's own stream is left alone"
     first, again, other = (dict(model.named_parameters()) for model in models)
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -88,7 +89,7 @@ def test_its_words_are_those_of_the_cleaned_data(tmp_path):
 
 def test_a_fresh_model_needs_words():
     with pytest.raises(ModelError, match=r"model.name: a fresh model needs data with words"):
-        make_scratch(shape(), ["", " "])
+        make_fresh(shape(), ["", " "])
 
 
 def settings(name):
@@ -102,7 +103,7 @@ def settings(name):
     [
         ({"type": "scratch", "layrs": 2}, r"model\.name\.layrs: no such option .*'layers'"),
         ({"type": "scratch", "layers": 0}, r"model\.name\.layers: .*greater than 0, got 0"),
-        ({"type": "fresh"}, r"model\.name\.type: should be 'scratch', got 'fresh'"),
+        ({"type": "fresh"}, r"model\.name\.type: unknown model 'fresh'.*scratch"),
         ({"type": "scratch", "width": 10}, r"model\.name\.heads: 4 heads .* width of 10"),
         (5, r"model\.name: should be a name, a folder or the shape of a fresh model, got 5"),
     ],
@@ -115,7 +116,7 @@ def test_mistakes_have_their_path(name, message):
 
 def test_settings_survive_a_round_trip():
     config = build(Config, settings({"type": "scratch", "layers": 3}))
-    assert config.model.name == ScratchConfig(type="scratch", layers=3)
+    assert config.model.name == Scratch(type="scratch", layers=3)
     assert build(Config, config.model_dump(mode="json")).model == config.model
     assert shape_of(config.model.name) == Shape(3, 64)
 
@@ -125,5 +126,5 @@ def test_the_source_and_a_fresh_model_fit(tmp_path):
     data["data"] |= {"source": {"type": "randomwalks", "walks": 200}, "labels": None}
     config = build(Config, data)
     fetch_rows(config.data, tmp_path)
-    _, tokenizer = make_scratch(config.model.name, fetched_texts(tmp_path))
+    _, tokenizer = make_fresh(config.model.name, fetched_texts(tmp_path))
     assert set(tokenizer.get_vocab()) == {"<pad>", "</s>", *(f" {node}" for node in range(21))}

@@ -25,7 +25,6 @@ TORCH_IS_FINE_IN = {  # packages made of it
 }  # fmt: skip
 LATE = {  # imported inside functions themselves, as they extend a heavy package's classes
     Path("mht/models/hf/cache.py"): {"transformers"},
-    Path("mht/assets/scratch.py"): {"torch"},
 }
 
 LIBRARY = sorted(set(Path("mht").rglob("*.py")) - {FACE})

@@ -24,6 +24,7 @@ OBJECTS = (  # JSON files of a model folder that hold an object
     "added_tokens.json",
     *INDICES,
 )
+MADE_BY = "mht_model"  # in config.json: the settings of a kind of model that is not transformers'
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers")
 MANY_LAYERS = 500  # of a model that states more than it has weights
 CLEAR = (OSError, ValueError, RuntimeError, ImportError)  # their messages need no type before them
@@ -129,6 +130,20 @@ def _check_layers(folder: Path, config: Mapping[str, Any]) -> None:
     weights = sum(len(stored_dtypes(file)) for file in folder.glob("*.safetensors"))
     if most > weights:
         raise ValueError(f"config.json states {most:.4g} layers, and there are {weights} weights")
+
+
+def made_by(folder: str | Path) -> Any:
+    """The settings of the kind of model that the folder holds; None for one of transformers'."""
+    return _object(Path(folder), "config.json").get(MADE_BY)
+
+
+def stored_config(folder: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """A model folder's config as transformers has it."""
+    from transformers import AutoConfig, PretrainedConfig
+
+    if made_by(folder) is not None:
+        return PretrainedConfig.from_pretrained(folder)
+    return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
 
 
 def stored_dtypes(file: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mht.core.errors import DataError
-from mht.core.model_files.folder import check_files, reading
+from mht.core.model_files.folder import check_files, reading, stored_config
 from mht.core.progress import track
 from mht.core.stable_files import read_jsonl, write_json
 from mht.data.examples.encoder import Encoder
@@ -92,13 +92,13 @@ def load_encoder(config: Config, model: str | Path) -> Encoder:
         ModelError: the folder has no tokenizer.
         DataError: its context has no room for a prompt.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     trust = config.model.trust_remote_code
     with reading(f"{model}: no tokenizer there; run the stage fetch"):
         check_files(model)
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust)
-        settings = AutoConfig.from_pretrained(model, trust_remote_code=trust)
+        settings = stored_config(model, trust_remote_code=trust)
     tokenizer.model_max_length = 10**9  # lengths are checked here, not warned about there
     lengths = response_lengths(config)
     limits = Limits(

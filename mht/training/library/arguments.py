@@ -16,6 +16,7 @@ from mht.core.model_files.checks import check_weights
 from mht.core.model_files.folder import reading
 from mht.generation.sampling.rollout import end_tokens
 from mht.models.adapter import unwrapped
+from mht.models.base import PolicyModel
 from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.precision import resolve_dtype
 from mht.models.readers import policy_model
@@ -84,6 +85,8 @@ def as_model(given: Any, *, dtype: str, device: torch.device) -> PreTrainedModel
 def _check_causal(model: Any) -> None:
     from transformers import PreTrainedModel
 
+    if isinstance(model, PolicyModel):
+        return
     wanted = "base_model_name: needs a folder, a hub name or a loaded causal LM, got"
     if not isinstance(model, PreTrainedModel):
         is_module = isinstance(model, torch.nn.Module)

@@ -1,0 +1,85 @@
+"""Makes fresh models: random weights that follow from a seed, and a tokenizer of whole words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from mht.config.fresh import FreshModel
+from mht.core.errors import ModelError
+from mht.core.model_files.folder import MADE_BY
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerFast
+
+PAD, EOS = "<pad>", "</s>"
+
+
+def make_fresh(kind: FreshModel, texts: Iterable[str]) -> tuple[Any, PreTrainedTokenizerFast]:
+    """A model in evaluation mode and its tokenizer; both follow from the arguments.
+
+    Args:
+        kind: its shape and the seed of its weights.
+        texts: their words are the vocabulary.
+
+    Raises:
+        ModelError: the texts have no words.
+    """
+    import torch
+
+    tokenizer = word_tokenizer(texts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(kind.seed)
+        model = kind.build(_settings(kind, tokenizer))
+    return model.eval(), tokenizer
+
+
+def _settings(kind: FreshModel, tokenizer: PreTrainedTokenizerFast) -> PretrainedConfig:
+    from transformers import PretrainedConfig
+
+    return PretrainedConfig(
+        vocab_size=len(tokenizer),
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        max_position_embeddings=kind.shape().context,
+        **{MADE_BY: kind.model_dump(mode="json")},
+    )
+
+
+def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """One token for each word of the texts, PAD 0 and EOS 1 before them, and no other.
+
+    Words stand between spaces, of which a token has the one before it: what continues a prompt
+    decodes with its leading space. A word that was in no text can't be encoded, and says so.
+
+    Args:
+        texts: in any order.
+
+    Raises:
+        ModelError: there is no word in them.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = sorted({word for text in texts for word in text.split()}, key=lambda w: (len(w), w))
+    if not words:
+        raise ModelError("model.name: a fresh model needs data with words in them")
+    vocabulary = [PAD, EOS, *(f" {word}" for word in words)]
+    core = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary)}))
+    core.normalizer = normalizers.Sequence(
+        [
+            normalizers.Strip(),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Prepend(" "),
+        ]
+    )
+    core.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_next")
+    core.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token=EOS,
+        pad_token=PAD,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
