@@ -22,7 +22,7 @@ from mht.core.progress import track
 from mht.data.examples.example import Example, read_examples
 
 if TYPE_CHECKING:
-    from mht.evaluation.metrics import Score
+    from mht.evaluation.text_metrics import Score
     from mht.generation.decoding import Generated, Strategy
     from mht.generation.sampling.rollout import Responder
     from mht.rewards import Reward
@@ -176,12 +176,11 @@ def metric_of_texts(name: str) -> Score:
     Raises:
         UserError: there is none of that name.
     """
-    from mht.evaluation.metrics import METRICS
+    from mht.evaluation.text_metrics import SCORES
 
-    known = {key: metric.score for key, metric in METRICS.items() if metric.score}
-    if name not in known:
-        raise UserError(f"--judge: should be one of {', '.join(known)}; got {name!r}")
-    return known[name]
+    if name not in SCORES:
+        raise UserError(f"--judge: should be one of {', '.join(SCORES)}; got {name!r}")
+    return SCORES[name]
 
 
 def _groups(values: Sequence[float], size: int) -> list[Sequence[float]]:

@@ -10,7 +10,7 @@ from mht.core.progress import track
 from mht.core.records import Rollout
 from mht.data.examples.example import Example
 from mht.data.text.sample import Sample
-from mht.evaluation.metrics import text_metrics
+from mht.evaluation.text_metrics import text_metrics
 from mht.generation.sampling.answers import generate, target_nll
 from mht.generation.sampling.rollout import Responder
 from mht.losses import kl_estimate

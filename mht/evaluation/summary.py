@@ -19,8 +19,9 @@ import numpy as np
 from mht.core.errors import DataError
 from mht.core.outputs import write_text
 from mht.data.text.sample import Sample
-from mht.evaluation.metrics import describe, distinct, repetition
+from mht.evaluation.metrics import describe
 from mht.evaluation.statistics import interval_of
+from mht.evaluation.variety import distinct, repetition
 
 RATIOS = {  # perplexity: (nats, tokens), both per sample
     "perplexity_human": ("nll_human", "tokens_human"),

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from mht.core.errors import DataError, ModelError
 from mht.data.text.sample import Sample
-from mht.evaluation.bertscore import bertscore
-from mht.evaluation.metrics import METRICS, describe, distinct, normalise, text_metrics
+from mht.evaluation.metrics import METRICS, describe
 from mht.evaluation.statistics import bootstrap, holm, paired_difference, perplexity
 from mht.evaluation.summary import Evaluated, Units, read_samples, summarise, units, write_samples
+from mht.evaluation.text_metrics import bertscore, normalise, text_metrics
+from mht.evaluation.variety import distinct
 
 TEXTS = [
     (" a fine film, and the cast shines", " a great film and the cast is fine"),
@@ -345,21 +346,21 @@ def test_bertscore_is_the_librarys(encoder: str) -> None:
     scorer = BERTScorer(model_type=encoder, num_layers=2, device="cpu", use_fast_tokenizer=True)
     filled = [(r, t) for r, t in TEXTS if r]
     _, _, f1 = scorer.score(*map(list, zip(*filled, strict=True)))
-    found = bertscore(SAMPLES, encoder, 2)
+    found = bertscore(encoder, 2)(SAMPLES)
     assert found[:3] == pytest.approx(f1.tolist(), abs=1e-5)
     assert found[1] == pytest.approx(1.0, abs=1e-5)
     assert found[3] == 0.0  # blank, which the library cannot tokenise
-    assert bertscore(SAMPLES, encoder, 2, batch_size=1) == pytest.approx(found, abs=1e-5)
+    assert bertscore(encoder, 2, batch_size=1)(SAMPLES) == pytest.approx(found, abs=1e-5)
     assert text_metrics(SAMPLES, bertscore_model=encoder, bertscore_layer=2)["bertscore"] == found
 
 
 def test_bertscore_cuts_texts_that_are_too_long(encoder: str) -> None:
-    (value,) = bertscore([Sample("", " cat" * 100, " cat")], encoder, 2)
+    (value,) = bertscore(encoder, 2)([Sample("", " cat" * 100, " cat")])
     assert 0 < value <= 1.00001
 
 
 def test_bertscore_refuses_what_is_no_encoder(encoder: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"bertscore_layer: .* has 3 layers, got 4"):
-        bertscore(SAMPLES, encoder, 4)
+    with pytest.raises(ModelError, match=r"bertscore_layer: .*num_layers .* between 0 and 3"):
+        bertscore(encoder, 4)(SAMPLES)
     with pytest.raises(ModelError, match="is no encoder"):
-        bertscore(SAMPLES, str(tmp_path), 2)
+        bertscore(str(tmp_path), 2)(SAMPLES)

@@ -16,9 +16,9 @@ import pytest
 from mht.config import load_config
 from mht.core.errors import ConfigError, DataError
 from mht.data.text.sample import Sample
-from mht.evaluation.metrics import text_metrics
 from mht.evaluation.statistics import UNCLEAR
 from mht.evaluation.summary import summarise, write_json, write_samples
+from mht.evaluation.text_metrics import text_metrics
 from mht.reports import tables
 from mht.reports.compare import compare, evenly_spaced
 from mht.reports.figures import plots

@@ -7,9 +7,9 @@ import pytest
 
 from mht.core.errors import ConfigError
 from mht.data.text.sample import Sample
-from mht.evaluation.metrics import repetition
 from mht.evaluation.statistics import Interval
 from mht.evaluation.summary import Evaluated
+from mht.evaluation.variety import repetition
 from mht.reports.conclusion import OFF, guard_json, guard_rows, sentences
 from mht.reports.guard import Bounds, check_judges, examine
 from mht.reports.measured import Measured, difference, level, measure, relative_change

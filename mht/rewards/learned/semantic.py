@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -91,22 +92,22 @@ class BertScore(TargetReward):
         return (-math.inf, 1.0) if self.rescale_with_baseline else self.score_range
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
-        """The F1."""
+        """The F1.
+
+        The batches are ours: bert-score's own go through a set of strings, whose order, and so the
+        last bits of the result, changes between processes.
+        """
         pairs = [(valid_unicode(a), valid_unicode(b)) for a, b in self.pairs(samples)]
         filled = [i for i, pair in enumerate(pairs) if all(text.strip() for text in pair)]
         scores = [0.0] * len(pairs)
         scorer = self._scorer()
         pairs = [broken_up(pair, scorer._tokenizer) for pair in pairs]
         if filled:
-            with quiet():
-                self._warn_of_long(scorer._tokenizer, [pairs[i] for i in filled])
-                _, _, f1 = scorer.score(
-                    [pairs[i][0] for i in filled],
-                    [pairs[i][1] for i in filled],
-                    batch_size=self.batch_size,
-                )
-            for i, value in zip(filled, f1.tolist(), strict=True):
-                scores[i] = value
+            self._warn_of_long(scorer._tokenizer, [pairs[i] for i in filled])
+        for start in range(0, len(filled), self.batch_size):
+            batch = filled[start : start + self.batch_size]
+            for i, f1 in zip(batch, _f1(scorer, [pairs[i] for i in batch]), strict=True):
+                scores[i] = f1
         return scores
 
     def _warn_of_long(self, tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> None:
@@ -139,6 +140,25 @@ class BertScore(TargetReward):
                 "set rescale_with_baseline to false"
             )
         return str(path)
+
+
+def _f1(scorer: Any, pairs: Sequence[Sequence[str]]) -> list[float]:
+    """The F1 of each response and target of one batch."""
+    from bert_score.utils import get_bert_embedding, greedy_cos_idf
+
+    tokenizer = scorer._tokenizer
+    weights: dict[int, float] = defaultdict(lambda: 1.0)
+    weights |= {tokenizer.sep_token_id: 0.0, tokenizer.cls_token_id: 0.0}
+    with quiet():
+        target, response = (
+            get_bert_embedding(texts, scorer._model, tokenizer, weights, device=scorer.device)
+            for texts in ([b for _, b in pairs], [a for a, _ in pairs])
+        )
+    f1 = greedy_cos_idf(*target, *response)[2]
+    if scorer.rescale_with_baseline:
+        unrelated = scorer.baseline_vals[2]
+        f1 = (f1.cpu() - unrelated) / (1 - unrelated)
+    return [float(value) for value in f1]
 
 
 def _bert_scorer(folder: str, device: str, layers: int, lang: str, baseline: str | None) -> Any:

@@ -21,7 +21,8 @@ from mht.data.text.rouge import RougeTokenizer
 from mht.data.text.sample import Sample
 from mht.data.text.sentences import sentences
 from mht.data.text.words import ScriptWarning, chunks, fold, words
-from mht.evaluation.metrics import repetition, text_metrics
+from mht.evaluation.text_metrics import text_metrics
+from mht.evaluation.variety import repetition
 from mht.rewards import make_reward
 
 

@@ -11,7 +11,7 @@ from mht.config import RewardModelConfig
 from mht.core.errors import ModelError
 from mht.data.text.sample import Sample
 from mht.data.text.truncation import beginning, end, ending, fitted, token_counts, token_limit
-from mht.evaluation.bertscore import bertscore
+from mht.evaluation.text_metrics import bertscore
 from mht.reward_models.classifier import train_classifier
 from mht.reward_models.judged import Rated, split_compared
 from mht.rewards import make_reward
@@ -331,7 +331,7 @@ def test_an_encoder_decoder_classifies_texts_of_all_its_positions(tmp_path):
 
 
 def test_bertscore_of_an_evaluation_fits(folder):
-    (value,) = bertscore([Sample("", LONG, LONG)], folder(None), 1)
+    (value,) = bertscore(folder(None), 1)([Sample("", LONG, LONG)])
     assert value == pytest.approx(1, abs=1e-5)
 
 
