@@ -4,95 +4,99 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from mht.algorithms.base import Learner, Trainee
+from mht.algorithms.batch import Batch, Examples, Outcome
 from mht.core.errors import DataError, UserError
 from mht.data.examples.order import by_length
 from mht.devices.base import Devices
 from mht.losses import IGNORED
 from mht.models.head import token_scores
-from mht.optim.optimizers import Updater
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from mht.config import HybridConfig
-
-Batch = Mapping[str, Tensor]
+Tensors = Mapping[str, Tensor]
 
 
 class NothingToLearn(DataError, ValueError):
     """A batch without labels, such as one of prompts alone."""
 
 
-class SFT:
-    """SFT on a model.
+@dataclass(frozen=True)
+class Part:
+    """A microbatch that was learnt from.
 
-    Args:
-        model: what trains.
-        updater: the optimiser shared with the PPO phase.
-        config: its rate and its microbatches.
+    Attributes:
+        loss: its part of the batch's loss.
+        rows: (b,) int64, its rows of the batch.
+        each: (b,) the loss of each of them, nats per label; NaN without a label.
     """
 
-    def __init__(self, model: PreTrainedModel, updater: Updater, config: HybridConfig):
-        self.model, self.updater, self.config = model, updater, config
-        self.devices = updater.devices
+    loss: float
+    rows: Tensor
+    each: Tensor
+
+
+class SFT(Learner):
+    """Makes SFT steps."""
+
+    def __init__(self, trainee: Trainee):
+        self.trainee = trainee
 
     @property
     def lr(self) -> float:
         """The rate of the next step: the schedule's share of ``sft_lr``, or of PPO's rate."""
-        if self.config.sft_lr is None or not self.updater.peak_lr:
-            return self.updater.lr
-        return self.updater.lr / self.updater.peak_lr * self.config.sft_lr
+        updater, own = self.trainee.updater, self.trainee.config.sft_lr
+        if own is None or not updater.peak_lr:
+            return updater.lr
+        return updater.lr / updater.peak_lr * own
 
-    def step(self, batch: Batch, each: list[float] | None = None) -> float:
-        """Learn from one batch; the loss before the step, nats per labelled token.
+    def step(self, batch: Batch) -> Outcome:
+        """Learn from one batch of examples.
 
         With several processes each is given the whole batch and learns from its rows.
-
-        Args:
-            batch: as `batch_loss` takes it.
-            each: gets the loss of each row, NaN where it has no label; None asks for none.
         """
-        losses: list[float] = []
-        own: dict[int, float] = {}
-        self.updater.step(
-            self._losses(batch, losses, None if each is None else own),
-            self.lr / self.updater.lr if self.updater.lr else 1.0,
-        )
-        if each is not None:
-            each += self._of_all(own, len(batch["labels"]))
-        return self.devices.sums({"loss": sum(losses)})["loss"]
+        updater, given = self.trainee.updater, batch.examples
+        assert given is not None  # as needed
+        parts: list[Part] = []
+        updater.step(self._losses(given, parts), self.lr / updater.lr if updater.lr else 1.0)
+        loss = updater.devices.sums({"loss": sum(part.loss for part in parts)})["loss"]
+        stats = {"loss": loss, "optim/lr": self.lr, **updater.figures()}
+        return Outcome(stats, losses=self._of_all(parts, len(given)))
 
-    def _losses(
-        self, batch: Batch, losses: list[float], each: dict[int, float] | None
-    ) -> Iterator[Tensor]:
-        """The batch's loss, microbatch by microbatch.
-
-        The figures go to ``losses``, and each row's loss to ``each`` if that is wanted.
-        """
-        size = self.config.microbatch_size
-        for part, share, rows in microbatches(batch, size, self.devices):
-            logprobs, learnt = label_logprobs(self.model, part)
-            loss = -logprobs.mean() * share
-            losses.append(loss.item())
-            if each is not None:
-                each |= zip(rows.tolist(), row_losses(logprobs, learnt).tolist(), strict=True)
+    def _losses(self, given: Examples, parts: list[Part]) -> Iterator[Tensor]:
+        """The batch's loss, microbatch by microbatch, which are added to ``parts``."""
+        config, devices = self.trainee.config, self.trainee.updater.devices
+        for tensors, share, rows in microbatches(given.tensors, config.microbatch_size, devices):
+            logprobs, learnt = label_logprobs(self.trainee.policy.model, tensors)
+            weights = None if given.weights is None else given.weights[rows]
+            loss = -(logprobs if weights is None else logprobs * by_token(weights, learnt)).mean()
+            loss = loss * share
+            parts.append(Part(loss.item(), rows, row_losses(logprobs, learnt)))
             yield loss
 
-    def _of_all(self, own: Mapping[int, float], count: int) -> list[float]:
+    def _of_all(self, parts: list[Part], count: int) -> list[float]:
         """Every process's row losses, in the batch's order."""
-        mine = range(count)[self.devices.rows(count)]
+        devices = self.trainee.updater.devices
+        mine = range(count)[devices.rows(count)]
+        own = {
+            row: loss
+            for part in parts
+            for row, loss in zip(part.rows.tolist(), part.each.tolist(), strict=True)
+        }
         known = {str(i): own.get(i, math.nan) if i in mine else 0.0 for i in range(count)}
-        return list(self.devices.sums(known).values())
+        return list(devices.sums(known).values())
 
 
 def microbatches(
-    batch: Batch, size: int | None, devices: Devices | None = None
-) -> Iterator[tuple[Batch, float, Tensor]]:
+    batch: Tensors, size: int | None, devices: Devices | None = None
+) -> Iterator[tuple[Tensors, float, Tensor]]:
     """A batch in parts of at most ``size`` rows, each with its share of the labelled tokens.
 
     Each comes with the numbers of its rows (int64), too.
@@ -121,12 +125,12 @@ def microbatches(
             yield {key: value[rows][:, columns] for key, value in batch.items()}, share, rows
 
 
-def batch_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
+def batch_loss(model: PreTrainedModel, batch: Tensors) -> Tensor:
     """The loss of one batch: mean nats per labelled token, a scalar; see `label_logprobs`."""
     return -label_logprobs(model, batch)[0].mean()
 
 
-def label_logprobs(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+def label_logprobs(model: PreTrainedModel, batch: Tensors) -> tuple[Tensor, Tensor]:
     """The logprobs of a batch's labels; logits are computed for the labelled tokens only.
 
     Args:
@@ -152,6 +156,11 @@ def label_logprobs(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor
         model, learnt[:, first:], labels[:, 1:][learnt], ids[:, :-1], mask[:, :-1].bool()
     )
     return logprobs, learnt
+
+
+def by_token(weights: Tensor, learnt: Tensor) -> Tensor:
+    """(N,) the rows' weights (B,), for each of the N tokens of `label_logprobs`."""
+    return weights.to(learnt.device)[learnt.nonzero()[:, 0]]
 
 
 @torch.no_grad()

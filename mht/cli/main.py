@@ -93,7 +93,10 @@ def _precision(config: Config) -> str:
 
 
 def _steps(variant: HybridConfig) -> str:
-    mixes = [f"{sft} SFT steps and {ppo} PPO steps" for sft, ppo in variant.plan]
+    mixes = [
+        " and ".join(f"{steps} {name.upper()} steps" for name, steps in cycle)
+        for cycle in variant.plan
+    ]
     mix = " to ".join(dict.fromkeys([*mixes[:1], *mixes[-1:]])) or "no steps"
     return (
         f"{variant.optimizer_steps} optimiser steps: {variant.cycles} cycles of {mix} "

@@ -18,7 +18,6 @@ from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.policy import LoRAConfig, ReferenceConfig, ValueHeadConfig
 from mht.config.training import (
     BaselinesConfig,
-    CurriculumConfig,
     HybridConfig,
     KLControl,
     SFTConfig,
@@ -34,7 +33,6 @@ __all__ = [
     "BaselinesConfig",
     "BenchmarkConfig",
     "Config",
-    "CurriculumConfig",
     "DataConfig",
     "DecodingConfig",
     "EvaluateConfig",

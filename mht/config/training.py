@@ -8,14 +8,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mht.config.curriculum import CurriculumConfig
+from mht.config.cycles import Cycle, Plan, default_algorithm, phase_problems, steps_of
 from mht.config.memory import MemoryConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.policy import Name, ReferenceConfig, ValueHeadConfig
 from mht.core.bounds import MOST_STEPS, Cycles, NonNegative, Positive, Rate, Share, Weight
-from mht.core.component import Chosen, Section, refuse
+from mht.core.component import Chosen, Section, refuse, registry
 
 Reward = Annotated[Any, Chosen("reward")]
+Mix = Annotated[Any, Chosen("mix")]
+Algorithm = Annotated[Any, Chosen("algorithm")]
 TRUNCATED = (
     "PPO samples from the distribution that it scores, the whole one; truncated sampling would "
     "need renormalised logprobs. Set ppo.temperature instead, or truncate where nothing trains: in "
@@ -54,10 +56,11 @@ class SFTConfig(Section):
         return self
 
     @property
-    def plan(self) -> list[tuple[int, int]]:
-        """SFT (and no PPO) steps between two validation losses."""
+    def plan(self) -> Plan:
+        """A cycle of SFT steps between two validation losses."""
         whole, rest = divmod(self.steps, self.eval_every)
-        return [(self.eval_every, 0)] * whole + [(rest, 0)] * bool(rest)
+        cycles = [self.eval_every] * whole + [rest] * bool(rest)
+        return [(("sft", steps),) for steps in cycles]
 
     @property
     def optimizer_steps(self) -> int:
@@ -110,16 +113,20 @@ class HybridConfig(Section):
     """The cycles of SFT and PPO, and the PPO itself.
 
     Attributes:
-        cycles: rounds of SFT steps, then PPO steps.
-        sft_steps_per_cycle: SFT steps in each; may be 0.
-        ppo_steps_per_cycle: PPO steps in each; may be 0. A PPO step samples ``batch_size``
+        cycles: rounds of all phases.
+        sft_steps_per_cycle: SFT steps in each cycle, before its PPO steps; may be 0.
+        ppo_steps_per_cycle: PPO steps in each cycle; may be 0. A PPO step samples ``batch_size``
             responses and makes ``epochs * batch_size / minibatch_size`` optimiser steps.
+        phases: the phases of each cycle in order, each an algorithm and its steps, such as
+            ``[{sft: 6}, {ppo: 1}]``. The two keys above are a short form for that; null takes them.
+        algorithms: algorithms with options of their own, by the name that a phase calls them.
         reward: what scores a response; not needed without PPO steps.
         batch_size: responses per PPO step.
         responses_per_prompt: of them; divides ``batch_size``. From 2 on, each score counts less the
             mean of the same prompt's other responses (RLOO, arXiv:2402.14740): how hard the prompt
             is, where prompts differ more than answers do, is no noise then.
-        curriculum: how the steps per cycle move towards the two numbers above.
+        mix: how the steps of the phases change over the cycles, the weights of SFT and
+            reinforcement learning, and which prompts begin with a part of their target.
         minibatch_size: responses per optimiser step; divides ``batch_size``.
         microbatch_size: rows in one forward and backward pass, SFT's too; gradients add up to those
             of the whole minibatch, in less memory. null takes all at once.
@@ -156,14 +163,19 @@ class HybridConfig(Section):
         save_every: cycles between two saved checkpoints; 0 keeps only the final model.
     """
 
-    not_here: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"), TRUNCATED
-    )
+    not_here: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(
+            ("top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"), TRUNCATED
+        ),
+        "curriculum": "set mix, such as {type: linear, first: {sft: 12, ppo: 0}}",
+    }
 
     cycles: Cycles
-    sft_steps_per_cycle: NonNegative
-    ppo_steps_per_cycle: NonNegative
-    curriculum: CurriculumConfig = CurriculumConfig()
+    sft_steps_per_cycle: NonNegative = 0
+    ppo_steps_per_cycle: NonNegative = 0
+    phases: list[dict[str, NonNegative]] | None = None
+    algorithms: dict[Name, Algorithm] = Field(default_factory=dict)
+    mix: Mix = Field(default_factory=lambda: registry("mix").choose({"type": "alternation"}))
     reward: Reward | None = None
     batch_size: Positive = 32
     responses_per_prompt: Positive = 1
@@ -207,6 +219,13 @@ class HybridConfig(Section):
 
     def _misfits(self) -> Iterator[tuple[str, str]]:
         size, mini = self.batch_size, self.minibatch_size
+        cycle = [*phase_problems(self.phases or [], self.algorithms)]
+        if self.phases is not None and (self.sft_steps_per_cycle or self.ppo_steps_per_cycle):
+            short = "sft_steps_per_cycle and ppo_steps_per_cycle"
+            cycle.append(("phases", f"{short} say the same: set phases to null, or them to 0"))
+        if cycle:
+            yield from cycle
+            return  # what follows counts steps
         if size % mini:
             yield "minibatch_size", f"{mini} does not divide batch_size {size}: set one that does"
         if size % self.responses_per_prompt:
@@ -214,14 +233,23 @@ class HybridConfig(Section):
             yield "responses_per_prompt", f"{what}: set one that does"
             return  # what follows counts prompts
         sft, ppo = self.steps
-        if sft + ppo > MOST_STEPS:
-            what = f"{sft + ppo:,} steps in all are more than {MOST_STEPS:,}: lower it, or the"
-            yield "cycles", f"{what} steps per cycle"
+        counts = steps_of(self.plan)
+        if sum(counts.values()) > MOST_STEPS:
+            what = f"{sum(counts.values()):,} steps in all are more than {MOST_STEPS:,}: lower it,"
+            yield "cycles", f"{what} or the steps per cycle"
         if ppo and self.reward is None:
-            yield "", "PPO steps need a reward: set reward, or ppo_steps_per_cycle to 0"
-        if self.cycles and not sft + ppo:
+            names = " and ".join(name for name in counts if "examples" not in self.needs(name))
+            what = f"steps of {names} need a reward: set reward"
+            yield "", f"{what}, or ppo_steps_per_cycle to 0" if names == "ppo" else what
+        if self.cycles and not counts:
             what = f"{self.cycles} cycles have no step: set sft_steps_per_cycle or"
             yield "cycles", f"{what} ppo_steps_per_cycle, or cycles to 0"
+        if any("pairs" in self.needs(name) for name in counts) and self.responses_per_prompt < 2:
+            what = "pairs are made of a prompt's responses: set at least 2"
+            yield "responses_per_prompt", what
+        if self.mix.needs_memory and not self.memory.is_on:
+            what = f"{self.mix.type} looks at what the memory knows of the prompts"
+            yield "memory.type", f"{what}: set one, or another mix"
         used = {"minibatch_size": mini} if ppo or not sft else {}
         used |= {"sft_batch_size": self.sft_batch_size} if sft or not ppo else {}
         replay = self.memory.replay.share
@@ -292,24 +320,40 @@ class HybridConfig(Section):
         return self.epochs * self.batch_size // self.minibatch_size
 
     @property
-    def plan(self) -> list[tuple[int, int]]:
-        """SFT and PPO steps of each cycle."""
-        ends = self.sft_steps_per_cycle, self.ppo_steps_per_cycle
-        if self.curriculum.type == "none":
-            return [ends] * self.cycles
-        return [self.curriculum.steps(ends, i, self.cycles) for i in range(self.cycles)]
+    def cycle(self) -> Cycle:
+        """The phases of a cycle, as the settings give them."""
+        if self.phases is None:
+            return (("sft", self.sft_steps_per_cycle), ("ppo", self.ppo_steps_per_cycle))
+        return tuple(phase for part in self.phases for phase in part.items())
+
+    @property
+    def plan(self) -> Plan:
+        """The phases of each cycle, as the mix has them."""
+        return self.mix.plan(self.cycle, self.cycles)
+
+    def algorithm(self, name: str) -> Any:
+        """The algorithm that a phase names: one of ``algorithms``, or a type with its defaults."""
+        own = self.algorithms.get(name)
+        return default_algorithm(name) if own is None else own
+
+    def needs(self, name: str) -> frozenset[str]:
+        """What the steps of an algorithm learn from: "examples", "rollouts", "pairs"."""
+        return self.algorithm(name).needs
 
     @property
     def steps(self) -> tuple[int, int]:
-        """SFT and PPO steps of all cycles together."""
-        plan = self.plan
-        return sum(sft for sft, _ in plan), sum(ppo for _, ppo in plan)
+        """Steps that learn from examples, and steps that learn from responses, of all cycles."""
+        counts = steps_of(self.plan)
+        return (
+            sum(n for name, n in counts.items() if "examples" in self.needs(name)),
+            sum(n for name, n in counts.items() if self.needs(name) & {"rollouts", "pairs"}),
+        )
 
     @property
     def optimizer_steps(self) -> int:
-        """Optimiser steps of the whole schedule, SFT and PPO."""
-        sft, ppo = self.steps
-        return sft + ppo * self.updates_per_ppo_step
+        """Optimiser steps of the whole schedule."""
+        counts = steps_of(self.plan)
+        return sum(n * self.algorithm(name).updates(self) for name, n in counts.items())
 
 
 class BaselinesConfig(Section):

@@ -20,7 +20,9 @@ from mht.core.problems import did_you_mean, meant_as_type
 # Where the built-in members of each kind register themselves: a module, a package with all its
 # modules, or a module of each package of a package. They are imported on first use of the kind.
 HOMES: dict[str, tuple[str, ...]] = {
+    "algorithm": ("mht.algorithms.members",),
     "memory": ("mht.memory",),
+    "mix": ("mht.algorithms.mixes",),
     "model": ("mht.assets.scratch",),
     "postprocess": ("mht.rewards",),
     "reward": ("mht.rewards", "mht.tasks.*.reward"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mht.config import Config, HybridConfig, ModelConfig, SFTConfig
+from mht.config.cycles import Plan
 from mht.data.examples.example import Example, read_examples
 from mht.evaluation.evaluator import evaluate_policy
 from mht.evaluation.summary import write_json, write_samples
@@ -22,7 +23,6 @@ from mht.reports.over_seeds_report import RESULT, SAMPLES
 from mht.rewards import Reward
 from mht.training.from_config import experiment_look, make_trainer
 from mht.training.hybrid import HybridTrainer, Stats
-from mht.training.schedule import Plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -24,7 +24,7 @@ from mht.core.component import build, did_you_mean
 from mht.core.errors import ConfigError, shown
 
 if TYPE_CHECKING:
-    from mht.training.schedule import Plan
+    from mht.config.cycles import Plan
 
 WITHOUT_SFT = ("base", "ppo_only")  # recipes that start from the base model
 SHARED = (  # settings that make results comparable
@@ -32,7 +32,7 @@ SHARED = (  # settings that make results comparable
     "model.name", "model.revision", "model.trust_remote_code",
 )  # fmt: skip
 NO_RESULT = ("base.experiment", "base.checkpoint_every_s")  # they change none
-IN_PLAN = {"cycles", "sft_steps_per_cycle", "ppo_steps_per_cycle", "curriculum", "save_every"}
+IN_PLAN = {"cycles", "sft_steps_per_cycle", "ppo_steps_per_cycle", "phases", "mix", "save_every"}
 NO_RESULT_CODE = (  # what only shows, logs or starts what others have computed
     "cli/*", "tracking/*", "reports/*", "experiments/ablations.py", "experiments/compare.py",
     "experiments/evidence.py", "experiments/search/*", "generation/decoding/*",
@@ -90,10 +90,11 @@ class Variant:
 def sft_first(plan: Plan) -> Plan:
     """The same steps without alternation.
 
-    >>> sft_first([(1, 5), (2, 5), (3, 0)])
-    [(1, 0), (2, 0), (3, 0), (0, 5), (0, 5)]
+    >>> sft_first([(("sft", 1), ("ppo", 5)), (("sft", 2), ("ppo", 5))])
+    [(('sft', 1),), (('sft', 2),), (('ppo', 5),), (('ppo', 5),)]
     """
-    return [(sft, 0) for sft, _ in plan if sft] + [(0, ppo) for _, ppo in plan if ppo]
+    phases = [phase for cycle in plan for phase in cycle if phase[1]]
+    return [(phase,) for name in ("sft", "ppo") for phase in phases if phase[0] == name]
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:

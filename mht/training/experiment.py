@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mht.config import Config, HybridConfig, SFTConfig
+from mht.config.cycles import Plan, steps_of
 from mht.core.outputs import replaced_folder
 from mht.core.stable_files import write_json
 from mht.data.examples.example import read_examples
@@ -15,7 +16,6 @@ from mht.training.checkpoint import Checkpoints
 from mht.training.from_config import make_trainer
 from mht.training.history import History
 from mht.training.hybrid import HybridTrainer, Stats
-from mht.training.schedule import Plan
 from mht.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def train_variant(
         run: gets every step's figures.
         start: the folder to start from.
         name: of the outputs.
-        plan: SFT and PPO steps of each cycle.
+        plan: the phases of each cycle.
         eval_every: cycles between two looks at the validation prompts; 0 is never.
         eval_examples: how many of them.
         after: the SFT stage that made ``start``, if one did.
@@ -57,12 +57,12 @@ def train_variant(
         model=config.model,
         after=after,
     )
-    has_ppo = any(ppo_steps for _, ppo_steps in plan)
+    samples = any(settings.needs(name) != {"examples"} for name in steps_of(plan))
     validation = Validation(
         trainer.policy,
         trainer.responder,
         read_examples("data/prepared/validation.parquet")[:eval_examples],
-        settings.reward if has_ppo and isinstance(settings.reward, Reward) else None,
+        settings.reward if samples and isinstance(settings.reward, Reward) else None,
         seed=config.base.seed,
         batch_size=64,
     )
@@ -100,7 +100,9 @@ def train_variant(
         replaced_folder(f"plots/{name}") as plots,
     ):
         _write(trainer, history, cycles, model, plots)
-    final = history.last("validation") | history.last("ppo", over=5) | history.last("sft", over=5)
+    final: dict[str, float] = {}
+    for phase in history.phases:
+        final |= history.last(phase, over=1 if phase == "validation" else 5)
     write_json(f"metrics/{name}.json", final)
     run.summary(final)
     run.model(f"models/{name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from mht.algorithms.ppo.step import Stats
+from mht.algorithms.batch import Stats
 from mht.core.records import Scored
 from mht.data.text.sample import Sample
 from mht.data.text.words import chunks

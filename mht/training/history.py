@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from mht.core.stable_files import write_csv
 
 Stats = Mapping[str, float]
-PHASES = ("sft", "ppo", "validation")
 
 
 class Row(NamedTuple):
@@ -67,12 +66,17 @@ class History:
         return {name: sum(row[name] for row in rows) / len(rows) for name in names}
 
     def write(self, folder: str | Path) -> None:
-        """One csv per phase that had steps: ``step`` and every figure that is not a time."""
+        """A csv file for each phase: ``step`` and every figure that is not a time."""
         Path(folder).mkdir(parents=True, exist_ok=True)  # an output, also where nothing was said
-        for phase in PHASES:
+        for phase in self.phases:
             rows = [{"step": step, **row} for step, row in self._of(phase)]
-            if rows:
-                write_csv(Path(folder) / f"{phase}.csv", rows)
+            write_csv(Path(folder) / f"{phase}.csv", rows)
+
+    @property
+    def phases(self) -> list[str]:
+        """The names that keys begin with: of algorithms, and "validation"."""
+        names = (key.partition("/")[0] for row in self.rows for key in row.stats)
+        return sorted(set(names))
 
     def _of(self, phase: str) -> list[tuple[int, dict[str, float]]]:
         """The phase's rows; times differ from run to run and are left out."""

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
-from mht.algorithms.ppo.step import PPO, Stats
+from mht.algorithms.base import Learner, Trainee
+from mht.algorithms.batch import Stats
+from mht.algorithms.mixes.base import Moment
+from mht.algorithms.ppo.learner import PPOLearner
 from mht.algorithms.sft import SFT
 from mht.config import HybridConfig, LoRAConfig, OptimizerConfig, SchedulerConfig
-from mht.core.errors import UserError
+from mht.config.cycles import steps_of
 from mht.core.keywords import explain_keywords
 from mht.core.progress import track
-from mht.core.records import Scored
-from mht.data.examples.example import collate_prompts, collate_sft
-from mht.data.text.sample import Sample
 from mht.devices.make import make_devices
 from mht.generation.sampling.rollout import Responder
 from mht.models.context import limit_context
@@ -30,14 +28,14 @@ from mht.models.references import References
 from mht.optim.masters import Masters
 from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
 from mht.rewards import Reward
-from mht.training.background import background
-from mht.training.figures import headline, text_stats
+from mht.training.feed import Feed
+from mht.training.figures import headline
 from mht.training.library import arguments
 from mht.training.library.arguments import SYNONYMS, RewardFn
 from mht.training.library.single_steps import SingleSteps
 from mht.training.parts import Attributes, RandomNumbers, Weights, updater_parts
 from mht.training.practice import Practice
-from mht.training.schedule import Phase, Plan, schedule
+from mht.training.schedule import as_plan, schedule
 from mht.training.state import Stateful
 
 if TYPE_CHECKING:
@@ -145,14 +143,17 @@ class HybridTrainer(SingleSteps):
         self.reward = arguments.as_reward(reward_fn if reward_fn is not None else config.reward)
         self.generator = torch.Generator(device=model.device).manual_seed(seed)
         self.updater = self._make_updater(optimizer_config, scheduler_config)
-        minibatches = torch.Generator().manual_seed(seed + 1)
-        self.sft = SFT(model, self.updater, self.config)
         references = (
             References(config.references, self.policy, self.tokenizer)
             if config.references
             else None
         )
-        self.ppo = PPO(self.policy, self.updater, self.config, minibatches, references)
+        self.trainee = Trainee(self.policy, self.updater, self.config, seed, references)
+        self.learners: dict[str, Learner] = {}
+        for name in ("sft", "ppo", *steps_of(config.plan)):
+            self.learner(name)
+        self.sft = cast(SFT, self.learners["sft"])
+        self.ppo = cast(PPOLearner, self.learners["ppo"]).ppo
         self.practice = Practice(
             examples,
             self.config,
@@ -163,7 +164,20 @@ class HybridTrainer(SingleSteps):
         )
         if examples and references is not None:
             references.check([example.item for example in examples])
+        self.feed = Feed(
+            self.practice, self.responder, self.devices, self.generator, self.reward, config.mix
+        )
         self.step = 0
+
+    def learner(self, name: str) -> Learner:
+        """What makes the steps of an algorithm; the same at every call.
+
+        Raises:
+            ConfigError: there is no such algorithm.
+        """
+        if name not in self.learners:
+            self.learners[name] = self.config.algorithm(name).learner(self.trainee)
+        return self.learners[name]
 
     def _make_updater(self, optimizer_config: Any, scheduler_config: Any) -> Updater:
         optimizer = make_optimizer(self.masters, optimizer_config or self.config.optimizer, self.lr)
@@ -186,7 +200,7 @@ class HybridTrainer(SingleSteps):
     )
     def train(
         self,
-        plan: Plan | None = None,
+        plan: Sequence[Any] | None = None,
         log: Log | None = None,
         after_cycle: Callable[[int], Stats] | None = None,
         checkpoints: Checkpoints | None = None,
@@ -194,26 +208,30 @@ class HybridTrainer(SingleSteps):
         """Run the cycles.
 
         Args:
-            plan: SFT and PPO steps of each cycle; None takes the config's.
+            plan: for each cycle its SFT and PPO steps, ``(6, 1)``, or its phases, ``[{"sft": 6},
+                {"ppo": 1}]``; None takes the config's.
             log: called with the figures of every step, and its number from 1 on; with several
                 processes in each, with the figures of the whole batch.
             after_cycle: called with the number of each cycle that has ended, from 1 on, and with 0
                 before the first; what it returns is logged too.
             checkpoints: written on the way; a run that was killed goes on from the last one.
         """
-        plan = self.config.plan if plan is None else plan
+        plan = self.config.plan if plan is None else as_plan(plan)
         log = log or (lambda stats, step: None)
+        counts = steps_of(plan)
+        for name in counts:
+            self.learner(name)
         parts = schedule(plan)
         done = checkpoints.resume(self) if checkpoints else 0
         if done and self.devices.is_main:
             print(f"resumed after step {self.step}", flush=True)
-        with track(range(sum(map(sum, plan))), "training") as bar:
-            bar.advance(sum(part != "end" for part, _ in parts[:done]))
-            for part, cycle in parts[done:]:
-                if part == "end":
+        with track(range(sum(counts.values())), "training") as bar:
+            bar.advance(sum(part.phase is not None for part in parts[:done]))
+            for cycle, phase in parts[done:]:
+                if phase is None:
                     stats = after_cycle(cycle) if after_cycle else {}
                 else:
-                    stats = self.next_step(part)
+                    stats = self.next_step(phase, of=sum(counts.values()))
                     bar.advance()
                 bar.figures(**headline(stats))
                 if stats:
@@ -230,83 +248,31 @@ class HybridTrainer(SingleSteps):
             "model": Weights("model", policy.model, masters),
             "value_head": Weights("value_head", policy.value_head, masters),
             **updater_parts(self.updater),
-            "ppo": self.ppo,
-            "random": RandomNumbers(
-                self.devices, responses=self.generator, minibatches=self.ppo.generator
-            ),
+            "random": RandomNumbers(self.devices, responses=self.generator),
             "practice": self.practice,
+            "mix": self.config.mix,
             "trainer": Attributes(self, "step"),
+            **{f"algorithms.{name}": learner for name, learner in self.learners.items()},
         }
-        parts |= {"critic": self.ppo.critic} if self.ppo.critic is not None else {}
         return parts | ({"reward": self.reward} if isinstance(self.reward, Reward) else {})
 
-    def next_step(self, phase: Phase) -> Stats:
-        """One SFT or PPO step on the next of the training data; its figures."""
-        stats = self._next_sft_step() if phase == "sft" else self._next_ppo_step()
-        self.step += 1
-        return stats
+    def next_step(self, phase: str, *, of: int | None = None) -> Stats:
+        """One step of an algorithm on the next of the training data; its figures.
 
-    def _next_sft_step(self) -> Stats:
+        Args:
+            phase: the algorithm's name.
+            of: steps of the whole run, for the mix; None takes the settings'.
+        """
         began = time.perf_counter()
-        own = self.practice.own_responses()
-        rows = self.practice.sft_rows(len(own))
-        examples = [*self.practice.as_examples(own), *self.practice.examples(rows)]
-        batch = collate_sft(examples, self.responder.pad_id)
-        each: list[float] | None = [] if self.practice.memory else None
-        loss = self.sft.step(batch, each)
-        figures = self.practice.rehearsed(rows, (each or [])[len(own) :], self.step, own)
+        steps = sum(steps_of(self.config.plan).values()) if of is None else of
+        moment, needs = Moment(phase, self.step, steps), self.config.needs(phase)
+        with self.feed.given(needs, moment) as (batch, given):
+            outcome = self.learner(phase).step(batch)
+        stats = outcome.stats | self.feed.told(given, outcome, moment)
         seconds = time.perf_counter() - began
-        tokens = float(batch["attention_mask"].sum())
-        return {
-            "sft/loss": loss,
-            "sft/optim/lr": self.sft.lr,
-            **{f"sft/{name}": v for name, v in (self.updater.figures() | figures).items()},
-            "sft/time/step_s": seconds,
-            "sft/time/tokens_per_s": tokens / seconds,
-        }
-
-    def _next_ppo_step(self) -> Stats:
-        began = time.perf_counter()
-        rows = self.practice.ppo_rows()
-        examples = self.practice.examples(rows)
-        prompts = collate_prompts(examples, self.responder.pad_id)
-        rollout = self.devices.draw(self.responder, *prompts, self.generator)
-        sampled = time.perf_counter()
-        samples = self.responder.samples(rollout, examples)
-        past = self.practice.past(self.responder.pad_id, self.policy.device)
-        items = [example.item for example in examples]
-        with self._scoring(samples) as result:
-            stats = self.ppo.step(rollout, lambda: result()[0].score, items, past)
-        scored, scoring_s = result()
-        stats |= text_stats(samples, scored)
-        surprises = self.ppo.surprises
-        stats |= self.practice.tried(rows, rollout, samples, scored.score, surprises)
-        stats |= {
-            "time/sample_s": sampled - began,
-            "time/reward_s": scoring_s,  # on a GPU beside the assessment, which waits for it
-            "time/step_s": time.perf_counter() - began,
-            "time/tokens_per_s": float(rollout.lengths.sum()) / (time.perf_counter() - began),
-        }
-        return {f"ppo/{name}": value for name, value in stats.items()}
-
-    @contextmanager
-    def _scoring(self, samples: list[Sample]) -> Iterator[Callable[[], tuple[Scored, float]]]:
-        """The main process's scoring, beside a GPU's passes that need no score; its seconds."""
-        devices = self.devices
-        with background(
-            lambda: self._scored(samples) if devices.is_main else Scored([]), devices.device
-        ) as result:
-            yield cache(lambda: devices.on_main(result))
-
-    def _scored(self, samples: list[Sample]) -> Scored:
-        if self.reward is None:
-            raise UserError("PPO steps need a reward: give HybridTrainer a reward_fn")
-        if isinstance(self.reward, Reward):
-            return self.reward.evaluate(samples)
-        score = self.reward
-        return Scored(
-            [float(score(s.response, s.target, prompt=s.prompt, item=s.item)) for s in samples]
-        )
+        stats |= {"time/step_s": seconds, "time/tokens_per_s": given.tokens / seconds}
+        self.step += 1
+        return {f"{phase}/{name}": value for name, value in stats.items()}
 
     def save(self, folder: str | Path) -> None:
         """Write policy, tokenizer and value head in the Hugging Face layout, and the memory.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mht.algorithms.ppo.replay import Replayed, replayed
+from mht.algorithms.batch import Replayed
+from mht.algorithms.mixes.base import Prompts
+from mht.algorithms.ppo.replay import replayed
 from mht.config import HybridConfig
 from mht.core.errors import ConfigError, UserError
 from mht.data.examples.example import Example
@@ -23,7 +26,6 @@ from mht.training.cursor import Cursor
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from mht.core.records import Rollout
@@ -177,6 +179,15 @@ class Practice:
         items = [example.item for example in self.examples([a.row for a in attempts])]
         return replayed(attempts, items, step=self.ppo_steps, pad_id=pad_id, device=device)
 
+    def known(self, rows: Sequence[int]) -> Prompts:
+        """What the memory knows of the prompts of some rows."""
+        if self.memory is None:
+            unknown = [math.nan] * len(rows)
+            return Prompts(rows, unknown, unknown, unknown)
+        numbers, records = self.memory.rows.numbers[list(rows)], self.memory.records
+        names = ("mean_score", "sft_loss", "practised")
+        return Prompts(rows, *(records[name][numbers].astype(float).tolist() for name in names))
+
     # -- after it -----------------------------------------------------------------------------
 
     def tried(
@@ -185,7 +196,7 @@ class Practice:
         rollout: Rollout,
         samples: Sequence[Sample],
         scores: Sequence[float],
-        surprises: Tensor,
+        surprises: Sequence[float],
     ) -> dict[str, float]:
         """Remember the attempts of a PPO step.
 
@@ -194,7 +205,7 @@ class Practice:
             rollout: their responses.
             samples: the same as texts.
             scores: the reward's.
-            surprises: (B,) mean absolute advantages, before whitening.
+            surprises: B mean absolute advantages, before whitening; NaN where it is not known.
 
         Returns:
             The memory's figures; none where it is switched off.
@@ -202,11 +213,10 @@ class Practice:
         if self.memory is None:
             return {}
         attempts = _attempts(rows, self.examples(rows), rollout, samples)
-        losses = surprises.tolist()
         self.memory.remember(
             [
                 Attempt(**attempt, score=float(score), loss=loss, step=self.ppo_steps)
-                for attempt, score, loss in zip(attempts, scores, losses, strict=True)
+                for attempt, score, loss in zip(attempts, scores, surprises, strict=True)
             ]
         )
         self.ppo_steps += 1

@@ -17,7 +17,7 @@ from mht.experiments.evidence import plan
 from mht.experiments.variants import variants_of
 from mht.rewards import make_reward
 from mht.rewards.spec import read_reward
-from mht.training.schedule import schedule
+from mht.training.schedule import as_plan, schedule
 
 PARAMS = read_yaml("params.yaml")
 
@@ -271,7 +271,7 @@ def test_so_are_the_seeds_that_follow(tmp_path):
         ("baselines.sft_only.cycles", 10**18),
         ("ppo.sft_steps_per_cycle", 10**9),
         ("ppo.ppo_steps_per_cycle", 2**62),
-        ("ppo.curriculum", {"type": "linear", "sft_steps": 10**12, "ppo_steps": 1}),
+        ("ppo.mix", {"type": "linear", "first": {"sft": 10**12, "ppo": 1}}),
         ("sft.steps", 10**12),
         ("evaluate.resamples", 10**12),
         ("benchmark.seeds", 10**9),
@@ -285,13 +285,13 @@ def test_numbers_that_would_fill_the_memory(path, value):
 
 
 def test_a_long_curriculum_is_checked_at_once():
-    many = {"ppo.cycles": 100_000, "ppo.curriculum": {"type": "cosine", "sft_steps": 3}}
+    many = {"ppo.cycles": 100_000, "ppo.mix": {"type": "cosine", "first": {"sft": 3}}}
     assert len(with_values(many).ppo.plan) == 100_000
 
 
 def test_steps_of_a_cycle_are_one_entry_each():
-    assert schedule([(2, 0), (0, 1)]) == [
-        ("end", 0), ("sft", 1), ("sft", 1), ("end", 1), ("ppo", 2), ("end", 2),
+    assert schedule(as_plan([(2, 0), (0, 1)])) == [
+        (0, None), (1, "sft"), (1, "sft"), (1, None), (2, "ppo"), (2, None),
     ]  # fmt: skip
 
 

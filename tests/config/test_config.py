@@ -8,8 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from mht.config import Config, HybridConfig, SFTConfig, load_config, read_yaml
+from mht.config.cycles import steps_of
 from mht.core.errors import ConfigError
 from mht.rewards.text.surface import LengthWindow
+from mht.training.schedule import as_plan
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +174,7 @@ def test_what_must_fit_together(load):
     (found,) = problems(load, {"ppo.responses_per_prompt": 3})
     assert found.startswith("ppo.responses_per_prompt: 3 does not divide batch_size 256")
     (found,) = problems(load, {"ppo.reward": None})
-    assert found.startswith("ppo: PPO steps need a reward")
+    assert found.startswith("ppo: steps of ppo need a reward")
     (found,) = problems(load, {"data.splits": {"reward_model": 0.5, "test": 0.5}})
     assert found.startswith("data.splits: the shares leave nothing to train the policy on")
     changes = {"ppo.reward": None, "ppo.ppo_steps_per_cycle": 0, "ppo.scheduler": {}}
@@ -222,7 +224,7 @@ def test_sections_are_frozen(load):
 @pytest.mark.parametrize(
     ("kind", "plan"),
     [
-        ("none", [(2, 6)] * 5),
+        ("alternation", [(2, 6)] * 5),
         ("linear", [(10, 0), (8, 2), (6, 3), (4, 5), (2, 6)]),
         ("cosine", [(10, 0), (9, 1), (6, 3), (3, 5), (2, 6)]),
         ("step", [(10, 0), (10, 0), (2, 6), (2, 6), (2, 6)]),
@@ -233,26 +235,26 @@ def test_a_curriculum_moves_the_mix(kind, plan):
         cycles=5,
         sft_steps_per_cycle=2,
         ppo_steps_per_cycle=6,
-        curriculum={"type": kind, "sft_steps": 10, "ppo_steps": 0},
+        mix={"type": kind} | ({} if kind == "alternation" else {"first": {"sft": 10, "ppo": 0}}),
         reward=LengthWindow(min=1, max=2),
         batch_size=4,
         minibatch_size=2,
         epochs=1,
     )
-    assert config.plan == plan
+    assert config.plan == as_plan(plan)
     assert config.optimizer_steps == sum(sft + 2 * ppo for sft, ppo in plan)
 
 
 def test_a_curriculum_of_one_cycle_begins():
-    first = {"type": "linear", "sft_steps": 3, "ppo_steps": 0}
-    config = HybridConfig(cycles=1, sft_steps_per_cycle=9, ppo_steps_per_cycle=9, curriculum=first)
-    assert config.plan == [(3, 0)]
+    mix = {"type": "linear", "first": {"sft": 3, "ppo": 0}}
+    config = HybridConfig(cycles=1, sft_steps_per_cycle=9, ppo_steps_per_cycle=9, mix=mix)
+    assert config.plan == as_plan([(3, 0)])
 
 
 def test_plans():
     sft = SFTConfig(steps=45, eval_every=20)
-    assert sft.plan == [(20, 0), (20, 0), (5, 0)]
-    assert sum(n for n, _ in sft.plan) == sft.optimizer_steps == sft.as_cycles().optimizer_steps
+    assert sft.plan == [(("sft", 20),), (("sft", 20),), (("sft", 5),)]
+    assert steps_of(sft.plan)["sft"] == sft.optimizer_steps == sft.as_cycles().optimizer_steps
     assert SFTConfig(steps=0).plan == []
     hybrid = HybridConfig(
         cycles=3,
@@ -262,7 +264,7 @@ def test_plans():
         minibatch_size=16,
         epochs=2,
     )
-    assert hybrid.plan == [(2, 0)] * 3
+    assert hybrid.plan == as_plan([(2, 0)] * 3)
     assert hybrid.updates_per_ppo_step == 8
     assert hybrid.optimizer_steps == 6
 

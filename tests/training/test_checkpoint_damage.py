@@ -219,8 +219,8 @@ def another_reward(plain, tensors):
     plain["reward"] = {".children": {"mean": 1}}
 
 
-KEYS = ("model", "value_head", "optimizer", "scheduler", "ppo", "random", "practice", "reward",
-        "trainer", "history", "done")  # fmt: skip
+KEYS = ("model", "value_head", "optimizer", "scheduler", "algorithms.ppo", "random", "practice",
+        "reward", "mix", "trainer", "history", "done")  # fmt: skip
 MISFITS = {f"no {key}": without(key) for key in KEYS}
 MISFITS |= {f.__name__: f for f in (wider, one_number, more_weights, another_reward)}
 MISFITS["no memory"] = lambda plain, tensors: plain["practice"].pop("memory", None)

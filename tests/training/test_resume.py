@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 
 from mht.rewards import Reward
 from mht.training.checkpoint import PLAIN, TENSORS, CheckpointError, Checkpoints
-from mht.training.schedule import schedule
+from mht.training.schedule import as_plan, schedule
 from mht.training.state import State
 from tests.support.jobs import PLAN, Job
 from tests.support.training import TokenShare
 
-PARTS = len(schedule(PLAN))
+PARTS = len(schedule(as_plan(PLAN)))
 
 
 NOISES = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
+import torch
 from torch import Tensor
 
 from mht.core.records import Rollout
@@ -49,6 +50,12 @@ class Experience:
         mask = self.rollout.response_mask
         sizes = (self.returns - self.old_values).abs().masked_fill(~mask, 0.0)
         return sizes.sum(1) / mask.sum(1).clamp(min=1)
+
+    def weighted(self, responses: Tensor) -> Experience:
+        """The policy losses of the first rows count by the weights (b,) of their responses."""
+        weights = torch.ones_like(self.advantages) if self.weights is None else self.weights.clone()
+        weights[: len(responses)] *= responses.to(weights.device)[:, None]
+        return replace(self, weights=weights)
 
     def rows(self, index: Tensor) -> Experience:
         """Some of the rows, columns that are all padding trimmed off."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mht.algorithms.batch import Replayed
 from mht.algorithms.ppo.experience import Experience
 from mht.core.errors import UserError
 from mht.core.records import Rollout
@@ -38,23 +38,6 @@ UNKNOWN = (
     "ppo.memory.replay.share: past responses can't be weighed without the logprobs that they were "
     "sampled with. Set it to 0, or begin with a memory that has them (ppo.memory.start)"
 )
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """Past responses, of earlier policies, that an update learns from once more.
-
-    Attributes:
-        rollout: b prompts and responses, with the logprobs as sampled.
-        scores: b numbers, as the reward gave them then.
-        ages: PPO steps since each was sampled, b numbers.
-        items: each prompt's row of the data, for references that look at it.
-    """
-
-    rollout: Rollout
-    scores: Sequence[float]
-    ages: Sequence[float]
-    items: Sequence[Mapping[str, Any]] | None = None
 
 
 def replayed(

@@ -96,6 +96,7 @@ class PPO:
         scores: Sequence[float] | Callable[[], Sequence[float]],
         items: Items | None = None,
         past: Replayed | None = None,
+        weights: Tensor | None = None,
     ) -> Stats:
         """Learn from one rollout.
 
@@ -109,6 +110,7 @@ class PPO:
             items: each prompt's row of the data, for references that look at it.
             past: responses of earlier policies to learn from too, spread evenly over the
                 minibatches. No figure counts them but those of the updates and ``replay/...``.
+            weights: (B,) by which each response's policy loss counts; None is 1 everywhere.
 
         Returns:
             Everything worth a curve, keys ``group/name``.
@@ -122,6 +124,7 @@ class PPO:
         began = time.perf_counter()
         given = partial(_one_for_each, rollout, scores)
         experience, stats = self.assess(rollout, given, items, past)
+        experience = experience if weights is None else experience.weighted(weights)
         self.surprises = experience.surprises[: len(rollout)]
         stats["time/assess_s"] = time.perf_counter() - began
         began = time.perf_counter()

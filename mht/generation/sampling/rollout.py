@@ -142,10 +142,26 @@ class Responder:
             ended,
         )
 
-    def samples(self, rollout: Rollout, examples: Sequence[Example]) -> list[Sample]:
-        """The texts of a rollout, as `texts` reads its tokens, with the data's own."""
+    def samples(
+        self,
+        rollout: Rollout,
+        examples: Sequence[Example],
+        hints: Sequence[int] | None = None,
+    ) -> list[Sample]:
+        """The texts of a rollout, as `texts` reads its tokens, with the data's own.
+
+        Args:
+            rollout: B prompts and responses.
+            examples: B rows of the data.
+            hints: B numbers of tokens at the prompts' ends that are read as the responses'
+                beginnings; None is 0 everywhere.
+        """
         prompts = _token_lists(rollout.prompt_ids, rollout.prompt_mask)
         responses = _token_lists(rollout.response_ids, rollout.response_mask)
+        if hints is not None:
+            ends = [len(prompt) - hint for prompt, hint in zip(prompts, hints, strict=True)]
+            responses = [p[end:] + r for p, r, end in zip(prompts, responses, ends, strict=True)]
+            prompts = [prompt[:end] for prompt, end in zip(prompts, ends, strict=True)]
         texts = map(self.codec.response_text, prompts, responses)
         return [
             Sample(e.prompt, text, e.target, e.item, e.joiner)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mht.algorithms.batch import Batch, Examples
 from mht.core.errors import DataError
 from mht.core.keywords import explain_keywords
 from mht.core.records import Rollout
@@ -69,7 +70,8 @@ class SingleSteps:
         Raises:
             DataError: the batch lacks something, does not fit, or has nothing to learn.
         """
-        return self.sft.step(batches.sft_batch(batch, **self._tokens))
+        given = Batch(Examples(batches.sft_batch(batch, **self._tokens)))
+        return self.sft.step(given).stats["loss"]
 
     @explain_keywords("respond_to_batch", **PROMPTS)
     def respond_to_batch(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:

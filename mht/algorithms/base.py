@@ -1,0 +1,126 @@
+"""What an algorithm is: the batches it needs, and what it learns from them.
+
+An `Algorithm` is what params.yaml names in a phase: its fields are its options. The `Learner` that
+it makes does the work, and has the state. `mht.algorithms.members` holds those that are built in;
+an installed package adds others by the entry point group ``mht.algorithm``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mht.algorithms.batch import Batch, Outcome, Stats
+from mht.core.component import Component, Registry, registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mht.config import HybridConfig
+    from mht.models.policy import Policy
+    from mht.models.references import References
+    from mht.optim.optimizers import Updater
+
+EXAMPLES, ROLLOUTS, PAIRS = "examples", "rollouts", "pairs"
+
+ALGORITHMS = registry("algorithm")
+algorithm = ALGORITHMS.register
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """What algorithms train, and by what.
+
+    Attributes:
+        policy: the model, its value head and its reference.
+        updater: the optimiser, which all algorithms share.
+        config: the settings of the cycles.
+        seed: for random numbers of one's own.
+        references: further frozen models; None is none.
+    """
+
+    policy: Policy
+    updater: Updater
+    config: HybridConfig
+    seed: int
+    references: References | None = None
+
+
+class Algorithm(Component):
+    """One way to learn, as params.yaml names it in a phase.
+
+    Attributes:
+        needs: of "examples", "rollouts" and "pairs", what a step is given.
+    """
+
+    registry: ClassVar[Registry] = ALGORITHMS
+    needs: ClassVar[frozenset[str]]
+
+    def updates(self, config: HybridConfig) -> int:
+        """Optimiser steps in one step of the phase."""
+        return 1
+
+    @abstractmethod
+    def learner(self, trainee: Trainee) -> Learner:
+        """What makes the steps, once for a training run."""
+
+
+class Learner(ABC):
+    """Makes an algorithm's steps."""
+
+    @abstractmethod
+    def step(self, batch: Batch) -> Outcome:
+        """Learn from one batch.
+
+        With several processes each is given the whole batch and learns from its rows.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resume needs beside the policy and the optimiser."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (not all have one)
+        """Put back what `state_dict` gave."""
+
+
+class LossLearner(Learner):
+    """Makes one optimiser step down a loss for each batch: all that a short algorithm needs."""
+
+    def __init__(self, trainee: Trainee):
+        self.trainee = trainee
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> tuple[Tensor, Stats]:
+        """The loss of a batch, a mean over its rows, and figures of it, means over them too."""
+
+    def step(self, batch: Batch) -> Outcome:
+        """Learn from one batch."""
+        updater = self.trainee.updater
+        rate, tally = updater.lr, Tally()
+        norm = updater.step(self._losses(batch, tally))
+        stats = updater.devices.sums(tally.figures)
+        return Outcome(stats | {"optim/lr": rate, "optim/grad_norm": norm} | updater.figures())
+
+    def _losses(self, batch: Batch, tally: Tally) -> Iterator[Tensor]:
+        own, share = batch.share(self.trainee.updater.devices.rows)
+        loss, stats = self.loss(own)
+        tally.add({"loss": float(loss.detach()), **stats}, share)
+        yield loss * share
+
+
+@dataclass
+class Tally:
+    """Figures of a batch, added up over its parts.
+
+    Attributes:
+        figures: by name, the sum of the parts' figures, each times its part's share.
+    """
+
+    figures: Stats = field(default_factory=dict)
+
+    def add(self, stats: Mapping[str, float], share: float) -> None:
+        """Take in the figures of a part that has this share of the batch."""
+        for name, value in stats.items():
+            self.figures[name] = self.figures.get(name, 0.0) + value * share

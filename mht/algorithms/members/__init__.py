@@ -1,0 +1,1 @@
+"""The built-in algorithms, as params.yaml names them."""

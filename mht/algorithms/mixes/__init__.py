@@ -1,0 +1,1 @@
+"""How SFT and reinforcement learning share a training run."""
