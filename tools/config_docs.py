@@ -30,10 +30,14 @@ PLURAL = {
     "value": "values",
     "section": "sections",
     "[reward](rewards.md#every-type)": "[rewards](rewards.md#every-type)",
+    "[algorithm](../howto/training.md#algorithms)": "[algorithms](../howto/training.md#algorithms)",
     "mapping of names to values": "mappings of settings",
+    "mapping of names to integers": "mappings of names to integers",
 }
 FAMILIES: dict[Any, str] = {
     Annotated[Any, Chosen("reward")]: "[reward](rewards.md#every-type)",
+    Annotated[Any, Chosen("algorithm")]: "[algorithm](../howto/training.md#algorithms)",
+    Annotated[Any, Chosen("mix")]: "[mix](../howto/training.md#mixes)",
     Annotated[Any, Chosen("source")]: "[source](../howto/data.md#what-you-can-point-it-at)",
 }
 FRESH = Annotated[Any, Chosen("model")]

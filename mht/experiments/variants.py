@@ -198,7 +198,7 @@ def training(variant: Variant) -> dict[str, Any]:
     return {
         "model": variant.config.model.model_dump(mode="json"),
         "sft": variant.sft.model_dump(mode="json") if variant.sft else None,
-        "plan": [list(steps) for steps in variant.plan],
+        "plan": [[phase for phase in cycle if phase[1]] for cycle in variant.plan],
         "loop": {key: value for key, value in loop.items() if key not in IN_PLAN},
     }
 

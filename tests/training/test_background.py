@@ -7,7 +7,7 @@ import torch
 
 from mht.config import HybridConfig
 from mht.core.errors import RewardError
-from mht.training import hybrid
+from mht.training import feed
 from mht.training.background import background
 from mht.training.hybrid import HybridTrainer
 from tests.support.training import examples
@@ -75,7 +75,7 @@ def trainer(tiny_model_dir, tiny_tokenizer):
 
 def test_a_score_may_wait_for_the_reference_s_pass(trainer, monkeypatch):
     """The reward ends only after the passes of the assessment have been made."""
-    monkeypatch.setattr(hybrid, "background", lambda compute, _: background(compute, GPU))
+    monkeypatch.setattr(feed, "background", lambda compute, _: background(compute, GPU))
     read = threading.Event()
 
     def reward(response, target, prompt, item):
