@@ -12,10 +12,10 @@ from mht.core.outputs import replaced_folder
 from mht.core.stable_files import write_json
 from mht.data.examples.example import read_examples
 from mht.rewards import Reward
-from mht.training.checkpoint import Checkpoints
 from mht.training.from_config import make_trainer
 from mht.training.history import History
 from mht.training.hybrid import HybridTrainer, Stats
+from mht.training.resume.checkpoint import Checkpoints
 from mht.training.validation import Validation
 
 if TYPE_CHECKING:

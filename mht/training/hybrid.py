@@ -33,15 +33,15 @@ from mht.training.figures import headline
 from mht.training.library import arguments
 from mht.training.library.arguments import SYNONYMS, RewardFn
 from mht.training.library.single_steps import SingleSteps
-from mht.training.parts import Attributes, RandomNumbers, Weights, updater_parts
 from mht.training.practice import Practice
+from mht.training.resume.parts import Attributes, RandomNumbers, Weights, updater_parts
+from mht.training.resume.state import Stateful
 from mht.training.schedule import as_plan, schedule
-from mht.training.state import Stateful
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from mht.training.checkpoint import Checkpoints
+    from mht.training.resume.checkpoint import Checkpoints
 
 Log = Callable[[Stats, int], None]
 

@@ -177,7 +177,7 @@ ELSEWHERE = {  # what they write lies outside DVC's outputs, or in a folder that
     "mht/memory/markov/transitions.py": "a picture in memory",
     "mht/reports/figures/canvas.py": "a picture in memory",
     "mht/pipeline/stage_lock.py": "its own pid",
-    "mht/training/checkpoint.py": "checkpoints, renamed",
+    "mht/training/resume/checkpoint.py": "checkpoints, renamed",
     "mht/training/experiment.py": "into a folder that is put in place",
     "stages/reward_model.py": "into a folder that is put in place",
 }

@@ -15,9 +15,9 @@ from mht.memory.markov.memory import MarkovMemory
 from mht.memory.table import load, save
 from mht.models.embeddings import mean_embeddings
 from mht.models.loading import load_causal_lm
-from mht.training.checkpoint import Checkpoints
 from mht.training.hybrid import HybridTrainer
 from mht.training.practice import Practice, section_named
+from mht.training.resume.checkpoint import Checkpoints
 from tests.support.training import STATEFUL, TokenShare, examples, hybrid_config
 
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from mht import HybridTrainer
 from mht.core.errors import ModelError, UserError
-from mht.training.checkpoint import Checkpoints
+from mht.training.resume.checkpoint import Checkpoints
 from tests.support.training import EOS, PAD, examples, hybrid_config, model_of, rollout_of
 
 PROMPTS, RESPONSES = [[40, 41, 42, 43], [50]], [[70, 71, EOS], [80, 81]]

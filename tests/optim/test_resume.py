@@ -9,8 +9,8 @@ from mht.config.optim import OPTIMIZERS, PACKAGES, SCHEDULERS
 from mht.devices.base import Devices
 from mht.optim.masters import Masters
 from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
-from mht.training.parts import RandomNumbers, Weights, updater_parts
-from mht.training.state import State, capture, restore
+from mht.training.resume.parts import RandomNumbers, Weights, updater_parts
+from mht.training.resume.state import State, capture, restore
 
 HALF, LR = 4, 1e-2
 NEEDED = {"cosine_with_min_lr": {"min_lr_rate": 0.1}, "cosine_warmup_with_min_lr": {"min_lr": 1e-4}}

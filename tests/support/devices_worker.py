@@ -18,8 +18,8 @@ from mht.core.errors import UserError
 from mht.devices.sharded import gather
 from mht.models.loading import load_tokenizer
 from mht.rewards import Reward, make_reward
-from mht.training.checkpoint import Checkpoints
 from mht.training.hybrid import HybridTrainer
+from mht.training.resume.checkpoint import Checkpoints
 from mht.training.validation import Validation
 from tests.support.training import STATEFUL, examples, hybrid_config
 

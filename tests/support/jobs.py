@@ -4,9 +4,9 @@ import hashlib
 
 from mht.models.loading import load_causal_lm
 from mht.rewards import make_reward
-from mht.training.checkpoint import Checkpoints
 from mht.training.history import History
 from mht.training.hybrid import HybridTrainer
+from mht.training.resume.checkpoint import Checkpoints
 from tests.support.training import STATEFUL, examples, hybrid_config
 
 PLAN = [(2, 1), (1, 2)]

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from mht.rewards import make_reward
-from mht.training.checkpoint import PLAIN, TENSORS, Checkpoints, sealed
 from mht.training.history import History
 from mht.training.hybrid import HybridTrainer
-from mht.training.state import capture
+from mht.training.resume.checkpoint import PLAIN, TENSORS, Checkpoints, sealed
+from mht.training.resume.state import capture
 from tests.support.training import STATEFUL, examples, hybrid_config
 
 PLAN = [(2, 1), (1, 2)]

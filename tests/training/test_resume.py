@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from mht.rewards import Reward
-from mht.training.checkpoint import PLAIN, TENSORS, CheckpointError, Checkpoints
+from mht.training.resume.checkpoint import PLAIN, TENSORS, CheckpointError, Checkpoints
+from mht.training.resume.state import State
 from mht.training.schedule import as_plan, schedule
-from mht.training.state import State
 from tests.support.jobs import PLAN, Job
 from tests.support.training import TokenShare
 
@@ -54,7 +54,7 @@ def test_a_run_killed_anywhere_ends_the_same(job, kill_at):
 
 
 def test_a_full_disk_costs_checkpoints_and_no_training(job, monkeypatch, capsys):
-    from mht.training import checkpoint
+    from mht.training.resume import checkpoint
 
     real, free = checkpoint._write, 4  # files that fit on the disk: two checkpoints
 

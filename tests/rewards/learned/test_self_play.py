@@ -14,7 +14,7 @@ from mht.data.text.sample import Sample
 from mht.rewards import Reward, RewardError, make_reward
 from mht.rewards.composed.mixture import quantile
 from mht.training.hybrid import HybridTrainer
-from mht.training.state import State, capture, restore
+from mht.training.resume.state import State, capture, restore
 from tests.support.training import examples, hybrid_config
 
 JUDGE = {"type": "keyword_count", "keywords": ["good"]}  # how often "good" occurs

@@ -14,7 +14,7 @@ from mht.devices.base import Devices
 from mht.devices.sharded import scatter
 from mht.optim.masters import Masters
 from mht.optim.optimizers import Updater
-from mht.training.state import Stateful
+from mht.training.resume.state import Stateful
 
 
 class Weights:

@@ -26,7 +26,7 @@ from mht.core.model_files.folder import reason_of
 from mht.core.outputs import disk_problem
 from mht.core.processes.launched import is_main_process
 from mht.devices.base import Devices
-from mht.training.state import State, Stateful, capture, restore
+from mht.training.resume.state import State, Stateful, capture, restore
 
 if TYPE_CHECKING:
     from mht.training.history import History

@@ -1,0 +1,1 @@
+"""Checkpoints: what changes while training, captured and put back exactly."""
