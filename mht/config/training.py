@@ -238,7 +238,7 @@ class HybridConfig(Section):
             what = f"{sum(counts.values()):,} steps in all are more than {MOST_STEPS:,}: lower it,"
             yield "cycles", f"{what} or the steps per cycle"
         if ppo and self.reward is None:
-            names = " and ".join(name for name in counts if "examples" not in self.needs(name))
+            names = " and ".join(n for n in counts if self.needs(n) & {"rollouts", "pairs"})
             what = f"steps of {names} need a reward: set reward"
             yield "", f"{what}, or ppo_steps_per_cycle to 0" if names == "ppo" else what
         if self.cycles and not counts:

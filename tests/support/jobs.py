@@ -35,6 +35,7 @@ class Job:
     def __init__(self, folder, model, tokenizer, **changes):
         self.folder, self.model, self.tokenizer = folder, model, tokenizer
         self.changes = {"unfrozen": 1, **changes}
+        self.plan = self.changes.pop("plan", PLAN)
         self.told = []
 
     def trainer(self):
@@ -58,7 +59,7 @@ class Job:
         )
 
     def checkpoints(self, history=None):
-        return Checkpoints(self.folder, {"plan": PLAN}, every_s=0, history=history)
+        return Checkpoints(self.folder, {"plan": self.plan}, every_s=0, history=history)
 
     def run(self, *, kill_at=None):
         """Train to the end, or to the part of the schedule after which the power goes off."""
@@ -77,7 +78,7 @@ class Job:
                 raise Killed
 
         try:
-            trainer.train(PLAN, log, lambda cycle: {"validation/cycle": cycle}, checkpoints)
+            trainer.train(self.plan, log, lambda cycle: {"validation/cycle": cycle}, checkpoints)
         except Killed:
             return None
         finally:
