@@ -139,7 +139,7 @@ def test_algorithms_from_outside_are_phases_of_the_pipeline(clone, site):
     assert [row["quarter/made"] for row in best] == [1, 2]
     assert all(row["quarter/rollouts"] == 8 and row["quarter/examples"] == 16 for row in best)
     assert all(2 <= row["quarter/best"] < 8 for row in best)
-    assert all(row["preference/pairs"] == 4 for row in pairs)
+    assert all(1 <= row["preference/pairs"] <= 4 for row in pairs), "equal prompts are one pair"
     assert all(row["preference/margin"] > 0 for row in pairs)
     assert all(row["ppo/policy/ratio_max"] < 10 for row in ppo)
     final = clone.json("metrics/hybrid.json")
