@@ -18,6 +18,9 @@ from mht.core.component import Chosen, Section, refuse, registry
 Reward = Annotated[Any, Chosen("reward")]
 Mix = Annotated[Any, Chosen("mix")]
 Algorithm = Annotated[Any, Chosen("algorithm")]
+Advantage = Annotated[Any, Chosen("advantage", default="gae")]
+PolicyLoss = Annotated[Any, Chosen("policy_loss", default="clip")]
+Aggregation = Annotated[Any, Chosen("aggregation", default="token_mean")]
 TRUNCATED = (
     "PPO samples from the distribution that it scores, the whole one; truncated sampling would "
     "need renormalised logprobs. Set ppo.temperature instead, or truncate where nothing trains: in "
@@ -141,6 +144,9 @@ class HybridConfig(Section):
         kl_estimator: of the per-token penalty: k1 is the log ratio, k2 half its square, k3 the
             low-variance one (Schulman, joschu.net/blog/kl-approx.html).
         references: further frozen models by name, each with its own penalty, which all add up.
+        advantage: how advantages follow from rewards and values.
+        policy_loss: what the updates minimise at each token.
+        aggregation: how the losses of a minibatch's tokens become one number.
         gamma: discount per token.
         lam: GAE's lambda (arXiv:1506.02438).
         clip_range: of the policy's ratio (arXiv:1707.06347).
@@ -194,6 +200,9 @@ class HybridConfig(Section):
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     references: dict[Name, ReferenceConfig] = Field(default_factory=dict)
     value_head: ValueHeadConfig = ValueHeadConfig()
+    advantage: Advantage = Field({"type": "gae"}, validate_default=True)
+    policy_loss: PolicyLoss = Field({"type": "clip"}, validate_default=True)
+    aggregation: Aggregation = Field({"type": "token_mean"}, validate_default=True)
     gamma: Share = 1.0
     lam: Share = 0.95
     clip_range: Rate = 0.2

@@ -20,10 +20,13 @@ from mht.core.problems import did_you_mean, meant_as_type
 # Where the built-in members of each kind register themselves: a module, a package with all its
 # modules, or a module of each package of a package. They are imported on first use of the kind.
 HOMES: dict[str, tuple[str, ...]] = {
+    "advantage": ("mht.algorithms.ppo.parts.advantages",),
+    "aggregation": ("mht.algorithms.ppo.parts.aggregations",),
     "algorithm": ("mht.algorithms.members",),
     "memory": ("mht.memory",),
     "mix": ("mht.algorithms.mixes",),
     "model": ("mht.assets.scratch",),
+    "policy_loss": ("mht.algorithms.ppo.parts.policy_losses",),
     "postprocess": ("mht.rewards",),
     "reward": ("mht.rewards", "mht.tasks.*.reward"),
     "source": ("mht.data.sources", "mht.tasks.*.source"),
@@ -104,11 +107,12 @@ class Registry:
             )
         return registered
 
-    def choose(self, data: Any) -> Any:
+    def choose(self, data: Any, default: str | None = None) -> Any:
         """The member that a mapping names in its ``type``, built from its other keys.
 
         Args:
             data: the mapping; a member is returned as it is.
+            default: the name where the mapping has no ``type``; None requires one.
 
         Raises:
             PydanticCustomError: no such member; an option's mistake is a ``ValidationError``.
@@ -117,7 +121,7 @@ class Registry:
             return data
         if not isinstance(data, Mapping):
             raise _refused(f"a {self.kind} is a mapping with a 'type', got {shown(data)}")
-        name = data.get("type")
+        name = data.get("type", default)
         if not isinstance(name, str):
             got = f"it is missing{meant_as_type(data)}" if name is None else f"got {shown(name)}"
             available = ", ".join(self.names())
@@ -126,7 +130,7 @@ class Registry:
             member = self.get(name)
         except KeyError as error:
             raise _refused(error.args[0], "type") from None
-        return member.model_validate(dict(data))
+        return member.model_validate({**data, "type": name})
 
     def _load(self) -> None:
         if not self._complete:
@@ -174,25 +178,30 @@ class Chosen:
     """Marks a field whose value is a member of a kind: ``Annotated[Any, Chosen("reward")]``.
 
     A section so marked needs no import of the kind's classes; they load when a value is checked.
+
+    Args:
+        kind: of component.
+        default: the member that a mapping without a ``type`` stands for; None requires one.
     """
 
-    def __init__(self, kind: str):
-        self.kind = kind
+    def __init__(self, kind: str, default: str | None = None):
+        self.kind, self.default = kind, default
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Chosen) and other.kind == self.kind
+        return isinstance(other, Chosen) and vars(other) == vars(self)
 
     def __hash__(self) -> int:
-        return hash(self.kind)
+        return hash((self.kind, self.default))
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        return member_schema(registry(self.kind))
+        return member_schema(registry(self.kind), self.default)
 
 
-def member_schema(members: Registry) -> Any:
+def member_schema(members: Registry, default: str | None = None) -> Any:
     """Pydantic's schema of a field that takes any member."""
     return core_schema.no_info_plain_validator_function(
-        members.choose, serialization=core_schema.plain_serializer_function_ser_schema(_dump)
+        lambda data: members.choose(data, default),
+        serialization=core_schema.plain_serializer_function_ser_schema(_dump),
     )
 
 

@@ -10,7 +10,13 @@ from mht.losses.advantages import gae, leave_one_out, token_rewards
 from mht.losses.kl import AdaptiveKL, FixedKL, kl_estimate
 from mht.losses.logprobs import IGNORED, entropy, token_logprobs
 from mht.losses.masked import masked_mean, whiten
-from mht.losses.policy import clip_fraction, effective_share, importance_weights, policy_loss
+from mht.losses.policy import (
+    clip_fraction,
+    effective_share,
+    importance_weights,
+    policy_loss,
+    policy_losses,
+)
 from mht.losses.value import explained_variance, value_loss
 
 __all__ = [
@@ -27,6 +33,7 @@ __all__ = [
     "leave_one_out",
     "masked_mean",
     "policy_loss",
+    "policy_losses",
     "token_logprobs",
     "token_rewards",
     "value_loss",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+Mean = Callable[[Tensor, Tensor], Tensor]  # of values and their mask, such as `masked_mean`
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -7,7 +7,44 @@ import math
 import torch
 from torch import Tensor
 
-from mht.losses.masked import masked_mean
+from mht.losses.masked import Mean, masked_mean
+
+
+def policy_losses(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    response_mask: Tensor,
+    *,
+    clip_range: float,
+    dual_clip: float | None = None,
+) -> Tensor:
+    """PPO's clipped objective, as a loss of each token.
+
+    ``max(-A * ratio, -A * clip(ratio, 1 - eps, 1 + eps))``; with ``dual_clip`` c the loss of a
+    negative advantage is at most ``-A * c`` (Ye et al. 2019, arXiv:1912.09729).
+
+    Args:
+        logprobs: (B, R) of the policy being trained.
+        old_logprobs: (B, R) of the policy at the start of the update, which the ratio is kept close
+            to: the one that sampled, or the proximal one of Hilton et al. 2021 (arXiv:2110.00641)
+            where `importance_weights` make up for the difference.
+        advantages: (B, R).
+        response_mask: (B, R) True = a real response token.
+        clip_range: eps.
+        dual_clip: c > 1, or None.
+
+    Returns:
+        (B, R), 0 at padding.
+    """
+    keep = response_mask.bool()
+    advantages = torch.where(keep, advantages, 0.0)
+    ratio = torch.exp(torch.where(keep, logprobs - old_logprobs, 0.0))
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    losses = torch.maximum(-advantages * ratio, -advantages * clipped)
+    if dual_clip is not None:
+        losses = torch.where(advantages < 0, torch.minimum(losses, -advantages * dual_clip), losses)
+    return losses
 
 
 def policy_loss(
@@ -20,39 +57,40 @@ def policy_loss(
     dual_clip: float | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """PPO's clipped objective, as a loss: mean over the real tokens of the whole batch.
-
-    ``max(-A * ratio, -A * clip(ratio, 1 - eps, 1 + eps))``; with ``dual_clip`` c the loss of a
-    negative advantage is at most ``-A * c`` (Ye et al. 2019, arXiv:1912.09729).
+    """The mean of `policy_losses` over the real tokens of the whole batch.
 
     Args:
-        logprobs: (B, R) of the policy being trained.
-        old_logprobs: (B, R) of the policy at the start of the update, which the ratio is kept close
-            to: the one that sampled, or the proximal one of Hilton et al. 2021 (arXiv:2110.00641)
-            where ``weights`` make up for the difference.
+        logprobs: (B, R), as there.
+        old_logprobs: (B, R), as there.
         advantages: (B, R).
         response_mask: (B, R) True = a real response token.
-        clip_range: eps.
-        dual_clip: c > 1, or None.
+        clip_range: as there.
+        dual_clip: as there.
         weights: (B, R) by which each token's loss counts, see `importance_weights`; the mean is
             still over the number of tokens. None is 1 everywhere.
     """
-    keep = response_mask.bool()
-    advantages = torch.where(keep, advantages, 0.0)
-    ratio = torch.exp(torch.where(keep, logprobs - old_logprobs, 0.0))
-    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-    losses = torch.maximum(-advantages * ratio, -advantages * clipped)
-    if dual_clip is not None:
-        losses = torch.where(advantages < 0, torch.minimum(losses, -advantages * dual_clip), losses)
+    losses = policy_losses(
+        logprobs,
+        old_logprobs,
+        advantages,
+        response_mask,
+        clip_range=clip_range,
+        dual_clip=dual_clip,
+    )
     return masked_mean(losses if weights is None else losses * weights, response_mask)
 
 
 def clip_fraction(
-    logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor, *, clip_range: float
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    response_mask: Tensor,
+    *,
+    clip_range: float,
+    mean: Mean = masked_mean,
 ) -> Tensor:
     """Share of the real tokens whose ratio left the clip range."""
     outside = (torch.exp(logprobs - old_logprobs) - 1).abs() > clip_range
-    return masked_mean(outside.float(), response_mask)
+    return mean(outside.float(), response_mask)
 
 
 def importance_weights(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mht.losses.masked import masked_mean
+from mht.losses.masked import Mean, masked_mean
 
 
 def value_loss(
@@ -16,11 +16,12 @@ def value_loss(
     *,
     clip_range: float | None,
     weights: Tensor | None = None,
+    mean: Mean = masked_mean,
 ) -> Tensor:
     """Half the squared error of the values, the change of a value clipped to +- clip_range.
 
     All (B, R); the larger of the clipped and the unclipped error counts, times its weight if there
-    are ``weights``, averaged over real tokens.
+    are ``weights``, averaged by ``mean``.
     """
     keep = response_mask.bool()
     values, old_values, returns = (torch.where(keep, x, 0.0) for x in (values, old_values, returns))
@@ -28,7 +29,7 @@ def value_loss(
     if clip_range is not None:
         clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
         errors = torch.maximum(errors, (clipped - returns).square())
-    return 0.5 * masked_mean(errors if weights is None else errors * weights, response_mask)
+    return 0.5 * mean(errors if weights is None else errors * weights, response_mask)
 
 
 def explained_variance(values: Tensor, returns: Tensor, response_mask: Tensor) -> Tensor:

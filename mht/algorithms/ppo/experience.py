@@ -39,6 +39,11 @@ class Experience:
     value_weights: Tensor | None = None
 
     @property
+    def mask(self) -> Tensor:
+        """(B, R) bool, True = a real response token."""
+        return self.rollout.response_mask
+
+    @property
     def columns(self) -> dict[str, Tensor]:
         """What is known of every token beside the rollout, (B, R) each."""
         named = ((f.name, getattr(self, f.name)) for f in fields(self)[1:])
@@ -47,9 +52,8 @@ class Experience:
     @property
     def surprises(self) -> Tensor:
         """(B,) mean absolute advantages of the responses' tokens, before whitening."""
-        mask = self.rollout.response_mask
-        sizes = (self.returns - self.old_values).abs().masked_fill(~mask, 0.0)
-        return sizes.sum(1) / mask.sum(1).clamp(min=1)
+        sizes = (self.returns - self.old_values).abs().masked_fill(~self.mask, 0.0)
+        return sizes.sum(1) / self.mask.sum(1).clamp(min=1)
 
     def weighted(self, responses: Tensor) -> Experience:
         """The policy losses of the first rows count by the weights (b,) of their responses."""

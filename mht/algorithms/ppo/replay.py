@@ -9,7 +9,7 @@ in V-trace (Espeholt et al. 2018, arXiv:1802.01561).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -90,20 +90,23 @@ def _padded(
     return values, mask
 
 
-def with_past(fresh: Experience, past: Experience, weights: Tensor) -> Experience:
+def with_past(
+    fresh: Experience, past: Experience, weights: Tensor, size: Callable[[Tensor], Tensor]
+) -> Experience:
     """Fresh rows and, below them, past ones, whose policy loss counts by importance weights.
 
     The value head learns from the fresh rows alone: what a past response was followed by is what an
     older policy would have got. Their weight makes up for the rows without one, so that a mean over
-    all tokens of the whole is the fresh tokens' mean.
+    all rows is the mean of the fresh ones.
 
     Args:
         fresh: B rows.
         past: b rows, of any width.
         weights: (b, R') of the past tokens.
+        size: what a mean over rows with a mask is taken over, such as their tokens.
     """
     rollout = concatenated(fresh.rollout, past.rollout)
-    width, mask = rollout.response_ids.shape[1], rollout.response_mask
+    width = rollout.response_ids.shape[1]
 
     def joined(a: Tensor, b: Tensor) -> Tensor:
         return torch.cat([functional.pad(x, (0, width - x.shape[1])) for x in (a, b)])
@@ -111,7 +114,7 @@ def with_past(fresh: Experience, past: Experience, weights: Tensor) -> Experienc
     of_past = past.columns
     columns = {name: joined(values, of_past[name]) for name, values in fresh.columns.items()}
     ones = torch.ones_like(fresh.advantages)
-    share = fresh.rollout.response_mask.sum() / mask.sum()
+    share = size(fresh.mask) / size(rollout.response_mask)
     return Experience(
         rollout,
         **columns,

@@ -157,10 +157,12 @@ class PPO:
         stats = self._rollout_stats(rollout, old, ref, scores, kl_coef) | of_references
         variance = explained_variance(raw.old_values, raw.returns, mask)
         stats["value/explained_variance"] = float(variance)
-        experience = replace(raw, advantages=whiten(raw.advantages, mask))
+        experience = replace(raw, advantages=self._whitened(raw.advantages, mask))
         if past is not None and len(past.rollout):
             older, weights, figures = self._assess_past(past, (raw.advantages, mask))
-            return with_past(experience, older, weights), stats | figures
+            return with_past(
+                experience, older, weights, self.config.aggregation.size
+            ), stats | figures
         return experience, stats | (no_replay() if self.config.replayed_per_minibatch else {})
 
     def _with_trunk(self, rollout: Rollout) -> Rollout:
@@ -203,13 +205,20 @@ class PPO:
         if penalty is not None:
             rewards = rewards - penalty
         values = old.values
+        compared = rollout.prompts if c.responses_per_prompt > 1 else None
         if self.critic is not None and is_fresh:
             _, followed = gae(rewards, torch.zeros_like(values), mask, gamma=c.gamma, lam=1.0)
-            compared = rollout.prompts if c.responses_per_prompt > 1 else None
             values = self.critic.values(self._hidden(rollout), followed, mask, compared)
-        advantages, returns = gae(rewards, values, mask, gamma=c.gamma, lam=c.lam)
+        advantages, returns = c.advantage.estimate(rewards, values, mask, compared, c)
         rollout = replace(rollout, hidden=None)
         return Experience(rollout, old.logprobs, values, ref, rewards, advantages, returns)
+
+    def _whitened(
+        self, advantages: Tensor, mask: Tensor, like: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        if self.config.advantage.whiten:
+            return whiten(advantages, mask, like)
+        return torch.where(mask, advantages, 0.0)
 
     def _hidden(self, rollout: Rollout) -> Tensor:
         if rollout.hidden is not None:
@@ -242,7 +251,7 @@ class PPO:
         assert behaviour is not None  # as checked
         ratio = importance_weights(now.logprobs, behaviour, mask)
         figures = replay_figures(past, now.logprobs, ratio, limit)
-        raw = replace(raw, advantages=whiten(raw.advantages, mask, like=fresh))
+        raw = replace(raw, advantages=self._whitened(raw.advantages, mask, fresh))
         return raw, ratio.clamp(max=limit), figures
 
     def _old_scores(self, rollout: Rollout) -> TokenScores:
@@ -272,7 +281,9 @@ class PPO:
             std = self.running_std
             scores = scores / (std.update(scores) if is_fresh else std.std)
         scores = scores if c.score_clip is None else scores.clamp(-c.score_clip, c.score_clip)
-        return leave_one_out(scores, rollout.prompts) if c.responses_per_prompt > 1 else scores
+        if c.responses_per_prompt > 1:
+            scores = c.advantage.centred(scores, rollout.prompts)
+        return scores
 
     def _rollout_stats(
         self, rollout: Rollout, old: TokenScores, ref: Tensor, scores: Tensor, kl_coef: float

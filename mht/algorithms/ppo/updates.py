@@ -12,7 +12,7 @@ from mht.algorithms.ppo.experience import Experience
 from mht.algorithms.ppo.ratio import RatioCheck
 from mht.config import HybridConfig
 from mht.data.examples.order import by_length
-from mht.losses import clip_fraction, kl_estimate, masked_mean, policy_loss, value_loss
+from mht.losses import clip_fraction, kl_estimate, value_loss
 from mht.models.policy import Policy, TokenScores
 from mht.optim.optimizers import Updater
 
@@ -58,10 +58,10 @@ class Updates:
         seen: list[Stats] = []
         rows = len(experience.rollout) if fresh is None else fresh
         planned = self.config.epochs * math.ceil(rows / self.config.minibatch_size)
-        for minibatch, tokens in self.minibatches(experience, fresh):
+        for minibatch, whole in self.minibatches(experience, fresh):
             parts: list[tuple[Stats, float]] = []
             rate = self.updater.lr
-            norm = self.updater.step(self._losses(minibatch, tokens, parts, is_first=not seen))
+            norm = self.updater.step(self._losses(minibatch, whole, parts, is_first=not seen))
             stats = {name: sum(s[name] * share for s, share in parts) for name in parts[0][0]}
             stats = self.devices.sums(stats)
             worst = max(s["policy/ratio_max"] for s, _ in parts)
@@ -79,7 +79,7 @@ class Updates:
     def minibatches(
         self, experience: Experience, fresh: int | None = None
     ) -> Iterator[tuple[Experience, Tensor]]:
-        """This process's rows of each minibatch, and the response tokens of the whole one.
+        """This process's rows of each minibatch, and the size of the whole one.
 
         Of past rows, those after the first ``fresh``, each minibatch has its part beside its own.
         """
@@ -94,44 +94,38 @@ class Updates:
                 batches = tuple(torch.cat(pair) for pair in zip(batches, parts, strict=True))
             for index in batches:
                 own = index[self.devices.rows(len(index))]
-                yield experience.rows(own), mask[index].sum()
+                yield experience.rows(own), self.config.aggregation.size(mask[index])
 
     def _losses(
         self,
         minibatch: Experience,
-        tokens: Tensor,
+        whole: Tensor,
         parts: list[tuple[Stats, float]],
         *,
         is_first: bool,
     ) -> Iterator[Tensor]:
         """The minibatch's loss, microbatch by microbatch; figures and shares go to ``parts``.
 
-        A share is of the whole minibatch's ``tokens``, of which this process may have a part.
+        A share is of the size of the ``whole`` minibatch, of which this process may have a part.
         """
         size = self.config.microbatch_size or len(minibatch.rollout)
         lengths = minibatch.rollout.attention_mask.sum(1)
         for index in by_length(lengths, size) if size < len(lengths) else [None]:
             m = minibatch if index is None else minibatch.rows(index)
-            share = float(m.rollout.response_mask.sum() / tokens)
+            share = float(self.config.aggregation.size(m.mask) / whole)
             loss, stats = self.loss(m, is_first=is_first)
             parts.append((stats, share))
             yield loss * share
 
     def loss(self, m: Experience, *, is_first: bool) -> tuple[Tensor, Stats]:
         """The loss of a microbatch, and its figures."""
-        c, mask = self.config, m.rollout.response_mask
+        c, mask = self.config, m.mask
         new = self.policy.score(m.rollout, temperature=c.temperature, with_entropy=c.ent_coef > 0)
         if is_first:
             self.check_ratio(new.logprobs.detach(), m.old_logprobs, mask)
-        pg_loss = policy_loss(
-            new.logprobs,
-            m.old_logprobs,
-            m.advantages,
-            mask,
-            clip_range=c.clip_range,
-            dual_clip=c.dual_clip,
-            weights=m.weights,
-        )
+        pg_losses = c.policy_loss.losses(new.logprobs, m, c)
+        weighted = pg_losses if m.weights is None else pg_losses * m.weights
+        pg_loss = c.aggregation.mean(weighted, mask)
         vf_loss = value_loss(
             new.values,
             m.old_values,
@@ -139,25 +133,32 @@ class Updates:
             mask,
             clip_range=c.value_clip_range,
             weights=m.value_weights,
+            mean=c.aggregation.mean,
         )
         loss = pg_loss + c.vf_coef * vf_loss
         if c.ent_coef:
-            loss = loss - c.ent_coef * masked_mean(new.entropies, mask)
+            loss = loss - c.ent_coef * c.aggregation.mean(new.entropies, mask)
         return loss, self._update_stats(m, new, pg_loss, vf_loss)
 
     @torch.no_grad()
     def _update_stats(
         self, m: Experience, new: TokenScores, pg_loss: Tensor, vf_loss: Tensor
     ) -> Stats:
-        mask = m.rollout.response_mask
+        c, mask = self.config, m.mask
         ratio = torch.exp(new.logprobs - m.old_logprobs)
         approx_kl = kl_estimate(m.old_logprobs, new.logprobs, "k3")
         return {
             "policy/loss": float(pg_loss),
             "value/loss": float(vf_loss),
-            "policy/approx_kl_nats": float(masked_mean(approx_kl, mask)),
+            "policy/approx_kl_nats": float(c.aggregation.mean(approx_kl, mask)),
             "policy/clipfrac": float(
-                clip_fraction(new.logprobs, m.old_logprobs, mask, clip_range=self.config.clip_range)
+                clip_fraction(
+                    new.logprobs,
+                    m.old_logprobs,
+                    mask,
+                    clip_range=c.clip_range,
+                    mean=c.aggregation.mean,
+                )
             ),
             "policy/ratio_max": float(torch.where(mask, ratio, 1.0).max()),
         }

@@ -1,0 +1,66 @@
+"""PPO's parts from outside: a package registers them, and params.yaml names them."""
+
+import csv
+
+from tests.support.plugins import install, on_path
+
+pytest_plugins = ["tests.support.pipeline"]
+
+CODE = '''
+import torch
+
+from mht.algorithms.ppo.parts.advantages import Advantage
+from mht.algorithms.ppo.parts.aggregations import Aggregation
+from mht.algorithms.ppo.parts.policy_losses import PolicyLoss
+
+
+class Constant(Advantage):
+    """Every token is as good as any other."""
+
+    value: float
+    whiten: bool = False
+
+    def estimate(self, rewards, values, response_mask, groups, config):
+        advantages = torch.where(response_mask, self.value, 0.0)
+        return advantages, advantages + values
+
+
+class Linear(PolicyLoss):
+    """Moves with the log-probability; 0 before the first update."""
+
+    def losses(self, logprobs, batch, config):
+        return batch.advantages * (1 + batch.old_logprobs - logprobs)
+
+
+class Tenfold(Aggregation):
+    """Ten times the mean over tokens."""
+
+    def size(self, response_mask):
+        return response_mask.sum()
+
+    def mean(self, losses, response_mask):
+        return 10 * losses[response_mask].mean()
+'''
+MEMBERS = {
+    "advantage": {"constant": "Constant"},
+    "policy_loss": {"linear": "Linear"},
+    "aggregation": {"tenfold": "Tenfold"},
+}
+
+
+def test_parts_from_outside_train_the_policy(clone, tmp_path):
+    """The loss shows them all: 10 times the mean over tokens of the advantage 3."""
+    folder = install(tmp_path / "site", "toy_ppo_parts", CODE, MEMBERS)
+    clone.set_params(
+        {
+            "ppo.advantage": {"type": "constant", "value": 3.0},
+            "ppo.policy_loss": {"type": "linear"},
+            "ppo.aggregation": {"type": "tenfold"},
+            "ppo.minibatch_size": 8,
+        }
+    )
+    clone.dvc("repro", "ppo", PYTHONPATH=on_path(folder))
+    with open(clone.path / "plots/hybrid/ppo.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows and all(abs(float(row["ppo/policy/loss"]) - 30) < 0.1 for row in rows)
+    assert all(float(row["ppo/optim/grad_norm"]) > 0 for row in rows)
