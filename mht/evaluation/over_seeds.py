@@ -1,9 +1,9 @@
 """Variants over several training seeds: intervals, paired tests, effect sizes, who wins on what.
 
-The values of a metric are an array (k, S, P): k columns of its statistic (one for ``mean``, nats
-and token counts for ``perplexity``), S training seeds, P units (prompts, or groups of them) that
-are the same in every seed. A metric's value is the statistic over units within each seed, averaged
-over seeds.
+The values of a metric are an array (k, S, P). Its statistic takes k columns: one for ``mean``, nats
+and token counts for ``perplexity``. There are S training seeds and P units, which are the same in
+every seed: prompts, or groups of them. A metric's value is the statistic over units within each
+seed, averaged over seeds.
 """
 
 from __future__ import annotations
@@ -186,12 +186,12 @@ def seeds_difference(
 def crossed_p(a: ArrayLike, b: ArrayLike, *, statistic: str = "mean") -> float:
     """Two-sided p of the difference of ``a`` and ``b``, paired by seed and unit.
 
-    The larger of two: that of Student's t over seeds, and that of min F' (Clark 1973,
-    doi:10.1016/S0022-5371(73)80014-3), which asks whether the difference holds for other seeds and
-    other units at once: ``t^2 = d^2 / (v_seeds + v_units)``, degrees of freedom by Satterthwaite.
-    Alone, min F' finds too much with two or three seeds, and t over seeds knows of no units. A
-    swap of whole seeds would need no normal distribution, but with S of them its p is at least
-    2 / 2^S, so three could never find anything.
+    The larger of two: the p of Student's t over seeds, and the p of min F' (Clark 1973,
+    doi:10.1016/S0022-5371(73)80014-3). The latter tests whether the difference holds for other
+    seeds and other units at once. There ``t^2 = d^2 / (v_seeds + v_units)``, with degrees of
+    freedom by Satterthwaite. Alone, min F' has too many false positives with two or three seeds,
+    and t over seeds ignores the units. A permutation of whole seeds would need no normal
+    distribution. But with S seeds its p is at least 2 / 2^S, so three seeds could never reach 0.05.
 
     Args:
         a: (k, S, P).
@@ -230,7 +230,7 @@ def _without_each(data: Floats, statistic: str) -> Floats:
 def cohens_d(a: ArrayLike, b: ArrayLike) -> float | None:
     """Cohen's d of pairs (d_z): the mean of the differences over their standard deviation.
 
-    None for fewer than two pairs, and where all differences are alike.
+    None for fewer than two pairs, and where all differences are equal.
 
     >>> cohens_d([3.0, 5.0, 4.0], [1.0, 1.0, 1.0])
     3.0

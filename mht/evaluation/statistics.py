@@ -1,8 +1,8 @@
 """Intervals and differences: the bootstrap, and paired comparison of two variants.
 
-A statistic is computed from one or more columns with a value per unit (a prompt, or a group of
-them): ``mean`` takes the values, ``perplexity`` takes negative log-likelihood sums and token
-counts. Everything is vectorised and follows from the seed.
+A statistic is computed from columns with a value per unit, which is a prompt or a group of them.
+``mean`` takes the values; ``perplexity`` takes negative log-likelihood sums and token counts.
+Everything is vectorised and follows from the seed.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ def bootstrap(
 ) -> Interval:
     """A statistic and its bootstrap confidence interval.
 
-    Bias-corrected and accelerated (BCa; Efron 1987, doi:10.2307/2289144). Where BCa is not defined
-    (such as when all resamples lie on one side of the statistic) the percentile interval is given;
-    where all units are equal, or there is only one, the interval is the value itself.
+    Bias-corrected and accelerated (BCa; Efron 1987, doi:10.2307/2289144). BCa is not defined where
+    all resamples lie on one side of the statistic, say; then the percentile interval is given.
+    Where all units are equal, or there is only one, the interval is the value itself.
 
     Args:
         columns: (n,) numbers each: values for ``mean``; nll sums and token counts for
@@ -113,9 +113,9 @@ def paired_difference(
 ) -> Difference:
     """How much a statistic of ``a`` exceeds that of ``b``, measured on the same units.
 
-    The interval is a bootstrap over units. The p-value is that of a paired permutation test: under
-    the null hypothesis the two variants may be swapped on any unit (Fisher 1935; exact where there
-    are no more than ``resamples`` ways to swap).
+    The interval is a bootstrap over units. The p-value is that of a paired permutation test
+    (Fisher 1935): under the null hypothesis the two variants may be swapped on any unit. It is
+    exact where there are no more than ``resamples`` ways to swap.
 
     Args:
         a: (n,) values, or (k, n) columns of a statistic with several.

@@ -1,8 +1,8 @@
 """From per-sample values to means with intervals, and the files that hold both.
 
-A metric is the mean of per-sample values (repetition is one, made of the response), the mean over
-groups of responses (distinct-n), or a perplexity made of two per-sample columns. Where prompts have
-several responses, samples are round after round over all prompts, and a prompt has the mean of its.
+Most metrics are means of per-sample values; repetition is one, made of the response. Distinct-n is
+a mean over groups of responses, a perplexity is made of two per-sample columns. Where prompts have
+several responses, samples are round after round over all prompts. A prompt then has their mean.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def units(
             in common they share: a unit's value is their mean.
 
     Raises:
-        ValueError: a column is not as long as ``samples`` or holds a number that is not finite
-            (NaN is fine only in a metric that needs a target), or the last round is not whole.
+        ValueError: a column is not as long as ``samples``, or the last round is not whole. Or a
+            number is not finite; NaN is fine only in a metric that needs a target.
     """
     if not samples or len(samples) % rounds:
         raise ValueError(f"{len(samples)} samples are not {rounds} whole rounds over the prompts")
@@ -206,7 +206,7 @@ def _told_joiner(sample: Sample) -> str | None:
 
 
 def significant(value: float, digits: int = 6) -> float:
-    """The value rounded to so many significant digits.
+    """The value rounded to ``digits`` significant digits.
 
     >>> significant(0.123456789)
     0.123457

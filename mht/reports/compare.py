@@ -211,9 +211,13 @@ def _reach(
 ) -> dict[str, Any] | None:
     if reach.get("score") is None:
         return None
-    looks = looks_of(entries, curves)
-    if after := reach.get("after", 0):
-        looks = {name: [since(curve, after) for curve in own] for name, own in looks.items()}
+    after = reach.get("after", 0)
+    looks = {name: own for name, own in looks_of(entries, curves).items() if all(own)}
+    try:
+        if after:
+            looks = {name: [since(curve, after) for curve in own] for name, own in looks.items()}
+    except ValueError as error:
+        raise ConfigError([f"benchmark.reach.after: {error}"], "params.yaml") from None
     wanted: dict[str, Any] = {"subject": subject, **options}
     found = reach_summary(looks, metric=reach["metric"], score=reach["score"], **wanted)
     return {**found, "after": after}

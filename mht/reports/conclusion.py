@@ -1,4 +1,4 @@
-"""What the numbers say: three sentences, and the guard's table, for page and Markdown alike."""
+"""The conclusion in three sentences, and the guard's table, for page and Markdown."""
 
 from __future__ import annotations
 

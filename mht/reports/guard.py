@@ -1,10 +1,9 @@
 """The guard against gaming: what a gain in the trained reward was paid with.
 
-A reward is a stand-in for what is wanted, and a policy that is trained on it finds where the two
-part (Gao et al. 2022, arXiv:2210.10760). So beside the reward stand judges that nobody was trained
-on, and figures that a gamed reward tends to spoil: length, variety, repetition, what the model
-still knows of human text, and how far it went. Everything here is a pure function of
-`mht.reports.measured` values.
+A reward is a proxy, and a policy that is trained on it finds where proxy and goal differ (Gao et
+al. 2022, arXiv:2210.10760). So the guard looks at judges that nobody was trained on. It also looks
+at figures that a gamed reward tends to spoil: length, variety, repetition, perplexity on human
+text, and KL. Everything here is a pure function of `mht.reports.measured` values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Variants' values as arrays over seeds and prompts, and what is said of two of them.
+"""Variants' values as arrays over seeds and prompts, and differences between two variants.
 
 One training seed is the case S = 1: its intervals are over prompts alone. With several they are
 over seeds and prompts. Values are (k, S, P) as in `mht.evaluation.over_seeds`.

@@ -25,7 +25,7 @@ SCORES = ("vader", "kl_nats", "response_length")
 
 
 def table_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """The table's content, a row per chosen metric, for Markdown, HTML and the terminal alike."""
+    """The table's content, a row per chosen metric, for Markdown, HTML and the terminal."""
     rows = []
     for metric in comparison.metrics:
         verdict = comparison.verdict(metric)

@@ -47,7 +47,7 @@ def cell(value: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def prompts_of(count: int, split: str, rounds: int = 1) -> str:
-    """How many prompts, of which split where it is not the test split, and how often answered.
+    """The number of prompts with their split, and the responses to each where there are several.
 
     >>> [prompts_of(64, "test"), prompts_of(64, "validation", 4)]
     ['64 unseen prompts', '64 validation prompts (4 responses each)']

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mht.core.errors import ConfigError
 from mht.reports.compare import compare
 from mht.reports.guard import Bounds
 from mht.reports.write import write_outputs
@@ -150,3 +151,5 @@ def test_costs_may_be_counted_from_a_later_step(tmp_path):
     assert found["after"] == 8 and "hybrid" in found["variants"]
     times = [each["variants"]["hybrid"]["optimizer_steps"]["mean"] for each in (found, whole)]
     assert times[0] == times[1] - 8, "the SFT stage took eight steps"
+    with pytest.raises(ConfigError, match=r"benchmark.reach.after: no look after 20 optimiser"):
+        compare(entries(STEPS), reach={**reach, "after": 20}, **options)

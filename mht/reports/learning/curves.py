@@ -152,8 +152,9 @@ def bands(curves: Mapping[str, Sequence[Curve]], *, resamples: int = 2000, seed:
     """Every metric's band of every variant that has it, against the optimiser steps.
 
     Args:
-        curves: variant to a curve for each seed. Of two looks at one step the later counts; seeds
-            that looked at different steps are interpolated to all of them, as far as all went.
+        curves: variant to a curve for each seed. Of two looks at one step the later counts. Seeds
+            that looked at different steps are interpolated to all these steps, up to the last step
+            that all seeds have.
         resamples: of the intervals.
         seed: of the same.
     """

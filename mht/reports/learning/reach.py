@@ -1,8 +1,8 @@
 """How soon variants reach a score: restricted means, shares reached, and ratios paired by seed.
 
-A seed whose curve never gets there is censored at the end of its budget: all that is known is that
-it takes longer. The restricted mean is that of min(time, horizon), which needs no guess about what
-would have come later (Royston & Parmar 2013, doi:10.1186/1471-2288-13-152).
+A seed whose curve never gets there is censored at the end of its budget. The restricted mean is
+that of min(time, horizon), which needs no guess about what would have come later (Royston & Parmar
+2013, doi:10.1186/1471-2288-13-152).
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def times_to(curves: Sequence[Curve], *, metric: str, score: float, cost: str) -
 
 
 def since(curve: Curve, steps: float) -> Curve:
-    """A curve whose costs are counted from its last look at or before so many optimiser steps.
+    """A curve whose costs are counted from its last look at or before ``steps``.
 
     What all variants do before, such as the SFT stage, then dilutes no ratio. Metrics stay.
 
