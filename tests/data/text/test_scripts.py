@@ -419,7 +419,7 @@ def test_an_unknown_segmenter_is_refused():
 
 
 def test_icu_without_its_package_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("mht.data.text.words.find_spec", lambda name: None)
+    monkeypatch.setattr("mht.core.bounds.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install icu4py"):
         make_reward({"type": "jaccard", "segmenter": "icu"})
 
