@@ -1,13 +1,13 @@
 """Makes .venv with what MHT needs, and a torch that fits the machine. Standard library only.
 
-Without an NVIDIA GPU torch is the CPU build (some 200 MB) and never the several GB of CUDA that
-the plain package brings on Linux. ``TORCH=cpu`` or ``TORCH=cuda`` in the environment overrides what
-was detected. Nothing is done while pyproject.toml and constraints.txt are as they were.
+uv installs the packages where it is on the PATH, else pip. Without an NVIDIA GPU torch is the CPU
+build (some 200 MB) and never the several GB of CUDA that the plain package brings on Linux.
+``TORCH=cpu`` or ``TORCH=cuda`` in the environment overrides what was detected. Nothing is done
+while pyproject.toml and constraints.txt are as they were.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,12 +90,10 @@ def install(flavour: str) -> None:
     start = time.monotonic()
     say(f"Python {platform.python_version()}, torch for {flavour.upper()} (docs/howto/setup.md)")
     make_venv(flavour)
-    torch = pinned("torch")
-    say(f"[2/3] {torch} for {flavour.upper()}")
-    if installed().get("torch", "").split("+")[0] != torch.partition("==")[2]:
-        install_torch(torch, flavour)
-    say("[3/3] everything else, as in constraints.txt")
-    install_rest()
+    say("[2/2] the packages, as in constraints.txt")
+    if not any(run(command) for command in commands(flavour)):
+        reason = last_line(LOG.read_text(encoding="utf-8", errors="replace"))
+        raise SetupError(f"installing the packages failed: {reason} (all of it in {LOG})")
     if flavour == "cuda" and platform.system() == "Linux" and not cuda_packages(installed()):
         say("note: your index gave a torch without CUDA")
     if flavour == "cpu":
@@ -105,7 +103,7 @@ def install(flavour: str) -> None:
 
 def make_venv(flavour: str) -> None:
     """A fresh environment, unless the one there has the same Python, torch flavour and place."""
-    say("[1/3] virtual environment .venv")
+    say("[1/2] virtual environment .venv")
     before = read_stamp()
     same = before is None or (before["torch"], before["root"]) == (flavour, str(ROOT))
     version = f"Python {platform.python_version()}"
@@ -125,73 +123,33 @@ def make_venv(flavour: str) -> None:
         )
 
 
-def install_torch(torch: str, flavour: str) -> None:
-    """Install torch: as published for CUDA and macOS, else the CPU build from where it is found."""
-    if flavour == "cuda" or platform.system() != "Linux":
-        require(run(pip("install", torch)), "torch")
-        return
-    if run(pip("install", f"{torch}+cpu", "--only-binary", ":all:")):
-        return  # the user's own index or find-links has it
-    if install_uv() and run(uv("install", "--torch-backend", "cpu", torch)):
-        return
-    refuse_cuda(
-        planned(torch),
-        "would come along, several GB, and no CPU build was found: give pip an index or find-links "
-        "that has one (docs/howto/setup.md), or accept CUDA with make TORCH=cuda",
-    )
-    require(run(pip("install", torch)), "torch")
+def commands(flavour: str) -> Iterator[list[str]]:
+    """The installers' command lines to try, one after the other, until one goes well.
 
-
-def install_rest() -> None:
-    """Install MHT and what it needs beside torch: with uv, which is faster, or else with pip."""
-    what = ("install", "-c", "constraints.txt", "-e", ".[dev,docs]")
-    if install_uv() and run(uv(*what, *uv_sources())):
-        return
-    require(run(pip(*what)), "the packages")
-
-
-def install_uv() -> bool:
-    """Whether uv is in the environment now."""
-    return "uv" in installed() or run(pip("install", pinned("uv")))
+    On Linux without a GPU the CPU build of the user's own index comes first, then uv's.
+    """
+    torch, uv = pinned("torch"), shutil.which("uv")
+    everything = ["install", "-c", "constraints.txt", "-e", ".[dev,docs]"]
+    with_uv = [uv, "pip", *everything, "--python", str(PYTHON)] if uv else []
+    if flavour == "cpu" and platform.system() == "Linux":
+        if uv:
+            yield [*with_uv, f"{torch}+cpu"]
+            yield [*with_uv, "--torch-backend", "cpu"]
+        yield pip(*everything, f"{torch}+cpu", "--only-binary", "torch")
+        refuse_cuda(
+            planned(torch),
+            "would come along, several GB, and no CPU build was found: give pip an index or "
+            "find-links that has one (docs/howto/setup.md), install uv, or accept CUDA with "
+            "make TORCH=cuda",
+        )
+    if uv:
+        yield with_uv
+    yield pip(*everything)
 
 
 def pip(*arguments: str) -> list[str]:
     """The command line of the environment's pip."""
     return [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
-
-
-def uv(command: str, *arguments: str) -> list[str]:
-    """The command line of the environment's uv."""
-    return [str(VENV / "bin" / "uv"), "pip", command, "--python", str(PYTHON), *arguments]
-
-
-def uv_sources() -> list[str]:
-    """Arguments that make uv look where pip is configured to look; the environment's UV_* win."""
-    if {"UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL"} & os.environ.keys():
-        return []
-    config, arguments = pip_config(), []
-    for option, key in (
-        ("--default-index", "index-url"),
-        ("--index", "extra-index-url"),
-        ("--find-links", "find-links"),
-        ("--allow-insecure-host", "trusted-host"),
-    ):
-        for value in config.get(key, "").split():
-            arguments += [option, value]
-    if "--index" in arguments:
-        arguments += ["--index-strategy", "unsafe-best-match"]  # as pip does
-    return arguments
-
-
-def pip_config() -> dict[str, str]:
-    """Pip's options from its files and PIP_* variables; the closest wins."""
-    found: dict[str, dict[str, str]] = {}
-    for line in output_of(pip("config", "list")).splitlines():
-        name, _, value = line.partition("=")
-        section, _, key = name.rpartition(".")
-        if value[:1] in ("'", '"'):
-            found.setdefault(section, {})[key] = str(ast.literal_eval(value))
-    return {k: v for s in ("global", "install", ":env:") for k, v in found.get(s, {}).items()}
 
 
 def pinned(name: str) -> str:
@@ -212,16 +170,12 @@ def installed() -> dict[str, str]:
 
 
 def planned(requirement: str) -> list[str]:
-    """Names of what an installation would bring, without downloading it where that can be had."""
-    if "uv" in installed():
-        asked = VENV / "requirement.txt"
-        asked.write_text(requirement + "\n", encoding="utf-8")
-        listed = output_of([*uv("compile", "-q", "--no-header", str(asked)), *uv_sources()])
-        if listed:
-            return [line.partition("==")[0] for line in listed.splitlines() if "==" in line]
+    """Names of what an installation would bring; nothing where that can't be found out."""
     report = VENV / "report.json"
-    command = pip("install", "--dry-run", "--ignore-installed", "--report", str(report))
-    require(run([*command, requirement]), "torch")
+    report.unlink(missing_ok=True)
+    run(pip("install", "--dry-run", "--ignore-installed", "--report", str(report), requirement))
+    if not report.exists():
+        return []
     steps = json.loads(report.read_text(encoding="utf-8"))["install"]
     return [step["metadata"]["name"].lower() for step in steps]
 
@@ -245,7 +199,7 @@ def run(command: Sequence[str]) -> bool:
         log.flush()
         start = time.monotonic()
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            command, cwd=ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
         while True:
             try:
@@ -257,25 +211,10 @@ def run(command: Sequence[str]) -> bool:
                 raise
 
 
-def environment() -> dict[str, str]:
-    """The caller's, with the certificates that pip was given known to uv too."""
-    cert = {"SSL_CERT_FILE": os.environ["PIP_CERT"]} if "PIP_CERT" in os.environ else {}
-    return {**cert, **os.environ, "VIRTUAL_ENV": str(VENV)}
-
-
-def require(went_well: bool, what: str) -> None:
-    """Stop, with the end of the log, when an installation failed."""
-    if not went_well:
-        reason = last_line(LOG.read_text(encoding="utf-8", errors="replace"))
-        raise SetupError(f"installing {what} failed: {reason} (all of it in {LOG})")
-
-
 def output_of(command: Sequence[str | Path]) -> str:
     """Standard output of a command, "" when it fails."""
     parts = [str(part) for part in command]
-    done = subprocess.run(
-        parts, capture_output=True, text=True, check=False, cwd=ROOT, env=environment()
-    )
+    done = subprocess.run(parts, capture_output=True, text=True, check=False, cwd=ROOT)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 

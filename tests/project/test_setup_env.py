@@ -7,23 +7,19 @@ from tools.setup_env import SetupError
 
 
 @pytest.fixture
-def commands(monkeypatch, tmp_path):
-    """A Linux machine where installers only write down what they were asked; (commands, fails)."""
-    asked, fails = [], []
-
-    def run(command):
-        line = " ".join(command).split(" ", 1)[1]
-        asked.append(line)
-        return not any(part in line for part in fails)
-
-    monkeypatch.setattr(setup_env, "run", run)
+def tried(monkeypatch, tmp_path):
+    """``tried("cpu", uv="/bin/uv") -> lines``: all command lines on a Linux machine."""
     monkeypatch.setattr(setup_env, "VENV", tmp_path)
-    monkeypatch.setattr(setup_env, "LOG", tmp_path / "log")
-    monkeypatch.setattr(setup_env, "installed", lambda: {"uv": "1"})
-    monkeypatch.setattr(setup_env, "pip_config", dict)
+    monkeypatch.setattr(setup_env, "PYTHON", "python")
+    monkeypatch.setattr(setup_env, "pinned", lambda name: f"{name}==2.0")
     monkeypatch.setattr(setup_env.platform, "system", lambda: "Linux")
-    (tmp_path / "log").write_text("ERROR: no such version\n")
-    return asked, fails
+    monkeypatch.setattr(setup_env, "planned", lambda _: ["torch", "sympy"])
+
+    def lines(flavour, uv=None):
+        monkeypatch.setattr(setup_env.shutil, "which", lambda _: uv)
+        return [" ".join(command) for command in setup_env.commands(flavour)]
+
+    return lines
 
 
 def test_torch_is_what_was_chosen_or_what_the_machine_has(monkeypatch):
@@ -36,73 +32,44 @@ def test_torch_is_what_was_chosen_or_what_the_machine_has(monkeypatch):
         setup_env.wanted_flavour("gpu")
 
 
-def test_the_users_own_cpu_build_comes_first(commands):
-    asked, _ = commands
-    setup_env.install_torch("torch==2.0", "cpu")
-    assert len(asked) == 1
-    assert "torch==2.0+cpu" in asked[0]
+def test_a_cpu_build_comes_before_plain_torch(tried):
+    own, plain = tried("cpu")
+    assert "torch==2.0+cpu" in own and "pip" in own
+    assert plain.endswith("install -c constraints.txt -e .[dev,docs]")
 
 
-def test_then_the_one_that_uv_knows(commands):
-    asked, fails = commands
-    fails.append("+cpu")
-    setup_env.install_torch("torch==2.0", "cpu")
-    assert "--torch-backend cpu" in asked[-1]
+def test_uv_does_it_where_it_is_there_and_pip_where_uv_fails(tried):
+    own, uvs, pips, plain, last = tried("cpu", "/bin/uv")
+    assert own.startswith("/bin/uv pip install ") and "torch==2.0+cpu" in own
+    assert uvs.startswith("/bin/uv pip install ") and "--torch-backend cpu" in uvs
+    assert not pips.startswith("/bin/uv") and "torch==2.0+cpu" in pips
+    assert plain.startswith("/bin/uv pip install ") and not last.startswith("/bin/uv")
 
 
-def test_cuda_is_refused_before_it_is_installed(commands, monkeypatch):
-    asked, fails = commands
-    fails += ["+cpu", "--torch-backend"]
+def test_cuda_is_refused_before_it_is_installed(tried, monkeypatch):
     monkeypatch.setattr(setup_env, "planned", lambda _: ["torch", "nvidia-cublas", "triton"])
+    monkeypatch.setattr(setup_env.shutil, "which", lambda _: None)
+    left = setup_env.commands("cpu")
+    assert "torch==2.0+cpu" in " ".join(next(left))
     with pytest.raises(SetupError, match=r"CUDA \(2 packages such as nvidia-cublas\).*TORCH=cuda"):
-        setup_env.install_torch("torch==2.0", "cpu")
-    assert not any(line.endswith("install torch==2.0") for line in asked)
-
-
-def test_plain_torch_will_do_where_it_brings_no_cuda(commands, monkeypatch):
-    asked, fails = commands
-    fails += ["+cpu", "--torch-backend"]
-    monkeypatch.setattr(setup_env, "planned", lambda _: ["torch", "sympy"])
-    setup_env.install_torch("torch==2.0", "cpu")
-    assert asked[-1].endswith("install torch==2.0")
+        next(left)
 
 
 @pytest.mark.parametrize(("system", "flavour"), [("Linux", "cuda"), ("Darwin", "cpu")])
-def test_plain_torch_for_a_gpu_and_for_macos(commands, monkeypatch, system, flavour):
-    asked, _ = commands
+def test_plain_torch_for_a_gpu_and_for_macos(tried, monkeypatch, system, flavour):
     monkeypatch.setattr(setup_env.platform, "system", lambda: system)
-    setup_env.install_torch("torch==2.0", flavour)
-    assert len(asked) == 1
-    assert asked[0].endswith("install torch==2.0")
+    (line,) = tried(flavour)
+    assert line.endswith("install -c constraints.txt -e .[dev,docs]")
 
 
-def test_pip_takes_over_where_uv_fails_and_a_failure_says_why(commands):
-    asked, fails = commands
-    fails.append("pip install --python")  # uv's command lines
-    setup_env.install_rest()
-    assert asked[-1].endswith("install -c constraints.txt -e .[dev,docs]")
-    fails.append("-e .[dev,docs]")
+def test_a_failure_says_why(tried, monkeypatch, tmp_path):
+    (tmp_path / "log").write_text("ERROR: no such version\n")
+    monkeypatch.setattr(setup_env, "LOG", tmp_path / "log")
+    monkeypatch.setattr(setup_env, "make_venv", lambda flavour: None)
+    monkeypatch.setattr(setup_env, "run", lambda command: False)
+    tried("cpu")
     with pytest.raises(SetupError, match="installing the packages failed: ERROR: no such version"):
-        setup_env.install_rest()
-
-
-def test_uv_looks_where_pip_looks(monkeypatch):
-    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL"):
-        monkeypatch.delenv(name, raising=False)
-    listed = (
-        ":env:.find-links='/wheels'\n"
-        "global.index-url='https://far.example/simple'\n"
-        "install.index-url='https://near.example/simple'\n"
-        "global.extra-index-url='\\nhttps://a.example\\nhttps://b.example'"
-    )
-    monkeypatch.setattr(setup_env, "output_of", lambda _: listed)
-    assert setup_env.uv_sources() == [
-        *("--default-index", "https://near.example/simple"),
-        *("--index", "https://a.example", "--index", "https://b.example"),
-        *("--find-links", "/wheels", "--index-strategy", "unsafe-best-match"),
-    ]
-    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://own.example")
-    assert setup_env.uv_sources() == []
+        setup_env.install("cpu")
 
 
 def test_nothing_is_done_twice(monkeypatch, tmp_path):
