@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -109,6 +110,23 @@ class Devices:
 
     def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add up the processes' gradients; one that no process has stays None."""
+
+    def step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: Iterable[nn.Parameter],
+        max_norm: float,
+        *,
+        allowed: bool,
+    ) -> float:
+        """The gradients' norm before they are clipped to ``max_norm``, and the optimiser's step.
+
+        There is no step where the norm is not finite, or it is not ``allowed``.
+        """
+        norm = self.clip(parameters, max_norm)
+        if allowed and math.isfinite(norm):
+            optimizer.step()
+        return norm
 
     def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> float:
         """The gradients' norm before they are clipped to ``max_norm``."""

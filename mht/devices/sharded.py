@@ -1,4 +1,4 @@
-"""Fully sharded data parallel: each process holds a part of every weight (Accelerate's FSDP 2).
+"""Fully sharded data parallel: each process holds a part of every weight (PyTorch's FSDP 2).
 
 Weights, gradients and optimiser state are split over the processes (Zhao et al. 2023,
 arXiv:2304.11277). Passes that train gather one layer at a time. Sampling would gather every layer
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,11 @@ from mht.devices.processes import Processes
 from mht.generation.sampling.rollout import Responder
 from mht.models.context import context_window
 from mht.models.policy import Policy, Weights
+from mht.models.readers import policy_model
+
+if TYPE_CHECKING:
+    from accelerate.utils import FullyShardedDataParallelPlugin
+    from transformers import PreTrainedModel
 
 T = TypeVar("T")
 
@@ -38,11 +43,10 @@ class Sharded(Processes):
         from accelerate.utils import FullyShardedDataParallelPlugin
 
         super().__init__(device)
-        plugin = FullyShardedDataParallelPlugin()  # reads what the launcher was told
-        if plugin.fsdp_version != 2 or plugin.cpu_ram_efficient_loading:
-            wanted = "fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false"
-            raise ConfigError([f"base.accelerate: set {wanted} under fsdp_config"])
-        self.accelerator.state.fsdp_plugin = plugin
+        self.plugin = FullyShardedDataParallelPlugin()  # reads what the launcher was told
+        problems = list(plugin_problems(self.plugin))
+        if problems:
+            raise ConfigError(problems)
 
     def spread(self, policy: Policy, config: HybridConfig) -> None:
         """Shard the model, its reference and the value head.
@@ -51,7 +55,6 @@ class Sharded(Processes):
             ConfigError: models share a part, and a module can't be in two sharded ones; or the
                 model computes in 16 bits.
         """
-        from accelerate.utils import fsdp2_prepare_model
         from torch.distributed.fsdp import fully_shard
 
         problems = list(_unserved(policy, config))
@@ -59,11 +62,30 @@ class Sharded(Processes):
             raise ConfigError(problems)
         self.models = [policy.model, policy.reference]
         for model in self.models:
-            fsdp2_prepare_model(self.accelerator, model)
+            self._shard(model)
         fully_shard(policy.value_head)
         for module in (*_sharded(policy.model), *_sharded(policy.value_head)):
             module.set_gradient_divide_factor(1.0)  # the parts of a loss add up
             module.set_force_sum_reduction_for_comms(True)
+
+    def _shard(self, model: PreTrainedModel) -> None:
+        """Shard each layer, the last norms with the head, and what is left as the model's own."""
+        from torch.distributed.fsdp import fully_shard
+
+        parts = policy_model(model)
+        options = {
+            "reshard_after_forward": self.plugin.reshard_after_forward,
+            "offload_policy": self.plugin.cpu_offload,
+        }
+        for layer in parts.layers:
+            fully_shard(layer, **options)
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+        tied = embedding.weight is head.weight  # one tensor can't be in two shards
+        if not tied:
+            fully_shard(embedding, **options)
+        options["reshard_after_forward"] = False  # the head's weight is read after the forward
+        fully_shard([*parts.norms, *[embedding] * tied, head], **options)
+        fully_shard(model, offload_policy=self.plugin.cpu_offload)
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -139,6 +161,19 @@ def scatter(value: Tensor, like: Tensor) -> Tensor:
         return value
     own = value.to(like.device)
     return distribute_tensor(own, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def plugin_problems(plugin: FullyShardedDataParallelPlugin) -> Iterator[str]:
+    """A line for each setting of an accelerate file's ``fsdp_config`` that MHT can't work under."""
+    from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+
+    start = "base.accelerate: under fsdp_config set"
+    if plugin.fsdp_version != 2:
+        yield f"{start} fsdp_version: 2, got {plugin.fsdp_version}"
+    if plugin.cpu_ram_efficient_loading:
+        yield f"{start} fsdp_cpu_ram_efficient_loading: false: every process loads the weights"
+    if plugin.auto_wrap_policy is not transformer_auto_wrap_policy:
+        yield f"{start} fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP: each layer is a shard"
 
 
 def _unserved(policy: Policy, config: HybridConfig) -> Iterator[str]:

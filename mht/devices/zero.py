@@ -87,9 +87,23 @@ class Zero(Processes):
     def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Nothing to do: DeepSpeed adds them up where they are kept."""
 
-    def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> float:
-        """The gradients' norm before they are clipped, which the step does."""
-        return self.optimizer.norm()
+    def step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: Iterable[nn.Parameter],
+        max_norm: float,
+        *,
+        allowed: bool,
+    ) -> float:
+        """The gradients' norm before DeepSpeed clips them, and its step.
+
+        There is no step where the norm is not finite, or it is not ``allowed``: NaN is the norm
+        then, as DeepSpeed computes it in the step.
+        """
+        if not allowed:
+            return math.nan
+        optimizer.step()
+        return float(self.optimizer.engine.get_global_grad_norm())  # inf where it left the step out
 
 
 class SharedOptimizer(torch.optim.Optimizer):
@@ -125,7 +139,6 @@ class SharedOptimizer(torch.optim.Optimizer):
         self._group_of, self._members = self._regroup(policy)
         inner.register_step_pre_hook(_spare_idle)
         self.engine = _engine(devices.accelerator, _Passage(policy), inner, max_grad_norm)
-        self._zero = self.engine.optimizer
 
     def _parameters(self) -> Iterator[nn.Parameter]:
         return (p for group in self.param_groups for p in group["params"])
@@ -149,21 +162,9 @@ class SharedOptimizer(torch.optim.Optimizer):
         return [index for index, _ in parts], [list(part) for _, part in parts]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget all gradients, also those of a step that was not made."""
+        """Forget the gradients."""
         self._seen.clear()
-        self._zero.zero_grad(set_to_none=True)
-        for kept in (self._zero.averaged_gradients, self._zero.all_grad_tensors):
-            kept.update(dict.fromkeys(kept))
-
-    def norm(self) -> float:
-        """The norm of the gradients, of which no more are to come; inf where they overflow."""
-        if self._zero.partition_gradients:
-            self._zero.finalize_gradient_accumulation_boundary()
-        else:
-            self._zero.set_gradient_accumulation_boundary(True)
-            self._zero.reduce_gradients()
-        norm = float(self._zero.scaled_global_norm())
-        return norm if norm >= 0 else math.inf  # DeepSpeed says -1
+        self.engine.zero_grad()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
@@ -173,7 +174,7 @@ class SharedOptimizer(torch.optim.Optimizer):
             group = self.param_groups[index]
             share |= {key: value for key, value in group.items() if key != "params"}
             share["idle"] = self._seen.isdisjoint(members)
-        self._zero.step()
+        self.engine.step()
 
     # -- checkpoints --------------------------------------------------------------------------
 
@@ -191,8 +192,11 @@ class SharedOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave, and take over the parameters' values."""
+        from deepspeed.utils import safe_set_full_fp32_param
+
         super().load_state_dict({**state_dict, "state": {}})
-        self._zero.refresh_fp32_params()
+        for parameter in self._places:
+            safe_set_full_fp32_param(parameter, parameter.data)
         own: dict[int, dict[str, Any]] = {}
         for index, (flat, members) in enumerate(self._shares()):
             known = [state_dict["state"].get(self._places[p]) for p in members]
@@ -212,11 +216,14 @@ class SharedOptimizer(torch.optim.Optimizer):
             yield group["params"][0], members
 
     def _spans(self, index: int) -> list[tuple[int, int]]:
-        """Where each parameter of a group begins and ends in the flat tensor of all."""
-        begin = self._zero.bit16_groups_flat[index].storage_offset()
-        starts = [p.data.storage_offset() - begin for p in self._members[index]]
-        sizes = [p.numel() for p in self._members[index]]
-        return [(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+        """Where each parameter of a group begins and ends in the flat tensor of all.
+
+        DeepSpeed makes the parameters views of it.
+        """
+        starts = [p.data.storage_offset() for p in self._members[index]]
+        begin = min(starts)
+        pairs = zip(starts, self._members[index], strict=True)
+        return [(start - begin, start - begin + p.numel()) for start, p in pairs]
 
     def _whole(self, share: Tensor, index: int) -> list[Tensor]:
         """All processes' shares of a group, cut into parameters."""

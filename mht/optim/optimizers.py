@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -239,7 +240,10 @@ class Updater:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         total = self.devices.sums({"loss": total})["loss"]
-        norm = self.devices.clip(self.parameters, self.max_grad_norm)
+        with self._rates_times(lr_scale):
+            norm = self.devices.step(
+                self.optimizer, self.parameters, self.max_grad_norm, allowed=math.isfinite(total)
+            )
         if math.isfinite(total) and self._left_out(norm):
             return 0.0
         if not (math.isfinite(total) and math.isfinite(norm)):
@@ -247,16 +251,23 @@ class Updater:
                 f"the loss is {total} and its gradients' norm {norm}: training has diverged; "
                 "lower the learning rate"
             )
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * lr_scale
-        self.optimizer.step()
         self.masters.round()
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)  # sampling can use the memory
         return norm
+
+    @contextmanager
+    def _rates_times(self, scale: float) -> Iterator[None]:
+        """Within the block every rate is multiplied by ``scale``."""
+        groups = self.optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * scale
+        try:
+            yield
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
 
     def skip(self, steps: int) -> None:
         """Move the schedule on by steps that it counts and that are not made."""

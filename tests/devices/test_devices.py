@@ -16,6 +16,7 @@ from mht.config import load_config
 from mht.core.errors import ConfigError
 from mht.devices.base import indivisible
 from mht.devices.processes import buckets
+from mht.devices.sharded import plugin_problems
 from mht.generation.sampling.draw import SharedGenerator
 from mht.models.loading import load_causal_lm
 from mht.pipeline import launch
@@ -170,6 +171,20 @@ def test_a_wider_rollout_is_the_same_rollout():
     assert wide.response_ids.tolist() == [[7, 2, PAD, PAD]]
     assert wide.response_mask.tolist() == [[True, True, False, False]]
     assert widened(narrow, right=0, pad_id=PAD).response_ids.tolist() == [[7, 2]]
+
+
+def test_settings_of_fsdp_that_can_not_be_had():
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
+    right = {"fsdp_version": 2, "cpu_ram_efficient_loading": False}
+    made = FullyShardedDataParallelPlugin(auto_wrap_policy="TRANSFORMER_BASED_WRAP", **right)
+    assert list(plugin_problems(made)) == []
+    other = FullyShardedDataParallelPlugin(
+        fsdp_version=2, cpu_ram_efficient_loading=True, auto_wrap_policy="SIZE_BASED_WRAP"
+    )
+    loading, wrapping = plugin_problems(other)
+    assert "set fsdp_cpu_ram_efficient_loading: false" in loading
+    assert "set fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP" in wrapping
 
 
 # -- starting ---------------------------------------------------------------------------------
