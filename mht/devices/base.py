@@ -1,4 +1,4 @@
-"""Where the passes of a policy's training run: in this process, or in several that share them.
+"""One process that trains a policy, and the interface of several that share the work.
 
 `Devices` is one process that has all rows, and the interface of the others: `processes.Processes`
 (data parallel), `sharded.Sharded` (FSDP) and `zero.Zero` (DeepSpeed). `make.make_devices` chooses.
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Devices:
-    """One process that has all rows; the face of `Processes`.
+    """One process that has all rows, and the interface of `Processes`.
 
     Args:
         device: "auto", "cpu", "cuda"...
@@ -33,8 +33,8 @@ class Devices:
         rank: number of this process, from 0 on.
         world: how many there are.
         device: where this process computes.
-        shards: whether each process holds but a part of the training's state: of every weight, or
-            of the optimiser's. All then make as many passes, and all make up a checkpoint.
+        shards: whether each process holds only a part of the weights or of the optimiser's state.
+            All processes then make equally many passes, and all contribute to a checkpoint.
     """
 
     rank, world = 0, 1
@@ -45,22 +45,22 @@ class Devices:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes files and talks."""
+        """Whether this process writes files and reports progress."""
         return self.rank == 0
 
     def rows(self, count: int) -> slice:
-        """This process's rows of a batch of ``count``.
+        """Rows of a batch of ``count`` that are this process's.
 
         Raises:
-            UserError: they can't be split evenly.
+            UserError: the rows can't be split evenly.
         """
         return slice(0, count)
 
     def check(self, sizes: Mapping[str, int]) -> None:
-        """Every size can be split evenly.
+        """Check that every size can be split evenly.
 
         Raises:
-            ConfigError: with each that can't.
+            ConfigError: names each size that can't.
         """
         problems = indivisible(sizes, self.world)
         if problems:

@@ -12,7 +12,7 @@ def make_devices(device: str = "auto") -> Devices:
     """The devices of this process: all its own, or a share of what a launcher has started.
 
     Raises:
-        ConfigError: the launcher was given a configuration that MHT does not work under.
+        ConfigError: the launcher's configuration is one that MHT does not work under.
     """
     if world_size() == 1:
         return Devices(device)

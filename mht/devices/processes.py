@@ -1,13 +1,13 @@
 """One process among several that train one policy, each on its rows of every batch (Accelerate).
 
-Every process walks through the same data and draws the same random numbers; only the passes through
-the model are split by rows, and what they give is put together again. So the sizes in params.yaml
-are those of the whole run, and one process or many make the same steps up to the rounding of sums.
+Every process reads the same data and draws the same random numbers. Only the passes through the
+model are split by rows, and their results are gathered. So the sizes in params.yaml are those of
+the whole run. Any number of processes makes the same steps, up to the rounding of sums.
 
-Gradients are added up here, not by DistributedDataParallel: MHT runs parts of the model by
-themselves (the head's weight, replayed layers, the value head), and a step has as many passes as it
-has microbatches, which may differ between processes; DDP's hooks want each backward to follow one
-forward through its wrapper, the same on all.
+Gradients are added up here, not by DistributedDataParallel. Its hooks need each backward pass to
+follow one forward pass through its wrapper, equally often in all processes. MHT runs parts of the
+model by themselves: the head's weight, replayed layers, the value head. The number of microbatches
+may differ between processes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PATIENCE = timedelta(hours=6)  # how long the others wait for the main process's
 
 
 class Processes(Devices):
-    """This process among several, started by `accelerate launch`.
+    """One of several processes that `accelerate launch` has started.
 
     Args:
         device: "auto", "cpu" or "cuda"; each process has a device of its own.
@@ -64,10 +64,10 @@ class Processes(Devices):
         return Accelerator(cpu=on_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
 
     def rows(self, count: int) -> slice:
-        """This process's rows of a batch of ``count``.
+        """Rows of a batch of ``count`` that are this process's.
 
         Raises:
-            UserError: they can't be split evenly.
+            UserError: the rows can't be split evenly.
         """
         share, rest = divmod(count, self.world)
         if rest:

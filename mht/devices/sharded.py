@@ -43,7 +43,7 @@ class Sharded(Processes):
         from accelerate.utils import FullyShardedDataParallelPlugin
 
         super().__init__(device)
-        self.plugin = FullyShardedDataParallelPlugin()  # reads what the launcher was told
+        self.plugin = FullyShardedDataParallelPlugin()  # reads the launcher's environment
         problems = list(plugin_problems(self.plugin))
         if problems:
             raise ConfigError(problems)

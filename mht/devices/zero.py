@@ -1,9 +1,9 @@
 """DeepSpeed's ZeRO 1 and 2 (through Accelerate): each process keeps a share of the optimiser.
 
-Rajbhandari et al. 2020 (arXiv:1910.02054). Every process has all weights, so that it samples, is
-validated and computes frozen layers as it would alone. What a step needs beyond them is cut into
-flat shares, one for each process: the optimiser's state, the weights that it moves and, in stage 2,
-the gradients, which backward passes send to the process that keeps them.
+Rajbhandari et al. 2020 (arXiv:1910.02054). Every process has all weights, so sampling, validation
+and frozen layers work as in one process. The rest is cut into flat shares, one for each process:
+the optimiser's state and the float32 weights that it moves. In stage 2 the gradients are cut too:
+backward passes send them to the process that keeps them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Zero(Processes):
         device: "auto", "cpu" or "cuda"; each process has a device of its own.
 
     Raises:
-        ConfigError: the launcher was given settings that MHT does not work under.
+        ConfigError: the launcher's settings have one that MHT does not work under.
         MissingPackage: deepspeed is not installed.
     """
 
@@ -97,8 +97,8 @@ class Zero(Processes):
     ) -> float:
         """The gradients' norm before DeepSpeed clips them, and its step.
 
-        There is no step where the norm is not finite, or it is not ``allowed``: NaN is the norm
-        then, as DeepSpeed computes it in the step.
+        There is no step where the norm is not finite, or it is not ``allowed``. Without leave the
+        norm is NaN, as DeepSpeed computes it in the step.
         """
         if not allowed:
             return math.nan
@@ -107,7 +107,7 @@ class Zero(Processes):
 
 
 class SharedOptimizer(torch.optim.Optimizer):
-    """An optimiser over whole parameters, of which each process moves its share.
+    """An optimiser over whole parameters: each process moves its share of them.
 
     Its groups are those of whole parameters, for the schedule and for checkpoints, which are the
     same with and without DeepSpeed. ``inner`` has the shares: a flat tensor for each group.
@@ -211,7 +211,7 @@ class SharedOptimizer(torch.optim.Optimizer):
         self.inner.load_state_dict({"state": own, "param_groups": groups})
 
     def _shares(self) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
-        """This process's flat share of each group, and the parameters that the group is of."""
+        """Flat share of each group that is this process's, and the parameters of the group."""
         for group, members in zip(self.inner.param_groups, self._members, strict=True):
             yield group["params"][0], members
 
@@ -232,7 +232,7 @@ class SharedOptimizer(torch.optim.Optimizer):
         return [flat[start:end].view(p.shape) for (start, end), p in pairs]
 
     def _own(self, values: Sequence[Tensor], index: int, like: Tensor) -> Tensor:
-        """This process's share of a group, of which every process has all."""
+        """Share of a group that is this process's, cut from the whole group."""
         flat = like.new_zeros(like.numel() * self.devices.world)
         for (start, end), value in zip(self._spans(index), values, strict=True):
             flat[start:end] = value.flatten()
@@ -278,7 +278,7 @@ def _check_kind(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _settings(plugin: DeepSpeedPlugin) -> dict[str, Any]:
-    """What the launcher was told, by the names of an accelerate file's ``deepspeed_config``."""
+    """The launcher's settings, by the names of an accelerate file's ``deepspeed_config``."""
     names = set(SETTINGS) & set(vars(plugin))
     told = {name: getattr(plugin, name) for name in names}
     return {name: value for name, value in told.items() if value != "auto"}

@@ -27,9 +27,9 @@ HALF = (torch.bfloat16, torch.float16)
 class Masters:
     """The weights that an optimiser moves: walk through them to make one.
 
-    A 16-bit parameter has a float32 master, to which its gradient goes as soon as a backward pass
-    has it: gradients add up in float32, and a 16-bit one never stays. Any other parameter is its
-    own master, so for a float32 model this is the list of its parameters.
+    A 16-bit parameter has a float32 master. Its gradient moves to the master as soon as a backward
+    pass has made it, so gradients add up in float32. Any other parameter is its own master: for a
+    float32 model this is the list of its parameters.
 
     Args:
         parameters: what trains.

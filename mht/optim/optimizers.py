@@ -220,10 +220,10 @@ class Updater:
         """One optimiser step down the loss, at the schedule's rate times ``lr_scale``.
 
         Args:
-            loss: a scalar, or the parts of one that add up to it: each is differentiated before
-                the next is asked for, so that only one graph is in memory. With several processes,
-                this one's parts of it.
-            lr_scale: see above.
+            loss: a scalar, or parts that add up to it. Each part is differentiated before the next
+                is computed, so only one graph is in memory. With several processes, the parts of
+                this process.
+            lr_scale: multiplies the schedule's rate for this step.
 
         Returns:
             The gradients' norm before clipping; 0 for a step that the loss scale left out.
