@@ -86,7 +86,10 @@ class Learner(ABC):
 
 
 class LossLearner(Learner):
-    """Makes one optimiser step down a loss for each batch: all that a short algorithm needs."""
+    """Makes one optimiser step down a loss for each batch: all that a short algorithm needs.
+
+    A loss is of all rows that this process has, in one pass: ``microbatch_size`` is not used.
+    """
 
     def __init__(self, trainee: Trainee):
         self.trainee = trainee

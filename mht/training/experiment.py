@@ -62,7 +62,7 @@ def train_variant(
         trainer.policy,
         trainer.responder,
         read_examples("data/prepared/validation.parquet")[:eval_examples],
-        settings.reward if samples and isinstance(settings.reward, Reward) else None,
+        trainer.reward if samples and isinstance(trainer.reward, Reward) else None,
         seed=config.base.seed,
         batch_size=64,
     )

@@ -26,6 +26,9 @@ def make_trainer(
 ) -> HybridTrainer:
     """The trainer of a stage.
 
+    It has a reward and a mix of its own: what they learn while it trains is unknown to the next
+    trainer with the same settings, such as that of another seed.
+
     Args:
         start: the model folder to start from.
         train_data: examples to walk through.
@@ -43,7 +46,7 @@ def make_trainer(
         trainer = HybridTrainer(
             start,
             train_data=train_data,
-            config=settings,
+            config=_anew(settings),
             num_layers_unfrozen=model.num_layers_unfrozen,
             lora=model.lora,
             context_window=model.context_window,
@@ -55,6 +58,17 @@ def make_trainer(
     if after:
         trainer.practice.cursors["sft"].position = after.steps * after.batch_size
     return trainer
+
+
+def _anew(settings: HybridConfig) -> HybridConfig:
+    """The same settings; what may have a state begins without one."""
+    parts = {"reward": settings.reward, "mix": settings.mix}
+    fresh = {
+        name: type(part).model_validate(part.model_dump())
+        for name, part in parts.items()
+        if part is not None
+    }
+    return settings.model_copy(update=fresh)
 
 
 def experiment_look(

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from mht.config import BaseConfig, ModelConfig, SFTConfig, load_config
+from mht.rewards import make_reward
 from mht.training.from_config import make_trainer
 from stages import baseline, ppo
-from tests.support.training import examples
+from tests.support.training import examples, hybrid_config
 
 STAGE = SFTConfig(steps=2, batch_size=2)
 
@@ -33,6 +34,25 @@ def test_sft_goes_on_with_the_rows_that_come_next(tiny_model_dir, tiny_tokenizer
     assert sorted(row for rows in walk for row in rows) == list(
         range(12)
     )  # so no row is seen twice before all are once
+
+
+def test_a_trainer_knows_nothing_of_the_one_before(tiny_model_dir, tiny_tokenizer):
+    """The state of a reward stays with the run: every seed begins without one."""
+    ema = [{"type": "ema_normalize", "decay": 0.9}]
+    reward = make_reward({"type": "length_window", "min": 1, "max": 3, "postprocess": ema})
+    config, folder = hybrid_config(reward=reward), tiny_model_dir()
+
+    def trained():
+        trainer = make_trainer(
+            folder, examples(tiny_tokenizer), config,
+            section="ppo", base=BaseConfig(), model=ModelConfig(name=str(folder)),
+        )  # fmt: skip
+        before = trainer.reward.state_dict()
+        stats = [trainer.next_step("ppo") for _ in range(2)]
+        assert trainer.reward.state_dict() != before
+        return [{k: v for k, v in s.items() if "/time/" not in k} for s in stats]
+
+    assert trained() == trained()
 
 
 @pytest.mark.parametrize(
