@@ -24,6 +24,7 @@ CHOICES: dict[str, type[Choice]] = {"optimisers": OptimizerConfig, "schedules": 
 HEAD = ["key", "type", "bounds", "default", "meaning"]
 PLAIN = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "value"}
 PLURAL = {
+    "[head](../howto/policy.md#further-heads)": "[heads](../howto/policy.md#further-heads)",
     "integer": "integers",
     "number": "numbers",
     "text": "texts",
@@ -35,6 +36,7 @@ PLURAL = {
     "mapping of names to integers": "mappings of names to integers",
 }
 FAMILIES: dict[Any, str] = {
+    Annotated[Any, Chosen("head")]: "[head](../howto/policy.md#further-heads)",
     Annotated[Any, Chosen("reward")]: "[reward](rewards.md#every-type)",
     Annotated[Any, Chosen("algorithm")]: "[algorithm](../howto/training.md#algorithms)",
     Annotated[Any, Chosen("mix")]: "[mix](../howto/training.md#mixes)",

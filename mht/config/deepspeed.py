@@ -26,6 +26,7 @@ DTYPE = (
     "under DeepSpeed set float32: in 16 bits it needs one dtype for all that trains and rounds "
     "the value head too"
 )
+HEADS = "under DeepSpeed leave them out: of the heads it trains the value head alone"
 # Optimisers that do not move each weight by itself, as a flat share of the weights needs it.
 WHOLE = {
     "adafactor": "looks at whole matrices, which DeepSpeed cuts up",
@@ -54,6 +55,8 @@ def _config_problems(config: Config) -> Iterator[str]:
     sections: dict[str, SFTConfig | HybridConfig] = {"sft": config.sft, "ppo": config.ppo}
     sections |= {f"baselines.{name}": section for name, section in config.baselines}
     for path, section in sections.items():
+        if isinstance(section, HybridConfig) and section.heads:
+            yield f"{path}.heads: {HEADS}"
         kind = section.optimizer.type
         if kind in WHOLE:
             yield f"{path}.optimizer.type: under DeepSpeed set adamw: {kind} {WHOLE[kind]}"

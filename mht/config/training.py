@@ -21,6 +21,7 @@ Algorithm = Annotated[Any, Chosen("algorithm")]
 Advantage = Annotated[Any, Chosen("advantage", default="gae")]
 PolicyLoss = Annotated[Any, Chosen("policy_loss", default="clip")]
 Aggregation = Annotated[Any, Chosen("aggregation", default="token_mean")]
+Head = Annotated[Any, Chosen("head")]
 TRUNCATED = (
     "PPO samples from the distribution that it scores, the whole one; truncated sampling would "
     "need renormalised logprobs. Set ppo.temperature instead, or truncate where nothing trains: in "
@@ -147,6 +148,7 @@ class HybridConfig(Section):
         advantage: how advantages follow from rewards and values.
         policy_loss: what the updates minimise at each token.
         aggregation: how the losses of a minibatch's tokens become one number.
+        heads: further heads by name, which learn beside PPO; each adds its loss to the updates'.
         gamma: discount per token.
         lam: GAE's lambda (arXiv:1506.02438).
         clip_range: of the policy's ratio (arXiv:1707.06347).
@@ -203,6 +205,7 @@ class HybridConfig(Section):
     advantage: Advantage = Field({"type": "gae"}, validate_default=True)
     policy_loss: PolicyLoss = Field({"type": "clip"}, validate_default=True)
     aggregation: Aggregation = Field({"type": "token_mean"}, validate_default=True)
+    heads: dict[Name, Head] = Field(default_factory=dict)
     gamma: Share = 1.0
     lam: Share = 0.95
     clip_range: Rate = 0.2
@@ -271,6 +274,8 @@ class HybridConfig(Section):
         if self.replayed_per_step and self.responses_per_prompt > 1:
             what = "a past response is compared with no other of its prompt"
             yield "memory.replay.share", f"{what}: set 0, or responses_per_prompt to 1"
+        if "value" in self.heads:
+            yield "heads", "'value' is the name of the value head: choose another"
         yield from _microbatch(self.microbatch_size, used)
         yield from _rate(self)
         if self.memory.is_on and sft + ppo:

@@ -191,6 +191,8 @@ def _unserved(policy: Policy, config: HybridConfig) -> Iterator[str]:
         why = {"branch": "a branch shares layers", "ridge": "it would be shared out, not fitted"}
         problem = f"under FSDP set linear or mlp: {why[config.value_head.type]}"
         yield f"ppo.value_head.type: {problem}"
+    if config.heads:
+        yield "ppo.heads: under FSDP leave them out: of the heads it shards the value head alone"
     if config.references:
         yield "ppo.references: under FSDP leave them out: they share weights with the reference"
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mht.config import HybridConfig
-from mht.config.deepspeed import DTYPE, SETTINGS, WHOLE, setting_problems
+from mht.config.deepspeed import DTYPE, HEADS, SETTINGS, WHOLE, setting_problems
 from mht.config.optim import CLASSES
 from mht.core.errors import ConfigError, MissingPackage
 from mht.devices.processes import BUCKET, PATIENCE, Processes
@@ -63,8 +63,10 @@ class Zero(Processes):
         """Check that DeepSpeed can train the policy; it is laid out when its optimiser is there.
 
         Raises:
-            ConfigError: it computes in 16 bits.
+            ConfigError: it computes in 16 bits, or has heads beside the value head.
         """
+        if policy.further_heads:
+            raise ConfigError([f"ppo.heads: {HEADS}"])
         if policy.model.dtype != torch.float32:
             raise ConfigError([f"model.dtype: {DTYPE}"])
 

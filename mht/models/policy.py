@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from mht.config.heads import Head
 from mht.config.policy import LoRAConfig, ValueHeadConfig
 from mht.core.errors import ModelError
 from mht.core.records import Rollout
@@ -22,6 +23,7 @@ from mht.models.adapter import (
 )
 from mht.models.context import context_window
 from mht.models.head import response_logprobs, response_scores, spread
+from mht.models.heads import load_heads, make_heads, save_heads
 from mht.models.readers import policy_model
 from mht.models.trunk import Trunk, freeze_below, frozen_copy
 from mht.models.value import LinearHead, load_value_head, make_value_head, save_value_head
@@ -56,10 +58,12 @@ class Policy:
         lora: adapters that train in place of those layers' weights; None has none, or the one that
             the model comes with.
         value_head: its kind.
+        heads: further heads by name.
 
     Attributes:
         model: the language model, with its adapters in it.
         value_head: from what the model computes to a number per token, zero at first.
+        heads: all heads by name, the value head as "value".
         reference: the model as it was when the policy was made; shares all that is frozen.
         trunk: the frozen layers' output, captured and replayed; of a limited context nothing is.
     """
@@ -71,6 +75,7 @@ class Policy:
         *,
         lora: LoRAConfig | None = None,
         value_head: ValueHeadConfig | None = None,
+        heads: Mapping[str, Head] | None = None,
     ):
         self.model = model
         frozen = freeze_below(model, num_layers_unfrozen)
@@ -97,6 +102,7 @@ class Policy:
         self.value_head = make_value_head(
             model, self.reference, self._head_config, frozen=self.trunk.depth
         )
+        self.heads = {"value": self.value_head, **make_heads(heads or {}, model)}
 
     @property
     def device(self) -> torch.device:
@@ -104,9 +110,14 @@ class Policy:
         return self.model.device
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """All that trains: the language model's unfrozen part and the value head."""
-        yield from (p for p in self.model.parameters() if p.requires_grad)
-        yield from (p for p in self.value_head.parameters() if p.requires_grad)
+        """All that trains: the language model's unfrozen part and the heads."""
+        for module in (self.model, *self.heads.values()):
+            yield from (p for p in module.parameters() if p.requires_grad)
+
+    @property
+    def further_heads(self) -> dict[str, nn.Module]:
+        """The heads beside the value head."""
+        return {name: head for name, head in self.heads.items() if name != "value"}
 
     def score(
         self, rollout: Rollout, *, temperature: float = 1.0, with_entropy: bool = False
@@ -118,16 +129,29 @@ class Policy:
             temperature: divides the logits.
             with_entropy: also the entropy of each token's distribution.
         """
+        logprobs, entropies, hidden = self.passed(
+            rollout, temperature=temperature, with_entropy=with_entropy
+        )
+        values = spread(self.value_head(hidden, rollout), rollout.response_mask)
+        return TokenScores(logprobs, values, entropies)
+
+    def passed(
+        self, rollout: Rollout, *, temperature: float = 1.0, with_entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Log-probabilities (B, R), entropies (B, R) or None, and what the heads read (N, H).
+
+        Args:
+            rollout: with N real response tokens, whose hidden states are in row-major order.
+            temperature: divides the logits.
+            with_entropy: also the entropy of each token's distribution.
+        """
         mask = rollout.response_mask
         with self.trunk.replay(rollout.trunk), self.value_head.watching():
             logprobs, entropies, hidden = response_scores(
                 self.model, rollout, temperature=temperature, with_entropy=with_entropy
             )
-        return TokenScores(
-            spread(logprobs, mask),
-            spread(self.value_head(hidden, rollout), mask),
-            None if entropies is None else spread(entropies, mask),
-        )
+        entropies = None if entropies is None else spread(entropies, mask)
+        return spread(logprobs, mask), entropies, hidden
 
     @torch.no_grad()
     def sampled_scores(self, rollout: Rollout, *, temperature: float = 1.0) -> TokenScores:
@@ -171,7 +195,7 @@ class Policy:
         tokenizer: PreTrainedTokenizerBase,
         weights: Weights | None = None,
     ) -> None:
-        """Write the model in the Hugging Face layout, its tokenizer and the value head.
+        """Write the model in the Hugging Face layout, its tokenizer and the heads.
 
         Adapters are merged into what is written, and stay apart here.
 
@@ -185,6 +209,12 @@ class Policy:
         merged(self.model).save_pretrained(folder, state_dict=of_model)
         tokenizer.save_pretrained(folder)
         save_value_head(of_head, self._head_config, folder)
+        save_heads(self.further_heads, folder)
+
+    def load_heads(self, folder: str | Path) -> None:
+        """Restore the heads that `save` wrote, as far as the folder has them."""
+        self.load_value_head(folder)
+        load_heads(self.further_heads, folder)
 
     def load_value_head(self, folder: str | Path) -> bool:
         """Restore the value head that `save` wrote; False where the folder has none that fits."""

@@ -129,10 +129,14 @@ class HybridTrainer(SingleSteps):
         prompts = [example.prompt_ids for example in examples]
         places = mean_embeddings(model, prompts) if self.config.memory.groups_prompts else None
         self.policy = Policy(
-            model, num_layers_unfrozen, lora=arguments.as_lora(lora), value_head=config.value_head
+            model,
+            num_layers_unfrozen,
+            lora=arguments.as_lora(lora),
+            value_head=config.value_head,
+            heads=config.heads,
         )
         if isinstance(base_model_name, str | Path):
-            self.policy.load_value_head(base_model_name)
+            self.policy.load_heads(base_model_name)
         self.devices.spread(self.policy, self.config)
         self.masters = Masters(self.policy.parameters())
         if isinstance(base_model_name, str | Path):
@@ -246,7 +250,7 @@ class HybridTrainer(SingleSteps):
         policy, masters = self.policy, self.masters
         parts: dict[str, Stateful] = {
             "model": Weights("model", policy.model, masters),
-            "value_head": Weights("value_head", policy.value_head, masters),
+            **{f"{n}_head": Weights(f"{n}_head", h, masters) for n, h in policy.heads.items()},
             **updater_parts(self.updater),
             "random": RandomNumbers(self.devices, responses=self.generator),
             "practice": self.practice,

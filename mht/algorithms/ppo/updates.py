@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from mht.algorithms.ppo.experience import Experience
+from mht.algorithms.ppo.heads import head_terms
 from mht.algorithms.ppo.ratio import RatioCheck
 from mht.config import HybridConfig
 from mht.data.examples.order import by_length
-from mht.losses import clip_fraction, kl_estimate, value_loss
-from mht.models.policy import Policy, TokenScores
+from mht.losses import clip_fraction, kl_estimate
+from mht.models.policy import Policy
 from mht.optim.optimizers import Updater
 
 Stats = dict[str, float]
@@ -41,6 +42,7 @@ class Updates:
         self.policy, self.updater, self.config = policy, updater, config
         self.devices = updater.devices
         self.generator, self.check_ratio = generator, check_ratio
+        self.heads = head_terms(policy, config)
 
     def __call__(self, experience: Experience, fresh: int | None = None) -> Stats:
         """Make them; their mean figures.
@@ -120,40 +122,34 @@ class Updates:
     def loss(self, m: Experience, *, is_first: bool) -> tuple[Tensor, Stats]:
         """The loss of a microbatch, and its figures."""
         c, mask = self.config, m.mask
-        new = self.policy.score(m.rollout, temperature=c.temperature, with_entropy=c.ent_coef > 0)
+        logprobs, entropies, hidden = self.policy.passed(
+            m.rollout, temperature=c.temperature, with_entropy=c.ent_coef > 0
+        )
         if is_first:
-            self.check_ratio(new.logprobs.detach(), m.old_logprobs, mask)
-        pg_losses = c.policy_loss.losses(new.logprobs, m, c)
+            self.check_ratio(logprobs.detach(), m.old_logprobs, mask)
+        pg_losses = c.policy_loss.losses(logprobs, m, c)
         weighted = pg_losses if m.weights is None else pg_losses * m.weights
         pg_loss = c.aggregation.mean(weighted, mask)
-        vf_loss = value_loss(
-            new.values,
-            m.old_values,
-            m.returns,
-            mask,
-            clip_range=c.value_clip_range,
-            weights=m.value_weights,
-            mean=c.aggregation.mean,
-        )
-        loss = pg_loss + c.vf_coef * vf_loss
+        losses = {"policy/loss": pg_loss}
+        loss = pg_loss
+        for term in self.heads:
+            losses[term.figure] = term.head.loss(hidden, m)
+            loss = loss + term.coef * losses[term.figure]
         if c.ent_coef:
-            loss = loss - c.ent_coef * c.aggregation.mean(new.entropies, mask)
-        return loss, self._update_stats(m, new, pg_loss, vf_loss)
+            loss = loss - c.ent_coef * c.aggregation.mean(entropies, mask)
+        figures = {name: float(value) for name, value in losses.items()}
+        return loss, figures | self._ratio_stats(m, logprobs)
 
     @torch.no_grad()
-    def _update_stats(
-        self, m: Experience, new: TokenScores, pg_loss: Tensor, vf_loss: Tensor
-    ) -> Stats:
+    def _ratio_stats(self, m: Experience, logprobs: Tensor) -> Stats:
         c, mask = self.config, m.mask
-        ratio = torch.exp(new.logprobs - m.old_logprobs)
-        approx_kl = kl_estimate(m.old_logprobs, new.logprobs, "k3")
+        ratio = torch.exp(logprobs - m.old_logprobs)
+        approx_kl = kl_estimate(m.old_logprobs, logprobs, "k3")
         return {
-            "policy/loss": float(pg_loss),
-            "value/loss": float(vf_loss),
             "policy/approx_kl_nats": float(c.aggregation.mean(approx_kl, mask)),
             "policy/clipfrac": float(
                 clip_fraction(
-                    new.logprobs,
+                    logprobs,
                     m.old_logprobs,
                     mask,
                     clip_range=c.clip_range,

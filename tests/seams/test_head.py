@@ -1,0 +1,87 @@
+"""A head from outside, beside the value head: a package registers it, params.yaml names it."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mht.config import HybridConfig
+from mht.core.component import build
+from mht.core.errors import ConfigError, ModelError
+from mht.models.policy import Policy
+from tests.support.plugins import install, on_path
+from tests.support.training import model_of
+
+pytest_plugins = ["tests.support.pipeline"]
+
+LENGTH = '''
+    from torch import nn
+
+    from mht.config.heads import Head
+
+
+    class Length(Head):
+        """Predicts the length of the response from each of its states."""
+
+        def make(self, width):
+            return LengthHead(width)
+
+
+    class LengthHead(nn.Linear):
+        def __init__(self, width):
+            super().__init__(width, 1)
+
+        def loss(self, hidden, batch):
+            lengths = batch.mask.sum(1, keepdim=True).expand_as(batch.mask)[batch.mask]
+            return (self(hidden.float()).squeeze(-1) - lengths).square().mean()
+'''
+SETTINGS = {"cycles": 0, "sft_steps_per_cycle": 0, "ppo_steps_per_cycle": 0}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    folder = install(tmp_path / "package", "toy_head", LENGTH, {"head": {"length": "Length"}})
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def heads(**named):
+    return build(HybridConfig, SETTINGS | {"heads": named}).heads
+
+
+def test_it_is_saved_beside_the_value_head_and_restored(
+    package, tmp_path, tiny_model_dir, tiny_tokenizer
+):
+    policy = Policy(model_of(tiny_model_dir()), heads=heads(first={"type": "length"}))
+    assert set(policy.heads) == {"value", "first"}
+    policy.save(tmp_path / "saved", tiny_tokenizer)
+    other = heads(first={"type": "length"}, second={"type": "length"})
+    again = Policy(model_of(tmp_path / "saved"), heads=other)
+    fresh = again.heads["second"].weight.clone()
+    again.load_heads(tmp_path / "saved")
+    assert torch.equal(again.heads["first"].weight, policy.heads["first"].weight)
+    assert torch.equal(again.heads["second"].weight, fresh)
+    again.heads["first"] = torch.nn.Linear(5, 1)
+    with pytest.raises(ModelError, match=r"its head 'first' has other weights than ppo\.heads"):
+        again.load_heads(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"a": {"type": "lenght"}}, r"heads\.a\.type: unknown head 'lenght' .*'length'"),
+        ({"a": {"type": "length", "coeff": 1.0}}, r"heads\.a\.coeff: no such option .*'coef'"),
+        ({"value": {"type": "length"}}, r"heads: 'value' is the name of the value head"),
+    ],
+)
+def test_mistakes_are_refused(package, named, message):
+    with pytest.raises(ConfigError, match=message):
+        heads(**named)
+
+
+def test_the_pipeline_trains_it(clone, package):
+    clone.set_params({"ppo.heads": {"how_long": {"type": "length", "coef": 0.5}}})
+    clone.dvc("repro", "ppo", PYTHONPATH=on_path(package))
+    assert clone.json("metrics/hybrid.json")["ppo/heads/how_long/loss"] > 0
+    stored = load_file(clone.path / "models/hybrid/heads.safetensors")
+    shapes = {name: tuple(value.shape) for name, value in stored.items()}
+    assert shapes == {"how_long.weight": (1, 32), "how_long.bias": (1,)}
