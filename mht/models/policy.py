@@ -14,19 +14,19 @@ from mht.config.heads import Head
 from mht.config.policy import LoRAConfig, ValueHeadConfig
 from mht.core.errors import ModelError
 from mht.core.records import Rollout
-from mht.models.adapter import (
+from mht.models.context import context_window
+from mht.models.head import response_logprobs, response_scores, spread
+from mht.models.heads.further import load_heads, make_heads, save_heads
+from mht.models.heads.value import LinearHead, load_value_head, make_value_head, save_value_head
+from mht.models.hf.adapter import (
     add_adapters,
     has_adapters,
     merged,
     train_adapters,
     without_adapters,
 )
-from mht.models.context import context_window
-from mht.models.head import response_logprobs, response_scores, spread
-from mht.models.heads import load_heads, make_heads, save_heads
 from mht.models.readers import policy_model
 from mht.models.trunk import Trunk, freeze_below, frozen_copy
-from mht.models.value import LinearHead, load_value_head, make_value_head, save_value_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

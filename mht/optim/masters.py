@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mht.models.adapter import merged
+from mht.models.hf.adapter import merged
 from mht.models.loading import load_causal_lm
 from mht.models.policy import Policy, Weights
 

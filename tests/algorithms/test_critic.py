@@ -8,8 +8,8 @@ from torch.testing import assert_close
 
 from mht.algorithms.ppo.critic import Fit, Moments, RidgeCritic
 from mht.config import ValueHeadConfig
+from mht.models.heads.value import VALUE_HEAD_FILE, LinearHead
 from mht.models.policy import Policy
-from mht.models.value import VALUE_HEAD_FILE, LinearHead
 from tests.support.ppo import PROMPTS, SCORES, ppo_on, sampled
 from tests.support.training import model_of, responses_of, rollout_of
 

@@ -17,8 +17,8 @@ from mht.config.policy import ValueHeadConfig
 from mht.core.errors import ModelError, UserError
 from mht.generation.decoding import prompt_examples
 from mht.generation.sampling.rollout import Responder
+from mht.models.heads.value import VALUE_HEAD_FILE, MLPHead, load_value_head, save_value_head
 from mht.models.loading import load_causal_lm, load_tokenizer
-from mht.models.value import VALUE_HEAD_FILE, MLPHead, load_value_head, save_value_head
 from mht.reward_models.classifier import load_tokenizer as encoder_tokenizer
 from mht.rewards.models.sequence_classifier import classifier
 from mht.rewards.models.shared import _load as loaded_once

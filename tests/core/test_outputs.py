@@ -171,7 +171,7 @@ ELSEWHERE = {  # what they write lies outside DVC's outputs, or in a folder that
     "mht/pipeline/launch.py": "the launcher's own file",
     "mht/assets/fetch.py": "into a folder that is put in place",
     "mht/models/policy.py": "its caller gives the folder",
-    "mht/models/value.py": "beside the policy, in its folder",
+    "mht/models/heads/value.py": "beside the policy, in its folder",
     "mht/rewards/cache.py": "a cache",
     "mht/rewards/truth/retrieval.py": "a cache, renamed",
     "mht/memory/markov/transitions.py": "a picture in memory",

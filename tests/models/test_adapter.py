@@ -12,8 +12,8 @@ from mht import HybridTrainer
 from mht.config import LoRAConfig
 from mht.core.errors import ConfigError, MissingPackage, ModelError
 from mht.data.examples.example import collate_sft
-from mht.models.adapter import adapters, merged
 from mht.models.fast.packed import packed_linears
+from mht.models.hf.adapter import adapters, merged
 from mht.models.hf.layers import decoder_layers
 from mht.models.loading import load_causal_lm
 from mht.models.policy import Policy
@@ -242,7 +242,7 @@ def test_sft_learns_through_adapters(tiny_model_dir, tiny_tokenizer):
 def test_without_peft(tiny_model_dir, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "mht.models.adapter.find_spec", lambda name: None if name == "peft" else find(name)
+        "mht.models.hf.adapter.find_spec", lambda name: None if name == "peft" else find(name)
     )
     with pytest.raises(MissingPackage, match=r"model\.lora needs the package 'peft': pip install"):
         policy_of(tiny_model_dir())

@@ -10,9 +10,9 @@ from mht import HybridTrainer
 from mht.config import LoRAConfig, ValueHeadConfig
 from mht.core.errors import ModelError
 from mht.losses import masked_mean
+from mht.models.heads.value import VALUE_HEAD_FILE
 from mht.models.hf.layers import decoder_layers
 from mht.models.policy import Policy
-from mht.models.value import VALUE_HEAD_FILE
 from tests.support.ppo import PROMPTS as PPO_PROMPTS
 from tests.support.ppo import SCORES, ppo_on, sampled
 from tests.support.training import EOS, KINDS, hybrid_config, model_of, responses_of, rollout_of

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mht.config.policy import ValueHeadConfig
-from mht.models.value import LinearHead
+from mht.models.heads.value import LinearHead
 
 
 @dataclass(frozen=True)

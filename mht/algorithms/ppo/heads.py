@@ -10,8 +10,8 @@ from mht.algorithms.ppo.experience import Experience
 from mht.config import HybridConfig
 from mht.losses import value_loss
 from mht.models.head import spread
+from mht.models.heads.value import ValueHead
 from mht.models.policy import Policy
-from mht.models.value import ValueHead
 
 
 class ValueTerm:

@@ -42,9 +42,9 @@ from mht.losses import (
     token_rewards,
     whiten,
 )
+from mht.models.heads.value import FittedHead
 from mht.models.policy import Policy, TokenScores
 from mht.models.references import Items, References
-from mht.models.value import FittedHead
 from mht.optim.optimizers import Updater
 
 

@@ -19,14 +19,14 @@ from mht.generation.sampling.decode import Steps
 from mht.generation.sampling.draw import draw, truncate_logits
 from mht.generation.sampling.seeds import RowSeeds
 from mht.models.base import Decoding, Seen
-from mht.models.readers import policy_model
-from mht.models.value import (
+from mht.models.heads.value import (
     VALUE_HEAD_FILE,
     LinearHead,
     load_value_head,
     make_value_head,
     stored_value_head,
 )
+from mht.models.readers import policy_model
 
 if TYPE_CHECKING:
     from mht.generation.sampling.rollout import Responder

@@ -15,8 +15,8 @@ from mht.core.errors import ConfigError, ModelError
 from mht.core.model_files.checks import check_weights
 from mht.core.model_files.folder import reading
 from mht.generation.sampling.rollout import end_tokens
-from mht.models.adapter import unwrapped
 from mht.models.base import PolicyModel
+from mht.models.hf.adapter import unwrapped
 from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.precision import resolve_dtype
 from mht.models.readers import policy_model
