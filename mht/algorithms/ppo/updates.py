@@ -137,7 +137,7 @@ class Updates:
             loss = loss + term.coef * losses[term.figure]
         if c.ent_coef:
             loss = loss - c.ent_coef * c.aggregation.mean(entropies, mask)
-        figures = {name: float(value) for name, value in losses.items()}
+        figures = {name: float(value.detach()) for name, value in losses.items()}
         return loss, figures | self._ratio_stats(m, logprobs)
 
     @torch.no_grad()
