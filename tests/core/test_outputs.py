@@ -172,6 +172,8 @@ ELSEWHERE = {  # what they write lies outside DVC's outputs, or in a folder that
     "mht/assets/fetch.py": "into a folder that is put in place",
     "mht/models/policy.py": "its caller gives the folder",
     "mht/models/heads/value.py": "beside the policy, in its folder",
+    "mht/models/heads/further.py": "beside the policy, in its folder",
+    "mht/models/language_model.py": "its caller gives the folder",
     "mht/rewards/cache.py": "a cache",
     "mht/rewards/truth/retrieval.py": "a cache, renamed",
     "mht/memory/markov/transitions.py": "a picture in memory",
