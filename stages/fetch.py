@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mht.assets.fetch import fetch_encoder, fetch_policy
+from mht.assets.encoders import fetch_encoder
+from mht.assets.fetch import fetch_policy
 from mht.core.stable_files import write_json
 from mht.data.sources.bundled import size_of
 from mht.data.sources.fetch import fetch_rows, fetched_texts

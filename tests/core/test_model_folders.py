@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from mht.assets.fetch import fetch_encoder, fetch_policy, set_pad
+from mht.assets.encoders import fetch_encoder
+from mht.assets.fetch import fetch_policy
+from mht.assets.padding import set_pad
 from mht.config import ModelConfig
 from mht.config.policy import ValueHeadConfig
 from mht.core.errors import ModelError, UserError

@@ -169,6 +169,7 @@ WRITERS = {
 ELSEWHERE = {  # what they write lies outside DVC's outputs, or in a folder that is replaced later
     "mht/data/prepare/lengths.py": "its caller puts the picture in place",
     "mht/pipeline/launch.py": "the launcher's own file",
+    "mht/assets/encoders.py": "into a folder that is put in place",
     "mht/assets/fetch.py": "into a folder that is put in place",
     "mht/models/policy.py": "its caller gives the folder",
     "mht/models/heads/value.py": "beside the policy, in its folder",

@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import brier_score_loss
 from transformers import BertConfig, BertModel
 
-from mht.assets.fetch import fetch_encoder
+from mht.assets.encoders import fetch_encoder
 from mht.config import DataConfig, RewardModelConfig
 from mht.core.component import build
 from mht.core.errors import ConfigError, DataError, ModelError

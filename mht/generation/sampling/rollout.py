@@ -44,7 +44,7 @@ def pad_token(tokenizer: PreTrainedTokenizerBase, ends: set[int]) -> int:
         what = "no padding token" if pad is None else f"{name!r} as padding and as EOS"
         raise ModelError(
             f"the tokenizer has {what}: give it another one, "
-            "mht.assets.fetch.set_pad(model, tokenizer)"
+            "mht.assets.padding.set_pad(model, tokenizer)"
         )
     return pad
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mht import HybridTrainer
-from mht.assets.fetch import fetch_policy, set_pad
+from mht.assets.fetch import fetch_policy
+from mht.assets.padding import set_pad
 from mht.config import ModelConfig
 from mht.core.errors import ModelError
 from mht.data.examples.example import collate_sft
@@ -54,7 +55,7 @@ def test_a_folder_of_that_layout_is_trained(tmp_path):
 def test_the_advice_that_a_responder_gives_works():
     model, tokenizer, _ = qwen_layout()
     options = {"response_tokens": 4, "temperature": 1.0}
-    with pytest.raises(ModelError, match=r"mht\.assets\.fetch\.set_pad\(model, tokenizer\)"):
+    with pytest.raises(ModelError, match=r"mht\.assets\.padding\.set_pad\(model, tokenizer\)"):
         Responder(model, tokenizer, options)
     set_pad(model, tokenizer)
     assert Responder(model, tokenizer, options).pad_id == tokenizer.pad_token_id
