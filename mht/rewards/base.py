@@ -56,22 +56,22 @@ class Reward(Component):
 
     Attributes:
         weight: its share in a ``weighted_sum``; of no meaning at the top of a tree.
-        scale: its range is mapped onto [0, 1], by a straight line where both ends are finite, else
-            by ``x / (1 + x)`` from the finite end on, or ``1 / (1 + exp(-x))`` where there is none.
+        scale: its range is mapped onto [0, 1]: by a straight line where both ends are finite. From
+            a single finite end on it is ``x / (1 + x)``, without one ``1 / (1 + exp(-x))``.
         invert: turned round, after any scaling: ``low + high - score``, or ``-score`` where an end
             of the range is not finite.
-        on_error: "stop", or the number that a response gets whose scoring fails or is not finite,
-            whatever scale and invert are; the failures are then counted as ``<name>.failed``. A
-            missing model or package stops all the same.
-        cache: scores of a model are kept in .mht/rewards, and a batch that was scored before, with
-            the same options and the same model, is not scored again. Only for types with a model.
+        on_error: "stop", or the score of a response whose scoring fails or is not finite. Scale
+            and invert leave it alone. Failures are counted as ``<name>.failed``. A missing model or
+            package always stops.
+        cache: scores of a model are kept in .mht/rewards. A batch that was scored before with the
+            same options and model is not scored again. Only for types with a model.
         postprocess: applied to its scores in this order, after scale and invert.
         family: what kind of reward it is, for the documentation.
         needs: what has to be there for it, for the documentation.
         score_range: the ends of what `score` gives, where no option changes them.
         range_note: what options change about the range or the direction.
         better: whether a high or a low score is the good one, or "either".
-        example: options that make a spec of the type which loads anywhere; None where it takes
+        example: options with which a spec of the type loads anywhere; None where it takes
             something that only its user has, such as a file.
     """
 
@@ -110,9 +110,9 @@ class Reward(Component):
         """One finite number per sample, in their order, as the type defines it."""
 
     def reads(self, sample: Sample) -> tuple[str, ...] | None:
-        """The texts that alone decide this sample's score; samples alike in them are scored once.
+        """The texts that alone decide this sample's score; equal texts are scored once.
 
-        None where the rest of the batch, the item or a state has a say too.
+        None where the rest of the batch, the item or a state decides too.
         """
         return None
 
@@ -160,9 +160,9 @@ class Reward(Component):
             update: False leaves the state of ema_normalize and the like as it is, for evaluation.
 
         Returns:
-            The root's final scores, and for every node its raw scores under its name; where it has
-            scale, invert or a postprocess, those after them under ``<name>.post``; where it has an
-            ``on_error``, 1.0 for each failure under ``<name>.failed``.
+            The root's final scores, and for every node its raw scores under its name. With scale,
+            invert or a postprocess, the scores after them stand under ``<name>.post``. With an
+            ``on_error``, ``<name>.failed`` has 1.0 for each failure.
 
         Raises:
             RewardError: a component gave NaN, infinity or the wrong number of scores.

@@ -1,9 +1,9 @@
 """Scores of model-backed rewards on the disk, so that no batch is scored twice.
 
-What is kept is a batch as it was scored, not a text: the last bits of a model's output depend on
-what a text is batched with, and a cache must not change a score by a single bit. Everything else
-that decides it is part of the key: the type and its options, the content of its models, the texts
-that it reads, the code and packages that compute it, the device.
+A whole batch is kept, not a text: the last bits of a model's output depend on what a text is
+batched with. A cache must not change a score by a single bit. The key has everything else that
+decides a score: the type and its options, the content of its models, its texts, code, packages and
+device.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ def read_reward(spec: str | Path) -> Reward:
     """The reward that a spec stands for.
 
     Args:
-        spec: a type's name, a spec as YAML or JSON, or a file of it: the spec itself, one under
-            ``reward``, or a whole params.yaml, whose ``ppo.reward`` is meant.
+        spec: a type's name, a spec as YAML or JSON, or a file. The file holds the spec itself, one
+            under ``reward``, or a whole params.yaml with a ``ppo.reward``.
 
     Raises:
         UserError: no such file, or neither YAML nor JSON, or no reward in it.

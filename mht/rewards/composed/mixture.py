@@ -21,21 +21,22 @@ from mht.rewards.scoring import refuse_low, unit
 class Mixture(OfComponents):
     """The weighted mean of its components, with weights that a controller changes batch by batch.
 
-    The controller is Hedge (Freund & Schapire 1997, doi:10.1006/jcss.1997.1504), which fits since
-    every batch shows the scores of all components: ``w *= exp(rate * gain)`` with a gain in [0, 1]
-    for each, made to add up to 1; then ``w = (1 - share) * w + share / components``, the fixed
-    share of Herbster & Warmuth 1998 (doi:10.1023/A:1007424614876), which keeps every component
-    alive and lets the weights follow a policy that changes. A batch is paid with the weights that
-    the batches before it have left.
+    The controller is Hedge (Freund & Schapire 1997, doi:10.1006/jcss.1997.1504), which needs the
+    scores of all components in every batch. First ``w *= exp(rate * gain)``, with a gain in [0, 1]
+    for each component, made to add up to 1. Then ``w = (1 - share) * w + share / components``, the
+    fixed share of Herbster & Warmuth 1998 (doi:10.1023/A:1007424614876). It keeps every component
+    alive and lets the weights follow a changing policy. The weights of a batch come from the
+    batches before it.
 
     A component's level is its batch mean on [0, 1], mapped as ``scale`` would map it. With
     ``favours: low`` the gain is 1 - level: Hedge plays against the policy, which is then paid for
-    its worst component, as in group DRO (arXiv:1911.08731). The other two look at the level's
-    quantile among the component's last ``history`` levels (1 = higher than all of them, 0.5 while
-    there are none): ``improving`` takes it as the gain, as DORB does (arXiv:2011.07635; there Exp3
-    picks one metric at a time and the gain lies between two quantiles), ``stalled`` 1 - it.
+    its worst component, as in group DRO (arXiv:1911.08731). The other two use the level's quantile
+    among the component's last ``history`` levels: 1 is higher than all of them, and 0.5 stands for
+    none. ``improving`` takes the quantile as the gain, ``stalled`` 1 - it. So does DORB
+    (arXiv:2011.07635), but Exp3 picks one metric at a time there, and the gain lies between two
+    quantiles.
 
-    The weights that a batch was paid with are logged as ``<name>.weight_<component>``.
+    The weights used for a batch are logged as ``<name>.weight_<component>``.
 
     Attributes:
         favours: which components gain weight: those with a low level, those that are improving, or

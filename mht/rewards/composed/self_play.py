@@ -25,11 +25,11 @@ class SelfPlay(Reward):
 
     ``sigmoid((judge(response) - judge(opponent)) / temperature)``, the model of Bradley and Terry,
     or who wins: 1, 0.5 for a draw, 0; the mean over the opponents. A win rate against answers of
-    the same policy is the reward of SPO (arXiv:2401.04056) and SPPO (arXiv:2405.00675); that the
-    policy it plays against stays frozen while it learns is SPIN's idea (arXiv:2401.01335).
-    Departures: a judge that scores one text at a time takes the place of a preference model, PPO
-    that of their losses, and the opponents are answers kept from training, not drawn anew from a
-    frozen copy of the policy.
+    the same policy is the reward of SPO (arXiv:2401.04056) and SPPO (arXiv:2405.00675). The
+    opponents stay frozen for a while, as in SPIN (arXiv:2401.01335).
+
+    Departures: a judge of single texts replaces the preference model, and PPO replaces their
+    losses. Opponents are answers kept from training, not new samples of a frozen policy.
 
     Earlier answers are kept per prompt while training and not in evaluation. They become opponents
     when the pool is refreshed, and stay the same until the next time. Which of a prompt's answers
@@ -37,8 +37,8 @@ class SelfPlay(Reward):
     prompt that comes up for the first time plays against the target; without a target as well,
     the response gets 0.5.
 
-    The judge sees responses and opponents as one batch; its scores of the responses are logged
-    under ``<name>.judge``, the opponents that each response met under ``<name>.games``.
+    The judge scores responses and opponents as one batch. Its scores of the responses are logged
+    under ``<name>.judge``, the number of opponents of each response under ``<name>.games``.
 
     Attributes:
         judge: any reward for which more is better.
@@ -46,7 +46,7 @@ class SelfPlay(Reward):
         count: "probability", or "wins".
         temperature: of the probability, in the judge's unit: about the difference between a good
             and a bad answer. For a judge between 0 and 1 that is 0.1 rather than 1.
-        opponents: earlier answers that each response meets, where there are so many.
+        opponents: the most earlier answers that each response meets.
         pool_size: earlier answers kept per prompt, the newest.
         max_prompts: prompts with earlier answers, those that came up last.
         refresh_every: batches between two refreshes of the pool.

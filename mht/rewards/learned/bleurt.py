@@ -17,9 +17,9 @@ class Bleurt(TargetReward):
     """BLEURT's rating of the response against the target, any number.
 
     Sellam et al. 2020 (arXiv:2004.04696): a regression on human ratings, read off target and
-    response as the two segments. The default is the authors' BLEURT-base (512 tokens), for
-    transformers' own BERT, so a conversion of BLEURT-20, which needs an architecture of its own,
-    does not load here. Any sequence classifier with one output does.
+    response as the two segments. The default is the authors' BLEURT-base (512 tokens) for
+    transformers' own BERT. Any sequence classifier with one output loads. BLEURT-20 does not,
+    because it needs an architecture of its own.
 
     Attributes:
         model: folder or hub name (with a revision: name@revision) of a model with one output.

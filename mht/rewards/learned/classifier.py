@@ -1,4 +1,4 @@
-"""The reward of a sequence classifier's labels, of which the presets are settings."""
+"""Probability of a sequence classifier's labels; the presets are settings of it."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ ABSENCE = re.compile(r"not?([-_ ]|$)|non|nothate|neutral|normal|neither|clean|sa
 class LabelReward(TextReward):
     """Probability of a label, as a sequence classifier sees it in the text.
 
-    Several targets are one event: labels that exclude each other (softmax) add up; of those that
-    do not (sigmoid) the likeliest counts, because they overlap: what is an insult is toxic too.
+    Several targets are one event. Labels that exclude each other (softmax) add up. Of labels that
+    overlap (sigmoid) the likeliest counts: an insult is toxic too.
 
     Attributes:
         model: folder or hub name (with a revision: name@revision) of a sequence classifier.
-        target: one of its labels, or a list of them; upper and lower case, "-", "_" and blanks are
-            alike, and so are a preset's spellings of one thing, such as toxic and toxicity.
+        target: one of its labels, or a list of them. Case does not count, and "-", "_" and blanks
+            are equal. So are a preset's spellings of one label, such as toxic and toxicity.
         scale: true gives the probability; false gives 1.0 where a target is the likeliest label
             (sigmoid: where the probability is at least 0.5), else 0.0.
         threshold: with scale: false, 1.0 from this probability on instead.
         labels: names for the checkpoint's outputs, in their order, in place of its own.
-        activation: "auto" is what the checkpoint's config says, and sigmoid for its only output,
-            where that has the target's name; a regression head is refused. "softmax" or "sigmoid"
-            for one whose config says it wrong.
+        activation: "auto" follows the checkpoint's config; a single output with the target's name
+            gets sigmoid. Regression heads are refused. Set "softmax" or "sigmoid" where the config
+            is wrong.
         device: "auto" (a GPU if there is one) or a torch device.
         batch_size: texts per forward pass.
         max_tokens: of longer texts the end of the prompt and the whole response are read; null is

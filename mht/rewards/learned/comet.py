@@ -18,11 +18,11 @@ from mht.rewards.models.comet_model import CHECKPOINT, HPARAMS, comet_model, wei
 class Comet(Reward):
     """A trained estimate of how good the response is as a translation of the prompt.
 
-    COMET's regression metric, Rei et al. 2020 (arXiv:2009.09025): an XLM-R encoder reads prompt
-    (the source), response (the translation) and target (the reference), and a small network makes
-    a number of their embeddings. What the number means is the checkpoint's: about 0 to 1 for
+    COMET's regression metric, Rei et al. 2020 (arXiv:2009.09025). An XLM-R encoder reads prompt
+    (the source), response (the translation) and target (the reference). A small network makes a
+    number of their embeddings. Its scale depends on the checkpoint: about 0 to 1 for
     wmt22-comet-da, a z-score around 0 for those of 2020. The model is computed here on transformers
-    from the official checkpoint, of which tensors alone are read; no code of it runs.
+    from the official checkpoint: only its tensors are read, and none of its code runs.
 
     Attributes:
         model: a folder as `hf download Unbabel/wmt22-comet-da --local-dir ...` makes it, with

@@ -27,14 +27,13 @@ class EntityConsistency(TargetReward):
     """How many of the response's names and numbers the source has too, in [0, 1].
 
     The precision-source and the precision, recall and F1 against the target of Nan et al. 2021
-    (arXiv:2102.09130), by the different entities of a text. Here an entity is found where its
-    words stand in the other text in this order, upper and lower case alike, whatever the method
-    takes for an entity there.
+    (arXiv:2102.09130), by the different entities of a text. An entity counts as found where the
+    other text has its words in this order, in upper or lower case. The method need not take them
+    for an entity there.
 
-    "pattern" takes as entities all numbers, and runs of capitalised words of two letters or more;
-    the first word of a sentence, capitalised in any event, only where it has another capital
-    letter (NASA). It finds no names in scripts without capitals, and takes nouns in German for
-    names.
+    "pattern" takes as entities all numbers, and runs of capitalised words of two letters or more.
+    The first word of a sentence counts only where it has another capital letter (NASA). It finds no
+    names in scripts without capitals, and takes nouns in German for names.
 
     Attributes:
         method: "model" or "pattern".
@@ -46,8 +45,7 @@ class EntityConsistency(TargetReward):
         model: folder or hub name of a token classifier with the labels O, B-..., I-....
         device: "auto" (a GPU if there is one) or a torch device.
         batch_size: texts per forward pass.
-        max_tokens: entities are looked for in so many tokens of a text; null is the model's own
-            limit, or 8192.
+        max_tokens: how many tokens of a text are searched; null is the model's own limit, or 8192.
     """
 
     family: ClassVar[str] = "surface"
@@ -175,8 +173,8 @@ class Tagger:
         if "O" not in self.labels or not self.tokenizer.is_fast:
             raise ModelError(
                 f"the model in {folder} finds no entities: its labels are "
-                f"{', '.join(self.labels)}, not O, B-PER, I-PER and the like, or it has no "
-                "tokenizer that knows where its tokens stand (tokenizer.json)"
+                f"{', '.join(self.labels)}, not such as O, B-PER, I-PER, or it has no "
+                "tokenizer.json"
             )
 
     def entities(
@@ -225,8 +223,8 @@ def spans(
 ) -> list[tuple[int, int]]:
     """Where the entities of a text start and end, in characters.
 
-    A word has the label of its first token. An entity goes on in the next word where that has the
-    same kind and does not begin one of its own (B-; S- or U- in other schemes).
+    A word has the label of its first token. An entity goes on in the next word of the same kind,
+    unless that begins a new one (B-, S- or U-).
 
     Args:
         labels: of each token: O, B-kind, I-kind, or a kind alone.

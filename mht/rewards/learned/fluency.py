@@ -21,9 +21,9 @@ class LanguageModelReward(TextReward):
     """A reward of a text's loss under a causal language model, read in windows.
 
     Each token is scored once; the first one after the model's BOS token, or not at all where it has
-    none. Longer texts are read in windows of ``max_length`` tokens that move on by ``stride``, so a
-    token far into the text is predicted from at least ``max_length - stride`` tokens before it (and
-    never from none).
+    none. Longer texts are read in windows of ``max_length`` tokens that move on by ``stride``. So a
+    token far into the text is predicted from at least ``max_length - stride`` tokens before it, and
+    never from none.
 
     Attributes:
         model: folder or hub name of a causal language model.
@@ -80,11 +80,11 @@ class Perplexity(LanguageModelReward):
     nothing: ``log(vocabulary)``, or 8 bits a byte.
 
     Attributes:
-        reward_mode: "exp_neg_loss" is exp(-loss) = 1 / perplexity, in (0, 1]; "neg_loss" is -loss;
-            "raw" is the perplexity exp(loss), where lower is better: set ``invert``;
-            "bits_per_byte" is the summed loss over log(2) and the text's bytes in UTF-8, lower is
-            better: the one that can be compared between models with different tokenizers (Gao et
-            al. 2020, arXiv:2101.00027).
+        reward_mode: "exp_neg_loss" is exp(-loss) = 1 / perplexity, in (0, 1]; "neg_loss" is -loss.
+            Lower is better for the other two: set ``invert``. With "raw" it is the perplexity
+            exp(loss). With "bits_per_byte" it is the summed loss over log(2) and the text's bytes
+            in UTF-8. That compares models with different tokenizers (Gao et al. 2020,
+            arXiv:2101.00027).
     """
 
     score_range: ClassVar[Range] = UNIT
@@ -136,9 +136,9 @@ class Fluency(LanguageModelReward):
     (and a text without a token to score); fluent text is at some nats above it, shuffled words
     below. Like every likelihood it is won by repetition: pair it with ``diversity``.
 
-    Departure: the paper counts unigrams in the model's training corpus. Here they are the mean of
-    the model's next-token distributions over texts that it writes itself (with a fixed seed), 1%
-    of it spread evenly over the vocabulary, so that no corpus is needed.
+    Departure: the paper counts unigrams in the model's training corpus. Here no corpus is needed:
+    they are the mean of the model's next-token distributions over texts that it writes itself, with
+    a fixed seed. 1% of the mean is spread evenly over the vocabulary.
     """
 
     def score(self, samples: Sequence[Sample]) -> list[float]:

@@ -43,7 +43,7 @@ class Grade:
     Attributes:
         score: the expectation over the answers.
         shares: each answer's probability, out of these answers.
-        mass: the probability that the model gives one of them at all; where it is small, the judge
+        mass: the probability that the model gives one of them at all. Where it is small, the judge
             has not understood the question, or its answers begin with other words.
     """
 
@@ -57,17 +57,18 @@ class LLMJudge(Reward):
     """The grade that a causal language model gives the response, from its probabilities.
 
     No text is sampled: the score is an expectation, as in G-Eval (Liu et al. 2023,
-    arXiv:2303.16634), the same for the same texts and finer than any single answer. Each answer is
-    scored whole, however many tokens it has, and where one is the beginning of another (1 and 10)
-    its probability is that of not going on so. "gptscore" is the mean log-probability of a text
-    under an instruction (GPTScore, Fu et al. 2023, arXiv:2302.04166), in nats per token; an empty
-    one has that of knowing nothing, ``-log(vocabulary)``.
+    arXiv:2303.16634). It is the same for the same texts, and finer than any single answer. All
+    tokens of an answer count. Where one answer is the beginning of another (1 and 10), the longer
+    one's probability is taken off.
 
-    A model with a chat template gets the instruction as the user's turn; one without gets it as
+    "gptscore" is the mean log-probability of a text under an instruction (GPTScore, Fu et al. 2023,
+    arXiv:2302.04166), in nats per token. An empty text gets ``-log(vocabulary)``.
+
+    A model with a chat template gets the instruction as the user's turn. One without gets it as
     plain text, with "Answer:" at its end for verdicts and rubric. What is too long for the model is
-    cut: the prompt at its beginning, then the target at its end, and a response at its end where it
-    is too long by itself. Special tokens that a text spells out are broken up. Reasoning models are
-    asked not to think first, where their template has that switch.
+    cut: the prompt at its beginning, then the target at its end. A response is cut at its end where
+    it is too long by itself. Special tokens that a text spells out are broken up. Reasoning models
+    are asked not to think first, where their template has that switch.
 
     Attributes:
         model: folder or hub name of a causal language model, best one that follows instructions.

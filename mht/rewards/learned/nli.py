@@ -16,8 +16,7 @@ class TruthNLI(TargetReward):
     """Whether the premise entails the response, by natural language inference, in [0, 1].
 
     The classifier sees (premise, response) as its two segments; its labels are found by their
-    names (entail..., neutral, contra...). An empty response or premise gives 0.5: nothing is
-    claimed, or nothing is known.
+    names (entail..., neutral, contra...). An empty response or premise gives 0.5.
 
     Attributes:
         model: folder or hub name of a three-way NLI classifier.

@@ -1,7 +1,7 @@
 """What a classifier reward is usually for: a model, a label and a direction under a short name.
 
-Some defaults name a revision (``@refs/pr/1``): the pull request in which the hub itself converted
-the authors' weights to safetensors, the only format that is loaded.
+Some defaults name a revision (``@refs/pr/1``): the pull request in which the hub converted the
+authors' weights to safetensors. No other format is loaded.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ class Sentiment(LabelReward):
 class Emotion(LabelReward):
     """Probability that the text has the target emotion.
 
-    The default knows the 27 emotions of GoEmotions and neutral, any number at once (Demszky et al.
-    2020, arXiv:2005.00547): admiration, amusement, anger, annoyance, approval, caring, confusion,
-    curiosity, desire, disappointment, disapproval, disgust, embarrassment, excitement, fear,
-    gratitude, grief, joy, love, nervousness, optimism, pride, realization, relief, remorse,
-    sadness, surprise.
+    The default has labels for neutral and the 27 emotions of GoEmotions (Demszky et al. 2020,
+    arXiv:2005.00547), any number at once:
+
+    - admiration, amusement, anger, annoyance, approval, caring, confusion, curiosity, desire
+    - disappointment, disapproval, disgust, embarrassment, excitement, fear, gratitude, grief, joy
+    - love, nervousness, optimism, pride, realization, relief, remorse, sadness, surprise
     """
 
     needs: ClassVar[str] = "an emotion classifier"
@@ -105,15 +106,19 @@ class Harm(LabelReward):
 class Toxicity(Harm):
     """Probability that the text is toxic; low is better: ``invert: true`` gives 1 - p.
 
-    ``model`` has short names for Detoxify's checkpoints (github.com/unitaryai/detoxify): original
-    (labels toxic, severe_toxic, obscene, threat, insult, identity_hate), unbiased (toxicity,
-    severe_toxicity, obscene, identity_attack, insult, threat, sexual_explicit and nine groups of
-    people that are spoken of) and multilingual (toxic; with the package, those of unbiased); or any
-    folder or hub name. Each label is a probability of its own. Detoxify's names work with all.
+    ``model`` is a folder, a hub name, or a short name of one of Detoxify's checkpoints
+    (github.com/unitaryai/detoxify):
 
-    A checkpoint of Detoxify's own runs through its package: a file that ends in .ckpt, a folder
-    with one, or a short name whose file is in torch hub's cache. Anything else is loaded by
-    transformers, a short name as the same weights from the hub.
+    - original: toxic, severe_toxic, obscene, threat, insult, identity_hate
+    - unbiased: toxicity, severe_toxicity, obscene, identity_attack, insult, threat,
+      sexual_explicit, and nine groups of people that a text is about
+    - multilingual: toxic; with the package, the labels of unbiased
+
+    Each label is a probability of its own. Detoxify's names work with all of them.
+
+    Detoxify's own checkpoints run through its package: a .ckpt file, a folder with one, or a short
+    name whose file is in torch hub's cache. Anything else is loaded by transformers, a short name
+    as the same weights from the hub.
     """
 
     needs: ClassVar[str] = "a toxicity classifier"

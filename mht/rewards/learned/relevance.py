@@ -33,10 +33,13 @@ class TopicConsistency(Reward):
     """How much the response stays on the prompt's theme, or on given topics, 0 to 1.
 
     ``embedding`` is ``(cos + 1) / 2`` of the sentence embeddings of the response and the prompt, or
-    the nearest of ``topics`` (Reimers & Gurevych 2019, arXiv:1908.10084). ``zero_shot`` lets an NLI
-    classifier read the response and each topic's ``hypothesis`` (Yin et al. 2019,
-    arXiv:1909.00161): with ``target`` the topics compete (softmax over their entailment) and the
-    targets' shares add up; without it each is entailed or not by itself, and the likeliest counts.
+    the nearest of ``topics`` (Reimers & Gurevych 2019, arXiv:1908.10084).
+
+    ``zero_shot`` lets an NLI classifier read the response and each topic's ``hypothesis`` (Yin et
+    al. 2019, arXiv:1909.00161). With ``target`` the topics compete (softmax over their entailment),
+    and the targets' shares add up. Without it each is entailed or not by itself, and the likeliest
+    counts.
+
     A blank response gives 0.0; a blank prompt without topics has no theme, which gives 0.5.
 
     Attributes:

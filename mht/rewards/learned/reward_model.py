@@ -15,19 +15,19 @@ from mht.rewards.models.sequence_classifier import Classifier, classifier, texts
 class RewardModel(Reward):
     """A trained reward model's own score.
 
-    A model with one output gives that output; one with several labels gives the target label's
-    log-odds ``log(p / (1 - p))``, which for two labels is the difference of their logits; a
-    regression head with several gives the label's output. Each is unbounded; ``activation:
+    A model with one output gives that output. One with several labels gives the target label's
+    log-odds ``log(p / (1 - p))``; for two labels that is the difference of their logits. A
+    regression head with several labels gives the label's output. Each is unbounded; ``activation:
     sigmoid`` maps it to (0, 1), where log-odds become probabilities.
 
     Attributes:
         model: folder or hub name (with a revision: name@revision) of a sequence classifier.
         target: the label, for a model with several.
         activation: "none" or "sigmoid".
-        text: "response", "full" (prompt + response), "pair" (prompt and response as the
-            tokenizer's two segments, as many preference models were trained; of a conversation
-            the prompt is all that came before the response), or "chat" (the conversation in the
-            chat template of the model, as reward models made of chat models are trained).
+        text: "response", "full" (prompt + response), "pair" or "chat". A pair is prompt and
+            response as the tokenizer's two segments, as many preference models were trained. The
+            prompt of a conversation is all before the response. With "chat" it is the conversation
+            in the model's chat template, for reward models made of chat models.
         device: "auto" (a GPU if there is one) or a torch device.
         batch_size: texts per forward pass.
         max_tokens: of longer texts the end of the prompt and the whole response are read; null is

@@ -19,7 +19,7 @@ SAMPLED = (64, 32)  # texts and tokens of each, for the marginal
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of one text's tokens, of which the last ``scored`` are to be scored."""
+    """A stretch of one text's tokens; its last ``scored`` tokens are to be scored."""
 
     text: int
     ids: list[int]
@@ -148,7 +148,7 @@ class CausalLM:
 
         Args:
             contexts: tokens, at least one each.
-            choices: tokens, at least one each; those that begin alike share a forward pass.
+            choices: tokens, at least one each; those with the same beginning share a forward pass.
             batch_size: sequences per forward pass, at most.
         """
         starts = {tuple(choice[:-1]) for choice in choices}

@@ -1,7 +1,7 @@
 """Detoxify's own checkpoints, read by its package; no code of theirs runs.
 
 Hanu & Unitary 2020, github.com/unitaryai/detoxify. The package would load them with pickle, and get
-config and tokenizer from the hub; here tensors and plain values alone are read, from the disk.
+config and tokenizer from the hub. Here only tensors and plain values are read, from the disk.
 """
 
 from __future__ import annotations

@@ -47,8 +47,7 @@ class Instruction:
     """A template in a model's own format.
 
     A model with a chat template gets the filled template as the user's turn, after the system's
-    where there is one, and is to say the answer. One without gets plain text: system, template,
-    ``opening``.
+    turn if there is one. One without gets plain text: system, template, ``opening``.
 
     Args:
         model: reads it.
@@ -69,8 +68,8 @@ class Instruction:
     def ids(self, texts: Mapping[str, str], fixed: Mapping[str, str], room: int) -> list[int]:
         """The tokens, the texts cut where it would be more than ``room``.
 
-        A prompt loses its beginning first, then a target its end, and a response its end only
-        where it is too long by itself; `cut` then says so. Control tokens that are spelt out in a
+        A prompt loses its beginning first, then a target its end. A response loses its end only
+        where it is too long by itself. `cut` is then true. Control tokens that are spelt out in a
         text are broken up: a response can't end its turn.
 
         Raises:

@@ -31,7 +31,7 @@ def embed(
         batch_size: texts per forward pass.
         needed_by: the reward's type, for the error.
         prompts: P more texts; of those that are too long the end is read.
-        warn: is told where a text is too long.
+        warn: gets a message where a text is too long.
 
     Raises:
         MissingPackage: sentence-transformers is not installed.

@@ -58,7 +58,7 @@ class Classifier:
             )
 
     def label(self, target: str) -> int:
-        """The output with this label, upper and lower case alike.
+        """The output with this label, in upper or lower case.
 
         Raises:
             ModelError: no such label; lists those there are.
@@ -90,8 +90,8 @@ class Classifier:
 
         Each different text is scored once, and the last batch is remembered, so that several
         components on one model (joy, anger...) share one forward pass. The same texts cut into
-        batches of another size are scored anew: their last digits may differ, and what a batch
-        gives must not hang on what was scored before it.
+        batches of another size are scored anew, since their last digits may differ. A batch's
+        scores must not depend on those before it.
 
         Args:
             texts: B texts, or pairs of texts.
@@ -149,8 +149,8 @@ class Classifier:
     def _openings(self, texts: Sequence[str], limit: int) -> list[str]:
         """The texts up to their first ``2 * limit`` tokens; of a pair at most ``limit`` are kept.
 
-        Of a pair that it has to cut, a fast tokenizer also builds what it cuts off, in every
-        combination of both sides: minutes for two texts of 100,000 characters.
+        When a fast tokenizer cuts a pair, it also builds what it cuts off, in every combination of
+        both sides. That takes minutes for two texts of 100,000 characters.
         """
         long = [i for i, text in enumerate(texts) if len(text) > 2 * limit]
         shorter = list(texts)

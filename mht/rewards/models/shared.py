@@ -23,8 +23,8 @@ def find_folder(name: str, what: str) -> str:
     """The local folder of a model: ``name`` itself, or the hub's files in the local cache.
 
     Args:
-        name: a folder, or a hub name such as "gpt2", or "gpt2@" and a revision: a branch, tag,
-            commit, or a pull request such as refs/pr/1, where the hub keeps converted weights.
+        name: a folder, or a hub name such as "gpt2", or "gpt2@" and a revision. A revision is a
+            branch, tag, commit, or a pull request such as refs/pr/1 with converted weights.
         what: what kind of model is needed, for the errors.
 
     Raises:
@@ -64,15 +64,13 @@ def _from_hub(name: str, what: str) -> str:
     except refusals as error:
         command = f"hf download {repository}" + (f" --revision {version}" if version else "")
         raise ModelError(
-            f"no folder {name!r} here, and the hub does not give a model of that name "
-            f"({first_line(error)}): set the model to the folder of a {what}, or run "
-            f"`{command}` with a network"
+            f"no folder {name!r} here, and the hub gives no such model ({first_line(error)}): set "
+            f"the folder of a {what}, or run `{command}` with a network"
         ) from error
     if not has_weights(folder):
         raise ModelError(
             f"the hub has no safetensors of {name!r}: name a revision that has them, such as "
-            f"{repository}@refs/pr/1 (see its pull requests on the hub), or set the model to the "
-            f"folder of a {what}"
+            f"{repository}@refs/pr/1, or set it to the folder of a {what}"
         )
     return folder
 

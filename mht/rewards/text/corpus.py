@@ -34,11 +34,11 @@ def passages(
     """The passages of a corpus in order, none of them blank; files are read as they come up.
 
     Args:
-        corpus: the texts themselves, a file, or a folder with files (looked through to its depths)
-            in UTF-8: .txt and .md, .jsonl and .parquet with a column.
+        corpus: the texts themselves, a file, or a folder with files at any depth. Files are UTF-8:
+            .txt and .md, .jsonl and .parquet with a column.
         unit: what one text of a .txt or .md file is; paragraphs stand between blank lines.
         column: of .jsonl and .parquet.
-        words: longer texts are cut between sentences into passages of at most so many words.
+        words: the most words of a passage; longer texts are cut between sentences.
 
     Raises:
         DataError: no such file, not of that kind, not UTF-8, without the column, or not one text.
@@ -66,7 +66,7 @@ def digest(found: Iterable[Passage]) -> str:
 
 
 def pieces(text: str, words: int) -> list[str]:
-    """The text in pieces of whole sentences with at most so many words; a longer sentence is cut.
+    """The text in pieces of whole sentences of at most ``words``; a longer sentence is cut.
 
     >>> pieces("One two. Three four five. Six.", 4)
     ['One two.', 'Three four five. Six.']

@@ -16,9 +16,11 @@ class Diversity(TextReward):
     """How little a text repeats the batch's others, or itself, in [0, 1].
 
     "pairwise": 1 - the mean Jaccard index of its n-grams with those of each other text of the
-    batch, the idea of Self-BLEU (Zhu et al. 2018, arXiv:1802.01886) with a cheaper similarity; a
-    text alone in its batch gets 1.0. "distinct": different n-grams over all n-grams of the text
-    (distinct-n, Li et al. 2016, arXiv:1510.03055); an empty text gets 0.0.
+    batch. This is Self-BLEU (Zhu et al. 2018, arXiv:1802.01886) with a cheaper similarity. A text
+    alone in its batch gets 1.0.
+
+    "distinct": different n-grams over all n-grams of the text (distinct-n, Li et al. 2016,
+    arXiv:1510.03055). An empty text gets 0.0.
 
     Attributes:
         method: "pairwise" or "distinct".

@@ -23,12 +23,16 @@ class Exploration(TextReward):
     """A count-based bonus: ``1 / sqrt(N)`` of the states that a text visits, in (0, 1].
 
     N is how often a state was visited while training, this visit included (Tang et al. 2017,
-    arXiv:1611.04717). "ngrams": each different n-gram of the text is a state, and the score is the
-    mean of their bonuses. "simhash": the text is one state, the SimHash of its n-grams (Charikar
-    2002, doi:10.1145/509907.509965), the same for texts that have most of them in common. An empty
-    text is a state too. The responses of one batch are scored before any of them counts, so alike
-    ones get the same; evaluation counts nothing. A bonus, so give it a small weight beside what
-    the text should be good at: it fades as training goes on.
+    arXiv:1611.04717).
+
+    With "ngrams" each different n-gram of the text is a state, and the score is the mean of their
+    bonuses. With "simhash" the text is one state, the SimHash of its n-grams (Charikar 2002,
+    doi:10.1145/509907.509965). Texts that share most of their n-grams share a state. An empty text
+    is a state too.
+
+    The responses of one batch are scored before any of them counts, so equal ones get equal scores.
+    Evaluation counts nothing. Give this bonus a small weight beside other rewards: it fades as
+    training goes on.
 
     Attributes:
         method: "ngrams" or "simhash".

@@ -32,14 +32,19 @@ OPTIONS = {
 class FormatAccuracy(TextReward):
     """How well the text keeps to a format, in [0, 1]; white space around it does not count.
 
-    "numbered_list": lines that begin with ``1.``, ``2.``... or ``1)``, ``2)``..., each of which may
-    go on in indented lines; blank lines do not count. The score is the share of lines that are part
-    of the list, times the share of items that carry the next number, times the score of their
-    count. "paragraphs": the score of the count of blocks between blank lines. A count n scores 1
-    from `min` to `max`, ``n / min`` below and ``max / n`` above. "json": 1 where the text is one
-    JSON value (no NaN, no code fence) that fits `json_schema`, ``1 / (1 + n)`` where it breaks the
-    schema in n places, 0 where it is no JSON or nested too deep to be checked. "regex": 1 where
-    `pattern` matches the whole text, else 0. An empty text gets 0, unless the pattern matches it.
+    "numbered_list": items are lines that begin with ``1.``, ``2.``... or ``1)``, ``2)``..., and may
+    go on in indented lines. Blank lines do not count. The score is a product: the share of lines
+    in the list, the share of items with the next number, the score of their count.
+
+    "paragraphs": the score of the count of blocks between blank lines. A count n scores 1 from
+    `min` to `max`, ``n / min`` below and ``max / n`` above.
+
+    "json": 1 where the text is one JSON value (no NaN, no code fence) that fits `json_schema`. It
+    is ``1 / (1 + n)`` where the text breaks the schema in n places, and 0 where it is no JSON or
+    nested too deep to be checked.
+
+    "regex": 1 where `pattern` matches the whole text, else 0. An empty text gets 0, unless the
+    pattern matches it.
 
     Attributes:
         format: "numbered_list", "paragraphs", "json" or "regex".

@@ -20,7 +20,7 @@ class ExactMatch(TargetReward):
     """1.0 where the response is the target, else 0.0.
 
     Attributes:
-        lowercase: upper and lower case are alike.
+        lowercase: upper and lower case count as equal.
         strip: white space around either does not count.
     """
 
@@ -43,7 +43,7 @@ class Jaccard(TargetReward):
     Texts without a word are compared as they are, without their white space.
 
     Attributes:
-        lowercase: upper and lower case are alike.
+        lowercase: upper and lower case count as equal.
         segmenter: what a word is in scripts without spaces: "characters", "icu" or "spaces".
     """
 
@@ -69,7 +69,7 @@ class Levenshtein(TargetReward):
     """``1 - edit distance / longer length`` in code points of NFC, in [0, 1] (rapidfuzz).
 
     Attributes:
-        lowercase: upper and lower case are alike.
+        lowercase: upper and lower case count as equal.
     """
 
     needs: ClassVar[str] = "a target; rapidfuzz"

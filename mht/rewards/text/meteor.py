@@ -21,8 +21,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Meteor(TargetReward):
     """METEOR of response and target, in [0, 1] (nltk). Lavie & Agarwal 2007 (W07-0734).
 
-    Words and punctuation marks in lower case are aligned by their form, then, where they are in
-    ASCII, by their Porter stem, then, with ``synonyms``, by WordNet. With precision P and recall R
+    Words and punctuation marks in lower case are aligned by their form, then by their Porter stem
+    (ASCII only), then by WordNet (with ``synonyms``). With precision P and recall R
     of the m aligned ones, in c chunks of neighbours, the score is
     ``P R / (alpha P + (1 - alpha) R) (1 - gamma (c / m)^beta)``:
     m words repeated exactly get ``1 - gamma / m^beta``, a little less than 1.
@@ -69,8 +69,8 @@ class Meteor(TargetReward):
 class _Synonyms:
     """WordNet as nltk's third stage needs it, which sees words after they were stemmed.
 
-    Asked for a stem, it looks up the response's words of that stem, and gives their synonyms'
-    stems as one synset, which is this object, too.
+    For a stem it looks up the response's words of that stem. Their synonyms' stems come back as one
+    synset, which is this object too.
     """
 
     def __init__(self, said: Sequence[str], wordnet: Any):

@@ -27,12 +27,15 @@ Stamps = tuple[tuple[str, int, int], ...]
 class Novelty(TextReward):
     """How much of the text is not in a corpus, such as the training set, in [0, 1].
 
-    "ngrams": the share of its n-grams, each different one once, that the corpus does not have
-    (after See et al. 2017, arXiv:1704.04368). "longest_copy": 1 - the words of the longest
-    stretch that the corpus has too, over its words; a stretch of fewer words than `ngram` is no
-    copy. A text of fewer words than `ngram` is taken as a whole; an empty one gets 0. Words are
-    in lower case and stand between white space, as in `diversity`; a segmenter divides those of
-    scripts without spaces.
+    "ngrams": the share of its different n-grams that the corpus does not have (after See et al.
+    2017, arXiv:1704.04368).
+
+    "longest_copy": 1 - the words of the longest stretch that the corpus has too, over the text's
+    words. A stretch of fewer words than `ngram` is no copy.
+
+    A text of fewer words than `ngram` is taken as a whole; an empty one gets 0. Words are in lower
+    case and stand between white space, as in `diversity`. A segmenter divides those of scripts
+    without spaces.
 
     Attributes:
         corpus: a file, a folder with files, or a list of such: .txt and .md, .jsonl and .parquet

@@ -30,7 +30,7 @@ class Bleu(TargetReward):
     Attributes:
         smooth_method: "exp", "floor", "add-k" or "none".
         smooth_value: of "floor" and "add-k"; null is sacrebleu's default.
-        lowercase: upper and lower case are alike.
+        lowercase: upper and lower case count as equal.
         tokenize: "auto" is sacrebleu's 13a, with words for scripts without spaces and with their
             punctuation apart; the others are sacrebleu's as they are.
         segmenter: of "auto": "characters", "icu" or "spaces".
@@ -74,10 +74,10 @@ class ChrF(TargetReward):
     a script without spaces is a word.
 
     Attributes:
-        char_order: character n-grams of up to so many characters.
-        word_order: word n-grams of up to so many words count along; 0 for none.
+        char_order: the most characters of a character n-gram.
+        word_order: the most words of a word n-gram; 0 leaves out words.
         beta: recall weighs ``beta`` times as much as precision.
-        lowercase: upper and lower case are alike.
+        lowercase: upper and lower case count as equal.
     """
 
     needs: ClassVar[str] = "a target; sacrebleu"
@@ -111,7 +111,7 @@ class RougeL(TargetReward):
 
     Attributes:
         use_stemmer: words match by their Porter stem, in ASCII only: it is for English.
-        lowercase: upper and lower case are alike; the stemmer lowers case in any event.
+        lowercase: upper and lower case count as equal; the stemmer always lowers case.
         segmenter: what a word is in scripts without spaces: "characters", "icu" or "spaces".
     """
 
@@ -137,14 +137,14 @@ class RougeL(TargetReward):
 
 @reward("ter")
 class Ter(TargetReward):
-    """Translation edit rate / 100, from 0 (alike) without an upper end (sacrebleu).
+    """Translation edit rate / 100, from 0 (equal) without an upper end (sacrebleu).
 
     Word edits and shifts of word sequences that turn the response into the target, over the
     target's words: Snover et al. 2006 (aclanthology.org/2006.amta-papers.25). A response without a
     target gets 1.0, two empty texts 0.0.
 
     Attributes:
-        lowercase: upper and lower case are alike.
+        lowercase: upper and lower case count as equal.
         normalized: punctuation marks are words of their own.
         no_punct: punctuation does not count.
         asian_support: with either of those two, for Chinese, Japanese and Korean as well.

@@ -97,20 +97,25 @@ class Readability(TextReward):
     """How easy the text is to read, by a formula for English.
 
     "flesch_reading_ease" (Flesch 1948, doi:10.1037/h0057532): up to 121, high is easy. The others
-    give an American school grade, low is easy: "flesch_kincaid" (Kincaid et al. 1975, Navy report
-    RBR 8-75), "gunning_fog" (Gunning 1952), "smog" (McLaughlin 1969), "coleman_liau" (Coleman &
-    Liau 1975, doi:10.1037/h0076540), "ari" (Senter & Smith 1967, AMRL-TR-66-220), "dale_chall"
-    (Dale & Chall 1948). With `min` or `max` the score is 1 inside that window and falls in a
-    straight line to 0 at `tolerance` outside: ``1 - distance / tolerance``. A text without a word
-    gets 0.
+    give an American school grade, low is easy:
+
+    - "flesch_kincaid": Kincaid et al. 1975, Navy report RBR 8-75.
+    - "gunning_fog": Gunning 1952.
+    - "smog": McLaughlin 1969.
+    - "coleman_liau": Coleman & Liau 1975, doi:10.1037/h0076540.
+    - "ari": Senter & Smith 1967, AMRL-TR-66-220.
+    - "dale_chall": Dale & Chall 1948.
+
+    With `min` or `max` the score is 1 inside that window and falls in a straight line to 0 at
+    `tolerance` outside: ``1 - distance / tolerance``. A text without a word gets 0.
 
     Attributes:
         index: the formula.
         min: lower end of the wanted window, in the index's own units; null for none.
         max: upper end of it; null for none.
         tolerance: how far outside the window the score reaches 0.
-        easy_words: for "dale_chall", a file with one easy word a line in lower case; the other
-            formulas need none. textstat has the list of 1995 in resources/en/easy_words.txt.
+        easy_words: for "dale_chall" alone, a file with one easy word a line, in lower case. The
+            package textstat has the list of 1995 in resources/en/easy_words.txt.
     """
 
     family: ClassVar[str] = "fluency"

@@ -33,11 +33,14 @@ ACCEPTABLE = ("acceptable", "grammatical", "correct")
 class SpellingGrammar(TextReward):
     """How correctly a text is spelled, or how acceptable a classifier finds its grammar, in [0, 1].
 
-    "spelling": the share of its words that are in a dictionary (pyspellchecker), in any case of
-    letters and with or without a possessive 's; what has digits is no word. "acceptability": the
-    probability of the acceptable label of a classifier trained on CoLA or the like (Warstadt et al.
-    2019, arXiv:1805.12471), as the mean of the text's sentences: such a classifier knows single
-    English ones. "both": the mean of the two. A text without a word gets 0.
+    "spelling": the share of its words that are in a dictionary (pyspellchecker). Case does not
+    count, nor does a possessive 's. What has digits is no word.
+
+    "acceptability": the probability of a classifier's acceptable label, as the mean of the text's
+    sentences. Such classifiers are trained on single English sentences, as in CoLA (Warstadt et al.
+    2019, arXiv:1805.12471).
+
+    "both": the mean of the two. A text without a word gets 0.
 
     Attributes:
         method: "spelling", "acceptability" or "both".
@@ -45,8 +48,8 @@ class SpellingGrammar(TextReward):
         allowed: more words that count as known, such as names.
         model: folder or hub name of a sequence classifier; the default is the hub's conversion of
             it to safetensors.
-        label: the acceptable label; null looks for one called acceptable, grammatical or correct,
-            and takes LABEL_1 where the labels have no names, as CoLA numbers them.
+        label: the acceptable label; null looks for one called acceptable, grammatical or correct.
+            Where the labels have no names it takes LABEL_1, as CoLA numbers them.
         device: "auto" (a GPU if there is one) or a torch device.
         batch_size: sentences per forward pass.
         max_tokens: longer sentences are cut for the classifier; null is its own limit.
@@ -134,7 +137,7 @@ def words(text: str) -> list[str]:
 
 
 def known_share(said: Sequence[str], known: frozenset[str]) -> float:
-    """The share of words that are known as they are or without a possessive 's; 0 of none.
+    """The share of words in ``known``, with or without a possessive 's; 0 of no words.
 
     >>> known_share(["the", "dog's", "teh"], frozenset({"the", "dog"})) == 2 / 3
     True

@@ -72,7 +72,7 @@ class LengthWindow(TextReward):
 
 @reward("keyword_count")
 class KeywordCount(TextReward):
-    """How often the keywords occur as whole words, upper and lower case alike.
+    """How often the keywords occur as whole words, in upper or lower case.
 
     In a script without spaces a keyword stands between any two words of the segmenter.
 
@@ -145,7 +145,7 @@ class RegexPresence(TextReward):
     Attributes:
         pattern: a Python regular expression, as the package regex reads it: ``\w`` has the marks
             of all scripts, ``\p{Han}`` is a script.
-        ignore_case: upper and lower case are alike.
+        ignore_case: upper and lower case count as equal.
     """
 
     family: ClassVar[str] = "surface"

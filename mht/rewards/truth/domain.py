@@ -23,7 +23,7 @@ class Domain(ByEvidence):
 
     Attributes:
         model: folder or hub name of a sequence classifier; or null, and a corpus.
-        target: the classifier's label that is the good one, upper and lower case alike.
+        target: the classifier's label that is the good one, in upper or lower case.
         text: what the classifier reads: the "response", or the "full" text, prompt first.
     """
 
@@ -40,8 +40,8 @@ class Domain(ByEvidence):
         if (self.model is None) == (self.corpus is None):
             got = "neither" if self.model is None else "both"
             raise ValueError(
-                f"give either model (a classifier of your field, with target, its good label) or "
-                f"corpus (texts of your field that are taken as true), got {got}"
+                "give either model (a classifier of your field, with target) or corpus (texts of "
+                f"your field that are taken as true), got {got}"
             )
         if self.model is not None and self.target is None:
             refuse([("target", "is missing: name the label of the model that is the good one")])

@@ -37,16 +37,18 @@ class FactualAccuracy(Grounded):
     """The share of the response's sentences that the evidence entails, in [0, 1].
 
     A sentence's support is the largest probability of entailment that any piece of evidence gives
-    it: any sentence of the target (or the prompt, for summaries), and any passage retrieved for it.
-    With ``threshold: null`` the score is the mean support, as SummaC-ZS has it (Laban et al. 2021,
-    arXiv:2111.09525); with a number, the share of sentences with so much support, as FActScore
-    (Min et al. 2023, arXiv:2305.14251), with sentences for its atomic facts. A response without a
-    sentence gives 0.5, and so does one without any evidence. `explain` says what supports what.
+    it: a sentence of the target (or the prompt, for summaries), or a passage retrieved for it. With
+    ``threshold: null`` the score is the mean support, as in SummaC-ZS (Laban et al. 2021,
+    arXiv:2111.09525). With a number it is the share of sentences with at least that support.
+    FActScore (Min et al. 2023, arXiv:2305.14251) does so with atomic facts in place of sentences.
+
+    A response without a sentence gives 0.5, and so does one without any evidence. `explain` gives
+    the evidence of each sentence.
 
     Attributes:
         premise: whose sentences are evidence: "target", "prompt", or "none" for the corpus alone.
         threshold: the support from which a sentence counts as entailed; null takes the mean.
-        max_sentences: of the response and of the premise, so many are looked at from the start.
+        max_sentences: how many sentences of response and premise are read, from the start.
     """
 
     needs: ClassVar[str] = "a target, prompt or corpus; a three-way NLI classifier"

@@ -27,7 +27,7 @@ class Grounded(Reward):
         unit: what one text of a .txt or .md file is: a line, a paragraph (between blank lines), or
             the file.
         column: of .jsonl and .parquet files, the one with the texts.
-        chunk_words: longer texts are cut between sentences into passages of at most so many words.
+        chunk_words: the most words of a passage; longer texts are cut between sentences.
         corpus: the evidence: a folder of files, a file (.txt, .md, .jsonl, .parquet), or a list of
             texts. Looked at when the configuration is checked, read and embedded on first use.
         embedder: folder or hub name of a sentence-transformers model, for retrieval.
@@ -128,7 +128,7 @@ class ByEvidence(Grounded):
     Attributes:
         aggregation: what one passage gives: "p_e_minus_p_c" is (p_e - p_c + 1) / 2; "p_e";
             "p_e_plus_half_neutral" is p_e + p_n / 2.
-        agg: "max" is the most favourable passage, "mean" all of them alike.
+        agg: "max" is the most favourable passage, "mean" their average.
         query: the passages are looked up by the "response", or by the "full" text, prompt first.
         with_target: the target is evidence too, where the data has one.
     """

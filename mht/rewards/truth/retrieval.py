@@ -56,7 +56,7 @@ class Retriever:
         self.digest = digest(self.passages)
 
     def nearest(self, texts: Sequence[str], count: int) -> list[list[Found]]:
-        """For each text so many passages (or all there are), the most similar one first."""
+        """For each text the ``count`` most similar passages, the most similar one first."""
         if not texts:
             return []
         rows = self._rows()

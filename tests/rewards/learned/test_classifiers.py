@@ -329,7 +329,7 @@ def test_a_default_model_that_is_not_here_is_one_line(name, monkeypatch, tmp_pat
     (model,) = make_reward({"type": name}).models()
     repository, _, revision = model.partition("@")
     said = error_of({"type": name})
-    assert f"no folder {model!r} here" in said and "set the model to the folder of a " in said
+    assert f"no folder {model!r} here" in said and "set the folder of a " in said
     more = f" --revision {revision}" if revision else ""
     assert f"run `hf download {repository}{more}` with a network" in said
 

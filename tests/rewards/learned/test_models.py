@@ -286,7 +286,7 @@ def test_bertscore_is_bert_scores(encoder):
 def test_a_model_that_can_not_be_had_says_what_to_set(tmp_path, encoder):
     hub = error_of({"type": "sentiment"})  # building it was no error: models load on first use
     assert "distilbert/distilbert-base-uncased-finetuned-sst-2-english" in hub
-    assert "the hub does not give a model of that name" in hub and "`hf download distil" in hub
+    assert "the hub gives no such model" in hub and "`hf download distil" in hub
     assert "no such folder './nowhere'" in error_of({"type": "sentiment", "model": "./nowhere"})
     (tmp_path / "x").mkdir()
     empty = error_of({"type": "sts", "model": str(tmp_path / "x")})
