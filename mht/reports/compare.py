@@ -70,9 +70,12 @@ def compare(
     _check_metrics(metrics, variants)
     check_judges(guard, measured)
     others = [e.name for e in entries if e.name != subject and (e.trained or e.name == baseline)]
-    draws = max(resamples, DRAWS * len(metrics) * len(others))
-    paired = {"resamples": draws, "seed": seed}
-    differences = {other: _differences(measured, subject, other, paired) for other in others}
+    asked = {other: measured if other == baseline else metrics for other in others}
+    draws = {"resamples": max(resamples, DRAWS * len(metrics) * len(others)), "seed": seed}
+    differences = {
+        other: _differences({m: measured[m] for m in own if m in measured}, subject, other, draws)
+        for other, own in asked.items()
+    }
     findings = _findings(entries, measured, baseline, guard, options)
     budgets = {entry.name: float(entry.steps) for entry in entries}
     curves = read_curves(root, [*(entry.name for entry in reversed(entries)), "sft"], seeds)

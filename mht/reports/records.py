@@ -122,7 +122,8 @@ class Comparison:
         subject: the variant that is compared with the others.
         baseline: the variant that the table's differences and the guard take.
         seeds: the training seeds; the first one's responses are shown.
-        differences: other variant to metric to subject minus other, for all metrics of both.
+        differences: other variant to metric to subject minus other. The baseline has every metric,
+            the others the chosen ones.
         lines: the chosen metrics' differences with their adjusted p-values.
         rows: positions of the samples to show.
         split: whose prompts were answered.
