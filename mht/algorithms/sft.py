@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mht.algorithms.base import Learner, Trainee
 from mht.algorithms.batch import Batch, Examples, Outcome
@@ -16,10 +15,7 @@ from mht.core.errors import DataError, UserError
 from mht.data.examples.order import by_length
 from mht.devices.base import Devices
 from mht.losses import IGNORED
-from mht.models.head import token_scores
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from mht.models.logprobs import token_scores
 
 Tensors = Mapping[str, Tensor]
 
@@ -125,12 +121,12 @@ def microbatches(
             yield {key: value[rows][:, columns] for key, value in batch.items()}, share, rows
 
 
-def batch_loss(model: PreTrainedModel, batch: Tensors) -> Tensor:
+def batch_loss(model: nn.Module, batch: Tensors) -> Tensor:
     """The loss of one batch: mean nats per labelled token, a scalar; see `label_logprobs`."""
     return -label_logprobs(model, batch)[0].mean()
 
 
-def label_logprobs(model: PreTrainedModel, batch: Tensors) -> tuple[Tensor, Tensor]:
+def label_logprobs(model: nn.Module, batch: Tensors) -> tuple[Tensor, Tensor]:
     """The logprobs of a batch's labels; logits are computed for the labelled tokens only.
 
     Args:

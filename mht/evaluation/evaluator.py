@@ -14,10 +14,10 @@ from mht.evaluation.text_metrics import text_metrics
 from mht.generation.sampling.answers import generate, target_nll
 from mht.generation.sampling.rollout import Responder
 from mht.losses import kl_estimate
-from mht.models.head import response_logprobs
+from mht.models.logprobs import response_logprobs
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from torch import nn
 
     from mht.rewards import Reward
 
@@ -25,7 +25,7 @@ Columns = dict[str, list[float]]
 
 
 def model_columns(
-    base: PreTrainedModel, answered: Iterable[tuple[Rollout, list[Sample]]], temperature: float
+    base: nn.Module, answered: Iterable[tuple[Rollout, list[Sample]]], temperature: float
 ) -> Columns:
     """Per response: KL to the base model, its nats under the base model, length, how it ended.
 
@@ -50,7 +50,7 @@ def model_columns(
 
 
 def start_columns(
-    start: PreTrainedModel, answered: Iterable[tuple[Rollout, list[Sample]]], temperature: float
+    start: nn.Module, answered: Iterable[tuple[Rollout, list[Sample]]], temperature: float
 ) -> Columns:
     """``kl_to_sft_nats``: as ``kl_nats``, to the SFT model that the cycles began with."""
     found: list[float] = []
@@ -88,8 +88,8 @@ def reward_columns(
 
 
 def evaluate_policy(
-    policy: PreTrainedModel,
-    base: PreTrainedModel,
+    policy: nn.Module,
+    base: nn.Module,
     responder: Responder,
     examples: Sequence[Example],
     *,
@@ -99,7 +99,7 @@ def evaluate_policy(
     seed: int,
     bertscore_model: str | None,
     bertscore_layer: int,
-    start: PreTrainedModel | None = None,
+    start: nn.Module | None = None,
     judges: Mapping[str, Reward] | None = None,
     rounds: int = 1,
 ) -> tuple[list[Sample], Columns]:

@@ -12,20 +12,15 @@ while writing, and nothing to keep from a trunk. It is low where k is, beside th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from mht.core.errors import ModelError
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 KEY = "mht_context_window"  # in the model's config.json, so that it is saved with the model
 
 
-def limit_context(model: PreTrainedModel, tokens: int) -> None:
+def limit_context(model: nn.Module, tokens: int) -> None:
     """Let a model see the last ``tokens`` tokens alone, from now on and where it is loaded again.
 
     Elsewhere than here nothing knows of the limit: transformers' own ``generate`` has none.

@@ -15,7 +15,6 @@ from mht.config.policy import LoRAConfig, ValueHeadConfig
 from mht.core.errors import ModelError
 from mht.core.records import Rollout
 from mht.models.context import context_window
-from mht.models.head import response_logprobs, response_scores, spread
 from mht.models.heads.further import load_heads, make_heads, save_heads
 from mht.models.heads.value import LinearHead, load_value_head, make_value_head, save_value_head
 from mht.models.hf.adapter import (
@@ -25,11 +24,12 @@ from mht.models.hf.adapter import (
     train_adapters,
     without_adapters,
 )
+from mht.models.logprobs import response_logprobs, response_scores, spread
 from mht.models.readers import policy_model
 from mht.models.trunk import Trunk, freeze_below, frozen_copy
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 Weights = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]  # of the model and the value head
 
@@ -70,7 +70,7 @@ class Policy:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: nn.Module,
         num_layers_unfrozen: int | Literal["all"] = "all",
         *,
         lora: LoRAConfig | None = None,

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from mht.core.errors import ConfigError, ModelError, UserError
 from mht.losses import kl_estimate
-from mht.models.head import response_logprobs
 from mht.models.loading import load_causal_lm, load_tokenizer
+from mht.models.logprobs import response_logprobs
 from mht.models.readers import policy_model
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from mht.config import ReferenceConfig
     from mht.core.records import Rollout
@@ -42,7 +42,7 @@ class Reference:
 
     name: str
     config: ReferenceConfig
-    model: PreTrainedModel
+    model: nn.Module
     shares_trunk: bool
 
     def rows(self, items: Items | None, count: int) -> list[int]:
@@ -94,7 +94,7 @@ class References:
         tokenizer: PreTrainedTokenizerBase,
     ):
         self.policy = policy
-        loaded: dict[str, PreTrainedModel] = {}
+        loaded: dict[str, nn.Module] = {}
         self.all: list[Reference] = []
         for name, config in configs.items():
             if config.model not in loaded:
@@ -162,7 +162,7 @@ class References:
             return response_logprobs(reference.model, rollout, temperature)
 
 
-def _load(path: str, name: str, policy: Policy) -> PreTrainedModel:
+def _load(path: str, name: str, policy: Policy) -> nn.Module:
     dtype = str(policy.reference.dtype).removeprefix("torch.")
     try:
         model = load_causal_lm(name, dtype=dtype, device=policy.device)
@@ -177,7 +177,7 @@ def _load(path: str, name: str, policy: Policy) -> PreTrainedModel:
 def _check_vocabulary(
     path: str,
     name: str,
-    model: PreTrainedModel,
+    model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     policy: Policy,
 ) -> None:

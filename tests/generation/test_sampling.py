@@ -10,8 +10,8 @@ from mht.generation.sampling.decode import sample
 from mht.generation.sampling.draw import draw, truncate_logits
 from mht.generation.sampling.rollout import Responder, end_tokens, pad_token, trimmed
 from mht.models.context import limit_context
-from mht.models.head import response_logprobs
 from mht.models.hf.cache import SizedLayer, sized_cache
+from mht.models.logprobs import response_logprobs
 from mht.models.policy import Policy
 from tests.support.training import EOS, KINDS, PAD, examples, model_of, responses_of, rollout_of
 

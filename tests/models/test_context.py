@@ -10,8 +10,8 @@ from mht.generation.sampling.decode import sample
 from mht.generation.sampling.rollout import Responder
 from mht.generation.sampling.seeds import RowSeeds
 from mht.models.context import context_window, limit_context, windows
-from mht.models.head import response_logprobs
 from mht.models.hf.logits import logits_at
+from mht.models.logprobs import response_logprobs
 from mht.models.policy import Policy
 from mht.training.hybrid import HybridTrainer
 from tests.support.training import (

@@ -13,8 +13,8 @@ from mht.core.component import build
 from mht.core.errors import ConfigError, ModelError
 from mht.generation.sampling.decode import sample
 from mht.generation.sampling.seeds import RowSeeds
-from mht.models.head import response_logprobs
 from mht.models.loading import load_causal_lm, load_tokenizer
+from mht.models.logprobs import response_logprobs
 from mht.models.policy import Policy
 from mht.models.readers import policy_model
 from tests.support.pipeline import make_clone

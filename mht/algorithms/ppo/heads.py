@@ -9,8 +9,8 @@ from torch import Tensor
 from mht.algorithms.ppo.experience import Experience
 from mht.config import HybridConfig
 from mht.losses import value_loss
-from mht.models.head import spread
 from mht.models.heads.value import ValueHead
+from mht.models.logprobs import spread
 from mht.models.policy import Policy
 
 

@@ -16,7 +16,7 @@ from mht.generation.decoding.base import Generated, token_lists
 from mht.generation.decoding.ngram_model import NGram
 from mht.generation.sampling.draw import draw
 from mht.generation.sampling.seeds import RowSeeds
-from mht.models.head import response_logprobs
+from mht.models.logprobs import response_logprobs
 
 if TYPE_CHECKING:
     from mht.generation.sampling.rollout import Responder

@@ -13,7 +13,7 @@ from mht.data.examples.example import Example, collate_sft
 from mht.data.text.sample import Sample
 from mht.generation.sampling.rollout import Responder
 from mht.losses import IGNORED
-from mht.models.head import spread, token_scores
+from mht.models.logprobs import spread, token_scores
 from mht.models.readers import policy_model
 
 

@@ -17,7 +17,7 @@ from mht.generation.decoding.ngram import NGramProposal
 from mht.generation.decoding.ngram_model import NGram
 from mht.generation.sampling.rollout import Responder
 from mht.generation.sampling.seeds import RowSeeds
-from mht.models.head import response_logprobs
+from mht.models.logprobs import response_logprobs
 from tests.support.training import TokenShare, examples, model_of
 
 END, PADDING, LIMIT = 0, 1, 3  # PAD is a word like the others: masks decide

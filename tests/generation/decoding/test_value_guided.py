@@ -10,8 +10,8 @@ from mht.generation.decoding.value_guided import guided_sample
 from mht.generation.sampling.draw import truncate_logits
 from mht.generation.sampling.rollout import Responder
 from mht.generation.sampling.seeds import RowSeeds
-from mht.models.head import response_logprobs
 from mht.models.hf.logits import logits_at
+from mht.models.logprobs import response_logprobs
 from mht.models.policy import Policy
 from tests.support.training import EOS, KINDS, PAD, examples, model_of, responses_of, rollout_of
 

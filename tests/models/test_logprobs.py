@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mht.models import head as head_module
+from mht.models import logprobs as head_module
 from mht.models.fast import packed as packed_module
 from mht.models.fast.packed import pack, packed_linear, packed_linears
-from mht.models.head import linear_logprobs
 from mht.models.hf.model import has_plain_head
+from mht.models.logprobs import linear_logprobs
 from tests.support.training import KINDS, model_of
 
 TEMPERATURE = 0.7
