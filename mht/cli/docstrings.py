@@ -18,7 +18,14 @@ def described(cls: type) -> str:
 
 
 def meanings(cls: type) -> dict[str, str]:
-    """Field to its entry under "Attributes" in the class's docstring."""
+    """Field to its entry under "Attributes" in the class's docstring, inherited fields included."""
+    fields = getattr(cls, "model_fields", {})
+    above = [_entries(each) for each in reversed(cls.__mro__[1:])]
+    inherited = {name: text for part in above for name, text in part.items() if name in fields}
+    return inherited | _entries(cls)
+
+
+def _entries(cls: type) -> dict[str, str]:
     _, _, block = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block, flags=re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}

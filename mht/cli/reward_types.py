@@ -73,9 +73,7 @@ def aliases(cls: type[Reward]) -> list[str]:
 
 def options(cls: type[Component], names: list[str]) -> Iterator[Option]:
     """These options of a class, the required ones first."""
-    said: dict[str, str] = {}
-    for part in reversed(cls.__mro__):
-        said |= meanings(part)
+    said = meanings(cls)
     for name in sorted(names, key=lambda name: not cls.model_fields[name].is_required()):
         field = cls.model_fields[name]
         default = None

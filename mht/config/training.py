@@ -8,16 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mht.config.cycles import Cycle, Plan, default_algorithm, phase_problems, steps_of
+from mht.config.cycles import CyclesConfig, Plan, steps_of
 from mht.config.memory import MemoryConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.policy import Name, ReferenceConfig, ValueHeadConfig
-from mht.core.bounds import MOST_STEPS, Cycles, NonNegative, Positive, Rate, Share, Weight
-from mht.core.component import Chosen, Section, refuse, registry
+from mht.core.bounds import MOST_STEPS, NonNegative, Positive, Rate, Share, Weight
+from mht.core.component import Chosen, Section, refuse
 
 Reward = Annotated[Any, Chosen("reward")]
-Mix = Annotated[Any, Chosen("mix")]
-Algorithm = Annotated[Any, Chosen("algorithm")]
 Advantage = Annotated[Any, Chosen("advantage", default="gae")]
 PolicyLoss = Annotated[Any, Chosen("policy_loss", default="clip")]
 Aggregation = Annotated[Any, Chosen("aggregation", default="token_mean")]
@@ -113,24 +111,15 @@ class KLControl(Section):
     horizon: Positive = 10_000
 
 
-class HybridConfig(Section):
+class HybridConfig(CyclesConfig):
     """The cycles of SFT and PPO, and the PPO itself.
 
     Attributes:
-        cycles: rounds of all phases.
-        sft_steps_per_cycle: SFT steps in each cycle, before its PPO steps; may be 0.
-        ppo_steps_per_cycle: PPO steps in each cycle; may be 0. A PPO step samples ``batch_size``
-            responses and makes ``epochs * batch_size / minibatch_size`` optimiser steps.
-        phases: the phases of each cycle in order, each an algorithm and its steps, such as
-            ``[{sft: 6}, {ppo: 1}]``. The two keys above are a short form for that; null takes them.
-        algorithms: algorithms with options of their own, by the name that a phase calls them.
         reward: what scores a response; not needed without PPO steps.
         batch_size: responses per PPO step.
         responses_per_prompt: of them; divides ``batch_size``. From 2 on, each score counts less the
             mean of the same prompt's other responses (RLOO, arXiv:2402.14740): how hard the prompt
             is, where prompts differ more than answers do, is no noise then.
-        mix: how the steps of the phases change over the cycles, the weights of SFT and
-            reinforcement learning, and which prompts begin with a part of their target.
         minibatch_size: responses per optimiser step; divides ``batch_size``.
         microbatch_size: rows in one forward and backward pass, SFT's too; gradients add up to those
             of the whole minibatch, in less memory. null takes all at once.
@@ -178,12 +167,6 @@ class HybridConfig(Section):
         "curriculum": "set mix, such as {type: linear, first: {sft: 12, ppo: 0}}",
     }
 
-    cycles: Cycles
-    sft_steps_per_cycle: NonNegative = 0
-    ppo_steps_per_cycle: NonNegative = 0
-    phases: list[dict[str, NonNegative]] | None = None
-    algorithms: dict[Name, Algorithm] = Field(default_factory=dict)
-    mix: Mix = Field(default_factory=lambda: registry("mix").choose({"type": "alternation"}))
     reward: Reward | None = None
     batch_size: Positive = 32
     responses_per_prompt: Positive = 1
@@ -231,12 +214,9 @@ class HybridConfig(Section):
 
     def _misfits(self) -> Iterator[tuple[str, str]]:
         size, mini = self.batch_size, self.minibatch_size
-        cycle = [*phase_problems(self.phases or [], self.algorithms)]
-        if self.phases is not None and (self.sft_steps_per_cycle or self.ppo_steps_per_cycle):
-            short = "sft_steps_per_cycle and ppo_steps_per_cycle"
-            cycle.append(("phases", f"{short} say the same: set phases to null, or them to 0"))
-        if cycle:
-            yield from cycle
+        wrong = list(self.phase_problems())
+        if wrong:
+            yield from wrong
             return  # what follows counts steps
         if size % mini:
             yield "minibatch_size", f"{mini} does not divide batch_size {size}: set one that does"
@@ -245,18 +225,12 @@ class HybridConfig(Section):
             yield "responses_per_prompt", f"{what}: set one that does"
             return  # what follows counts prompts
         sft, ppo = self.steps
-        counts = steps_of(self.plan)
-        if sum(counts.values()) > MOST_STEPS:
-            what = f"{sum(counts.values()):,} steps in all are more than {MOST_STEPS:,}: lower it,"
-            yield "cycles", f"{what} or the steps per cycle"
+        yield from self.step_problems()
         if ppo and self.reward is None:
-            names = " and ".join(n for n in counts if self.needs(n) & {"rollouts", "pairs"})
+            names = " and ".join(n for n in steps_of(self.plan) if self.samples(n))
             what = f"steps of {names} need a reward: set reward"
             yield "", f"{what}, or ppo_steps_per_cycle to 0" if names == "ppo" else what
-        if self.cycles and not counts:
-            what = f"{self.cycles} cycles have no step: set sft_steps_per_cycle or"
-            yield "cycles", f"{what} ppo_steps_per_cycle, or cycles to 0"
-        if any("pairs" in self.needs(name) for name in counts) and self.responses_per_prompt < 2:
+        if self.responses_per_prompt < 2 and "pairs" in self.all_needs:
             what = "pairs are made of a prompt's responses: set at least 2"
             yield "responses_per_prompt", what
         if self.mix.needs_memory and not self.memory.is_on:
@@ -332,42 +306,6 @@ class HybridConfig(Section):
     def updates_per_ppo_step(self) -> int:
         """Optimiser steps in one PPO step."""
         return self.epochs * self.batch_size // self.minibatch_size
-
-    @property
-    def cycle(self) -> Cycle:
-        """The phases of a cycle, as the settings give them."""
-        if self.phases is None:
-            return (("sft", self.sft_steps_per_cycle), ("ppo", self.ppo_steps_per_cycle))
-        return tuple(phase for part in self.phases for phase in part.items())
-
-    @property
-    def plan(self) -> Plan:
-        """The phases of each cycle, as the mix has them."""
-        return self.mix.plan(self.cycle, self.cycles)
-
-    def algorithm(self, name: str) -> Any:
-        """The algorithm that a phase names: one of ``algorithms``, or a type with its defaults."""
-        own = self.algorithms.get(name)
-        return default_algorithm(name) if own is None else own
-
-    def needs(self, name: str) -> frozenset[str]:
-        """What the steps of an algorithm learn from: "examples", "rollouts", "pairs"."""
-        return self.algorithm(name).needs
-
-    @property
-    def steps(self) -> tuple[int, int]:
-        """Steps that learn from examples, and steps that learn from responses, of all cycles."""
-        counts = steps_of(self.plan)
-        return (
-            sum(n for name, n in counts.items() if "examples" in self.needs(name)),
-            sum(n for name, n in counts.items() if self.needs(name) & {"rollouts", "pairs"}),
-        )
-
-    @property
-    def optimizer_steps(self) -> int:
-        """Optimiser steps of the whole schedule."""
-        counts = steps_of(self.plan)
-        return sum(n * self.algorithm(name).updates(self) for name, n in counts.items())
 
 
 class BaselinesConfig(Section):
