@@ -1,13 +1,14 @@
 """Limited context: a model that predicts each token from the last k tokens, and nothing else.
 
 ``P(x_t | x_<t) = P(x_t | x_{t-k}, ..., x_{t-1})``: a Markov chain of order k. Masking attention to
-the last k tokens is not that: what a layer says of a token depends on the k tokens before it, the
-layer above sees k of those, and after L layers a logit depends on some L * k tokens. Here each
-prediction is a pass over its own window of k tokens with positions from 0, so that it can depend on
-nothing else, in training, in scoring and in generation alike.
+the last k tokens is not that: each layer adds another k tokens to what the one above it sees. After
+L layers a logit depends on some L * k tokens. Here each prediction is a pass over its own
+window of k tokens with positions from 0. So it can depend on nothing else, in training, in scoring
+and in generation.
 
-The price is that windows share no work: k times the passes for the tokens that are scored, no cache
-while writing, and nothing to keep from a trunk. It is low where k is, beside the length of a text.
+The price is that windows share no work. It takes k times the passes for the tokens that are scored;
+there is no cache while writing, and nothing to keep from a trunk. The price is low where k is small
+beside the length of a text.
 """
 
 from __future__ import annotations

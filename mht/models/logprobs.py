@@ -1,9 +1,9 @@
 """What a language model says of given tokens, without keeping a row of logits for each of them.
 
 The vocabulary product is a small model's dearest part, and passing over its output is dearer
-still. Here the logits live for some rows at a time: the same visit takes the log-probability, the
-entropy, and the gradient with respect to the hidden states, since that needs nothing from above but
-a factor per row (the idea of fused linear cross-entropy: Hsu et al. 2024, Liger Kernel,
+still. Here the logits live for some rows at a time. The same visit takes the log-probability, the
+entropy, and the gradient with respect to the hidden states. That gradient needs nothing from above
+but a factor per row. It is the idea of fused linear cross-entropy (Hsu et al. 2024, Liger Kernel,
 arXiv:2410.10989).
 """
 
@@ -27,8 +27,8 @@ CHUNK = {"cpu": 2**22, "cuda": 2**26}  # elements of logits alive at once
 class _LinearLogprobs(torch.autograd.Function):
     """Log-probabilities of tokens, and entropies, from hidden states (N, H) and a head (V, H).
 
-    Where the head is frozen, the slopes of both with respect to the hidden states are found on the
-    way forward and no row of probabilities is kept; else all (N, V) are, for the head's gradient.
+    Where the head is frozen, the way forward finds the slopes of both with respect to the hidden
+    states and keeps no row of probabilities. Else it keeps all (N, V), for the head's gradient.
     """
 
     @staticmethod

@@ -191,8 +191,8 @@ def _check_vocabulary(
         different = len(theirs.items() ^ own.items())
         raise ModelError(
             f"{path}: {name} has another vocabulary than the policy ({different} differing "
-            f"entries, {rows} logits beside {own_rows}), so its probabilities are not of the same "
-            "tokens; name a model with the same tokenizer"
+            f"entries, {rows} logits beside {own_rows}), so its probabilities are not those of the "
+            "same tokens. Name a model with the same tokenizer"
         )
 
 

@@ -1,9 +1,9 @@
 """The frozen lower layers ("trunk") of a policy, shared with its reference.
 
-Only the top layers train, so the trunk's output for a given text never changes: it is computed once
-per rollout and handed to every PPO epoch and to the reference, which is a frozen copy of the top
-layers alone. This works on any model with a list of layers without knowing its architecture: the
-model's own forward runs, but its lower layers pass a stored output through instead of computing it.
+Only the top layers train, so the trunk's output for a given text never changes. It is computed once
+per rollout and handed to every PPO epoch and to the reference, a frozen copy of the top layers
+alone. This works on any model with a list of layers without knowing its architecture. The model's
+own forward runs, but its lower layers pass a stored output through instead of computing it.
 """
 
 from __future__ import annotations

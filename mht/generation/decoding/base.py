@@ -99,8 +99,8 @@ def generate(
         responder: the model with its tokenizer and its sampling options.
         examples: the prompts; see `prompt_examples`.
         reward: what guides the strategies that are guided by one; scores the others' responses.
-        seed: a response follows from it, its prompt and the number of the same prompts before it,
-            and not from the batch (but for rounding, which may turn a token that hangs by a hair).
+        seed: a response follows from it, its prompt and the number of the same prompts before it.
+            The batch changes it by rounding alone, which may turn a nearly tied token.
         batch_size: prompts at once.
     """
     seeds = row_seeds(seed, [e.prompt_ids for e in examples])

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def kl_bound(n: int) -> float:
     """Nats: what the KL of best-of-n to the sampling model is at most, ``log n - (n - 1) / n``.
 
-    Stated as its value in Stiennon et al. 2020, arXiv:2009.01325; Beirami et al. 2024,
-    arXiv:2401.01879, show that it is an upper bound, and a loose one where n is large beside the
-    number of likely responses.
+    Stiennon et al. 2020, arXiv:2009.01325, state it as the value. Beirami et al. 2024,
+    arXiv:2401.01879, show that it is an upper bound, loose where n is large beside the number of
+    likely responses.
 
     >>> kl_bound(1), round(kl_bound(4), 4)
     (0.0, 0.6363)

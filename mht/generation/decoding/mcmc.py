@@ -1,11 +1,11 @@
 """MCMC over whole responses: Metropolis-Hastings towards ``p(x) exp(score(x) / T)``.
 
-The target is the policy tilted by the reward, the optimum of RL with a KL penalty of coefficient T
-(Korbak et al. 2022, arXiv:2205.11275), reached at inference and without training.
+The target is the policy tilted by the reward: the optimum of RL with a KL penalty of coefficient T
+(Korbak et al. 2022, arXiv:2205.11275). The chain reaches it at inference, without training.
 
 A step keeps the response x up to a random position, ``i ~ uniform{0, ..., |x| - 1}``, and draws
-what follows anew. With the model itself as the proposal, p(x_>=i | x_<i) and the model's part of
-the target cancel, and what is left of the Hastings ratio for a move to y is
+what follows anew. With the model itself as the proposal, p(x_>=i | x_<i) cancels the model's part
+of the target. What is left of the Hastings ratio for a move to y is
 
     exp((score(y) - score(x)) / T) * |x| / |y|
 
@@ -176,7 +176,7 @@ def _chosen(taken: Tensor, new: Rollout, old: Rollout) -> Rollout:
 class MCMC:
     """Metropolis-Hastings with target ``p(x) exp(score / score_temperature)``.
 
-    The chain begins with a response drawn from p and its last state is the answer, so with enough
+    The chain begins with a response drawn from p, and its last state is the answer. With enough
     steps that is a draw from the target, not its maximum. A reward whose scores depend on the batch
     (diversity, whiten) gives the chains no fixed target, which is warned of.
 

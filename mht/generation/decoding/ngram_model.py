@@ -1,7 +1,7 @@
 """An n-gram language model over token ids: interpolated Kneser-Ney smoothing.
 
-A Markov model of order n - 1, counted from the training text in a second: what a neural model has
-to beat, and a cheap proposal for MCMC.
+A Markov model of order n - 1, counted from the training text in a second. It is a baseline for
+neural models, and a cheap proposal for MCMC.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class NGram:
     """``P(token | last order - 1 tokens)``, never 0.
 
     Each order takes ``discount`` off every count and gives what it took to the next lower order
-    (Kneser & Ney 1995; interpolated as in Chen & Goodman 1999, doi:10.1006/csla.1999.0128, with one
-    discount for all counts). An order below the highest counts in how many different contexts a
-    token was seen, not how often. Below the lowest all tokens are alike, so those that were never
-    seen share what the lowest gives away.
+    (Kneser & Ney 1995). The orders are interpolated as in Chen & Goodman 1999,
+    doi:10.1006/csla.1999.0128, with one discount for all counts. An order below the highest counts
+    in how many different contexts a token was seen, not how often. Below the lowest all tokens are
+    equal, so those that were never seen share what the lowest gives away.
 
     Attributes:
         order: n: tokens in an n-gram, the predicted one included.
@@ -84,7 +84,7 @@ class NGram:
         return self._keys(tokens)[-1]
 
     def probabilities(self, context: Sequence[int]) -> Tensor:
-        """(V,) float64 of the next token after these, of which the last order - 1 count."""
+        """(V,) float64 of the next token; the last order - 1 tokens of the context count."""
         found = torch.full((self.vocabulary,), 1 / self.vocabulary, dtype=torch.float64)
         for (tokens, values), left in self._levels(context):
             found *= left

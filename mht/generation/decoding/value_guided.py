@@ -66,7 +66,7 @@ def read_value_head(model: nn.Module, folder: str | Path) -> LinearHead:
 
 
 def _tried(texts: Decoding, candidates: Tensor) -> Seen:
-    """Read each of (n, k) tokens behind its text, of which there are n * k from then on."""
+    """Read each of (n, k) tokens behind its text, which makes n * k texts of n."""
     rows, count = candidates.shape
     texts.select(torch.arange(rows, device=candidates.device).repeat_interleave(count))
     return texts.step(candidates.reshape(-1, 1))
@@ -92,9 +92,9 @@ def guided_sample(
 ) -> tuple[Rollout, Tensor]:
     """Responses drawn token by token from ``softmax(log p + beta * V)`` over the likeliest tokens.
 
-    V is the value of the state that a token leads to. An EOS, and the last token that the length
-    limit lets through, lead to no state that PPO has ever valued: they get the value of the state
-    before, so that guidance neither seeks nor avoids the end.
+    V is the value of the state that a token leads to. An EOS, and the last token within the length
+    limit, lead to no state that PPO has ever valued. They get the value of the state before, so
+    that guidance neither seeks nor avoids the end.
 
     Args:
         model: the policy.
@@ -113,8 +113,8 @@ def guided_sample(
         generator: a stream for each row.
 
     Returns:
-        The rollout, whose logprobs are those of p before truncation, and (B, R) log-probabilities
-        of the same tokens under the distribution that they were drawn from, 0 at padding.
+        The rollout, whose logprobs are those of p before truncation. And (B, R) log-probabilities
+        of its tokens under the distribution that they were drawn from, 0 at padding.
     """
     batch, device = len(prompt_ids), prompt_ids.device
     lengths = torch.zeros(batch, dtype=torch.long, device=device)
@@ -162,9 +162,9 @@ class ValueGuided:
     """Sampling from ``softmax(log p + beta * V(next state))`` over the k likeliest tokens.
 
     The MDP view of decoding (Mudgal et al. 2023, controlled decoding, arXiv:2310.17022), with the
-    value model that PPO leaves behind (Liu et al. 2023, arXiv:2309.15028, who search a tree with it
-    instead of looking one token ahead). With the values of p itself, and beta = 1 / kl_coef, it is
-    the policy that PPO's KL-penalised objective asks for, as far as one step of improvement goes.
+    value model that PPO leaves behind. Liu et al. 2023, arXiv:2309.15028, search a tree with it
+    instead of looking one token ahead. With the values of p itself, and beta = 1 / kl_coef, it is
+    one step of improvement towards the policy that PPO's KL-penalised objective asks for.
 
     Attributes:
         head: see `read_value_head`.

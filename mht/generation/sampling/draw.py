@@ -50,9 +50,8 @@ def truncate_logits(
 class SharedGenerator:
     """Random numbers of a batch whose rows are written by several processes.
 
-    Each process draws for all rows that are still being written anywhere and takes those of its
-    own, so that a row is drawn as it would be in one process, and the generator stays the same
-    everywhere.
+    Each process draws for all rows that any process still writes, and takes those of its own. So a
+    row is drawn as it would be in one process, and the generator stays the same everywhere.
 
     Args:
         generator: in the same state in every process.
@@ -73,7 +72,7 @@ class SharedGenerator:
             pass
 
     def _next(self, rows: int) -> tuple[Tensor, int]:
-        """This process's numbers, and how many rows are being written anywhere."""
+        """The numbers of this process, and how many rows all processes still write."""
         counts = self.each(rows)
         numbers = _uniform(sum(counts), self.generator.device, self.generator)
         before = sum(counts[: self.rank])

@@ -126,7 +126,7 @@ class Responder:
             prompt_ids: (B, P) int64, padded on either side.
             response_ids: (B, R) int64, right-padded; what follows a row's first EOS is padding.
             prompt_mask: (B, P) bool, True = a real token; None takes the runs of PAD at a row's
-                ends as padding, as it does for the responses.
+                ends as padding.
             response_mask: (B, R) bool, True = a real token.
         """
         device = self.model.device
@@ -175,7 +175,7 @@ def _token_lists(ids: Tensor, mask: Tensor) -> list[list[int]]:
 
 
 def trimmed(rollout: Rollout) -> Rollout:
-    """Without the columns that are padding in every row; the trunk's output trimmed alike."""
+    """Without the columns that are padding in every row; the trunk's output loses the same."""
     left = int(rollout.prompt_mask.any(0).int().argmax())
     longest = max(int(rollout.lengths.max()), 1)
     end = rollout.prompt_ids.shape[1] + longest - 1

@@ -1,4 +1,4 @@
-"""Random numbers of rows that have a seed each, so that a row is drawn alike in any batch."""
+"""Random numbers of rows that have a seed each, so that the batch does not matter to a row."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Weights laid out once for the processor's matrix kernels, for passes in which nothing trains.
 
-A product with few rows, as in decoding, spends its time rearranging the weight: on two AVX2 cores 8
+A product with few rows, as in decoding, spends its time rearranging the weight. On two AVX2 cores 8
 rows of a vocabulary head run three times as fast on a packed copy, 64 rows twice (docs/log.md).
 Packed products have no gradient, and the copy takes the weight's memory once more.
 """

@@ -100,7 +100,7 @@ class FittedHead(LinearHead):
 class ValueBranch(nn.Module):
     """A linear map on a trainable copy of the model's top layers.
 
-    It reads what the policy's layer below them says, so it needs the policy's own pass, and then
+    It reads the output of the policy's layer below them, so it needs the policy's own pass. Then it
     runs its copy: the model's forward with everything below the copy passed over.
 
     Args:
@@ -182,8 +182,8 @@ def make_value_head(
     if frozen and config.num_layers > unfrozen:
         raise ModelError(
             f"ppo.value_head.num_layers: {config.num_layers} is more than the {unfrozen} that "
-            "model.num_layers_unfrozen leaves: what lies below is not computed again for a "
-            "rollout; lower the one or raise the other"
+            "model.num_layers_unfrozen leaves, and a rollout computes no layer below those again: "
+            "lower the one or raise the other"
         )
     return ValueBranch(model, reference, config).to(model.device)
 
@@ -211,7 +211,7 @@ def _with_own_top(model: nn.Module, count: int) -> tuple[nn.Module, list[nn.Modu
 def save_value_head(
     state: Mapping[str, Tensor], config: ValueHeadConfig, folder: str | Path
 ) -> None:
-    """Write a head's state beside a model, with what kind it is; none is said of a linear map."""
+    """Write a head's state beside a model, and its kind, which a linear map leaves out."""
     from safetensors.torch import save_file
 
     state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
@@ -245,8 +245,8 @@ def stored_value_head(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 def load_value_head(head: ValueHead, config: ValueHeadConfig, folder: str | Path) -> bool:
     """Restore the head that `save_value_head` wrote.
 
-    Where the folder holds one of another kind or size the head stays as it is, which is said unless
-    that one had not been trained.
+    Where the folder holds a head of another kind or size, this one stays as it is. A note says so,
+    unless the head in the folder was never trained.
 
     Returns:
         Whether it was restored.

@@ -30,7 +30,7 @@ class SizedLayer(DynamicLayer):
         self.positions = positions
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Take the memory, now that its shape and type are known."""
+        """Take the memory in the shape and type of the first keys and values."""
         super().lazy_initialization(key_states, value_states)
         self._stores = [
             states.new_empty((*states.shape[:2], self.positions, states.shape[3]))
@@ -73,7 +73,7 @@ class SizedLayer(DynamicLayer):
 
 
 def sized_cache(model: PreTrainedModel, positions: int) -> DynamicCache:
-    """A cache for the model with room for so many positions.
+    """A cache for the model with room for this many positions.
 
     Layers of other kinds than full attention (sliding windows) keep transformers' own.
     """

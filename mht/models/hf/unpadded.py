@@ -1,8 +1,8 @@
 """Passes over a batch's real tokens alone: the layers see one row of N tokens, without padding.
 
 All of a decoder but attention treats each token by itself, so padding is left out there and put
-back around attention: queries, keys and values go to (B, heads, T, D), the model's own attention
-runs under its own mask, and what it says of the real tokens comes back. The numbers are the same
+back around attention. Queries, keys and values go to (B, heads, T, D). The model's own attention
+runs under its own mask, and its output for the real tokens comes back. The numbers are the same
 but for rounding (docs/log.md has what it saves).
 """
 
