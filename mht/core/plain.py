@@ -1,8 +1,7 @@
 """Plain data from people: YAML and JSON as they are read, and how much of it a setting may hold.
 
-YAML is version 1.2: ``yes`` is a word and ``010`` is ten. What a short text could make endless
-(aliases of aliases, brackets in brackets, numbers of thousands of digits) is refused before
-anything is built from it.
+YAML is version 1.2: ``yes`` is a word and ``010`` is ten. Short texts that make endless data are
+refused early: aliases of aliases, brackets in brackets, numbers of thousands of digits.
 """
 
 from __future__ import annotations

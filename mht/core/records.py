@@ -18,9 +18,9 @@ class Scored:
 
     Attributes:
         score: B numbers, one per response, before any KL penalty.
-        components: name in the reward tree (dotted) to that node's B values; ``<name>`` holds the
-            raw values, ``<name>.post`` those after its own postprocess, where it has one. What a
-            node says beside its score is there too, B numbers under ``<name>.<what>``.
+        components: name in the reward tree (dotted) to that node's B values. ``<name>`` holds the
+            raw values, ``<name>.post`` the values after its own postprocess. A node's other figures
+            are B numbers under ``<name>.<what>``.
     """
 
     score: list[float]

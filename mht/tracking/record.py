@@ -128,7 +128,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Situation:
+class StageInputs:
     """What a stage is about to do.
 
     Attributes:
@@ -138,8 +138,8 @@ class Situation:
         params: those that the stage reads.
         read: path to md5 of its deps.
         fingerprint: of all that decides its outcome.
-        scratch: the folder for what a killed run leaves for the next one; None where dvc.yaml does
-            not say what the stage reads: an old state could not be told from a fitting one.
+        scratch: the folder for what a killed run leaves for the next one. None where dvc.yaml does
+            not list what the stage reads: the state's fit could not be checked.
     """
 
     stage: Stage
@@ -156,7 +156,7 @@ class Situation:
         return self.scratch is not None and self.scratch.is_dir()
 
 
-def look_around(name: str, params: Mapping[str, Any]) -> Situation:
+def read_inputs(name: str, params: Mapping[str, Any]) -> StageInputs:
     """What this process, a stage, is about to do.
 
     Args:
@@ -170,16 +170,16 @@ def look_around(name: str, params: Mapping[str, Any]) -> Situation:
     read = {path: tree_md5(path) for path in stage.deps if Path(path).exists()}
     identity = fingerprint(stage.cmd, read, own)
     scratch = scratch_folder(stage.name, identity) if read else None
-    return Situation(stage, pipeline, flat, own, read, identity, scratch)
+    return StageInputs(stage, pipeline, flat, own, read, identity, scratch)
 
 
-def begin(here: Situation, experiment: str) -> Record:
+def begin(inputs: StageInputs, experiment: str) -> Record:
     """Open the store and begin this stage's run, and the pipeline run if it is the first.
 
     A run that was killed and has left its state goes on as the same run.
 
     Args:
-        here: what the stage is about to do.
+        inputs: what the stage is about to do.
         experiment: MLflow's experiment.
 
     Raises:
@@ -189,7 +189,7 @@ def begin(here: Situation, experiment: str) -> Record:
     store.reap()
     opened: list[str] = []
     try:
-        return _begin(store, here, opened)
+        return _begin(store, inputs, opened)
     except BaseException as error:
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
         with contextlib.suppress(Exception):  # the store itself may be what failed
@@ -198,18 +198,18 @@ def begin(here: Situation, experiment: str) -> Record:
         raise
 
 
-def _begin(store: Store, here: Situation, opened: list[str]) -> Record:
+def _begin(store: Store, inputs: StageInputs, opened: list[str]) -> Record:
     """The same; what it opens is added to ``opened``."""
-    stage, pipeline = here.stage, here.pipeline
+    stage, pipeline = inputs.stage, inputs.pipeline
     dvc = dvc_process()
-    parent_id = _pipeline_run(store, here.everything, dvc, opened) if dvc else None
+    parent_id = _pipeline_run(store, inputs.everything, dvc, opened) if dvc else None
     makers = find_makers(store, pipeline, list(pipeline.upstream(stage.name)))
     tags = {"mht.kind": "stage", "mht.pipeline.stage": stage.name, "mht.process": process_id()}
-    tags |= {"mht.fingerprint": here.fingerprint}
+    tags |= {"mht.fingerprint": inputs.fingerprint}
     tags |= {"mlflow.source.name": f"dvc repro {stage.name}", **_origin()}
-    tags |= {f"dvc.dep.{path}": md5 for path, md5 in here.read.items()}
+    tags |= {f"dvc.dep.{path}": md5 for path, md5 in inputs.read.items()}
     tags |= {f"mht.upstream.{upstream}": run_id for upstream, run_id in makers.items()}
-    known = store.find({"mht.fingerprint": here.fingerprint}) if here.goes_on else None
+    known = store.find({"mht.fingerprint": inputs.fingerprint}) if inputs.goes_on else None
     if known and known.status != "FINISHED":
         run_id = known.id
         opened.append(run_id)
@@ -219,9 +219,9 @@ def _begin(store: Store, here: Situation, opened: list[str]) -> Record:
     else:
         run_id = store.create_run(stage.name, tags, parent_id)
         opened.append(run_id)
-        store.log(run_id, params=here.params)
+        store.log(run_id, params=inputs.params)
     words = dvc.cmdline() if dvc else []
-    return Record(store, run_id, stage, pipeline, here.params, parent_id, words, makers)
+    return Record(store, run_id, stage, pipeline, inputs.params, parent_id, words, makers)
 
 
 def _pipeline_here() -> Pipeline:

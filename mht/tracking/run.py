@@ -1,7 +1,7 @@
 """What a stage says to tracking: curves, artifacts, models. It never costs a trained model.
 
 Metrics are gathered and sent about every 5 seconds, everything else after the stage has written
-its outputs. What the store refuses is said once, on stderr, and the stage goes on.
+its outputs. What the store refuses is reported once, on stderr, and the stage goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mht.tracking import names
-from mht.tracking.record import Record, begin, look_around
+from mht.tracking.record import Record, begin, read_inputs
 from mht.tracking.secrets import one_line
 from mht.tracking.session import Pruned, Terminated, terminable
 from mht.tracking.store import Point
@@ -50,11 +50,11 @@ class Run:
 
     Attributes:
         id: MLflow's run id; None if nothing is tracked.
-        scratch: where the stage may keep its state for the case that it is killed; whatever is
-            left there makes the next run of the same stage on the same inputs go on as this run.
+        scratch: where the stage may keep its state in case it is killed. With state there, the next
+            run of the same stage on the same inputs goes on as this run.
         deps: paths whose change makes DVC run the stage again; none without a stage of DVC's.
-        watch: told the cycle, the number of cycles and the figures of each look at the validation
-            prompts, where the stage is a trial of a search; may raise `Pruned`.
+        watch: in a trial of a search, gets the cycle, the number of cycles and the figures of each
+            validation; may raise `Pruned`.
     """
 
     scratch: Path | None = None
@@ -168,10 +168,10 @@ def open_run(name: str, *, params: Mapping[str, Any], experiment: str) -> Iterat
         scratch: Path | None = None
         deps: Sequence[str] = ()
         with soft("read the pipeline"):
-            here = look_around(name, params)
-            scratch, deps = here.scratch, here.stage.deps
+            inputs = read_inputs(name, params)
+            scratch, deps = inputs.scratch, inputs.stage.deps
             with soft("open the store"):
-                run = Run(begin(here, experiment), soft)
+                run = Run(begin(inputs, experiment), soft)
         run.scratch, run.deps = scratch, deps
         try:
             yield run

@@ -1,4 +1,4 @@
-"""Which `dvc` started this process, and how the process is told to end.
+"""Which `dvc` started this process, and the signals that end it.
 
 A stage is a child of `dvc repro`, `dvc exp run` or a queue worker. That ancestor is what the stages
 of one pipeline run have in common, so its identity is the session's.
@@ -55,8 +55,8 @@ def is_alive(identity: str) -> bool:
 def dvc_process() -> psutil.Process | None:
     """The `dvc` that started this stage, or None for a stage started by hand.
 
-    A program that drives DVC through its Python API has no `dvc` in its command line; it is the
-    nearest ancestor that is no shell, if DVC set this stage's environment.
+    A program that drives DVC through its Python API has no `dvc` in its command line. If DVC set
+    this stage's environment, the program is the nearest ancestor that is no shell.
     """
     ancestors = psutil.Process().parents()
     for ancestor in ancestors:

@@ -1,8 +1,8 @@
 """A search in the store: a run for the search, a child for each trial with values and curves.
 
 A search that goes on finds its runs by their tags. A trial's curves are sent at its end, with the
-times of their points; a search that was killed in between sends them again, and a point of the same
-time is the same point.
+times of their points. A search that was killed in between sends them again: points of the same time
+are the same points.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
 class SearchRun:
-    """The MLflow run of one search; what the store refuses is said once, and the search goes on.
+    """The MLflow run of one search, which goes on where the store refuses something.
 
     Args:
         experiment: MLflow's experiment.
@@ -56,7 +56,7 @@ class SearchRun:
             number: the trial's.
             points: of (key, value, milliseconds since the epoch, step).
             outcome: complete, pruned or failed.
-            tags: what else is to be said of it.
+            tags: more facts about it.
         """
         with self.soft("log a trial"):
             run = self._store.find(self._tags(number)) if self._store else None

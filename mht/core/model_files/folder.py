@@ -1,7 +1,7 @@
 """Model folders that others made: any failure to load one becomes one line of text.
 
-Loaders of transformers, tokenizers, safetensors and torch raise whatever a wrong value leads to,
-so the guard here catches everything, and belongs around calls of such loaders alone.
+Loaders of transformers, tokenizers, safetensors and torch raise any kind of error for a wrong
+value. So the guard here catches everything, and belongs around calls of such loaders alone.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def check_files(folder: str | Path) -> None:
         folder: of a model.
 
     Raises:
-        ValueError: a JSON file holds no object, an index names files that are not in the folder, or
-            the config has more layers than there are weights.
+        ValueError: a JSON file holds no object, an index names missing files, or the config has
+            more layers than there are weights.
     """
     found = {name: _object(Path(folder), name) for name in OBJECTS}
     for name in INDICES:

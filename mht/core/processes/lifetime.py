@@ -1,7 +1,7 @@
 """A stage ends with what started it, and ctrl-C is one line, from its first moment on.
 
 Used before anything heavy is imported: a `dvc` that is killed while torch loads must not leave a
-stage behind, which would write beside the next one.
+stage behind. That stage would write beside the next one.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def die_with_parent() -> None:
 
 
 def _stage_module() -> str | None:
-    """``stages.ppo`` in a process that Python was told to run it in."""
+    """``stages.ppo`` in a process that was started as ``python -m stages.ppo``."""
     words = sys.orig_argv
     module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
     return module if module.startswith("stages.") else None

@@ -16,9 +16,9 @@ def unit_hash(key: str) -> float:
 def assign(keys: Iterable[str], shares: Mapping[str, float]) -> dict[str, str]:
     """The split of each key.
 
-    The interval [0, 1) is laid out in the order of ``shares`` with ``train`` as the rest, so a
-    share taken away at the end leaves the ones before it as they were. Where few keys leave a
-    split empty, it gets the largest split's first key by hash, as long as there is one to spare.
+    The interval [0, 1) is laid out in the order of ``shares`` with ``train`` as the rest. Without
+    the last share, the ones before it stay as they are. Where few keys leave a split empty, it gets
+    the largest split's first key by hash, as long as there is one to spare.
 
     Args:
         keys: hex sha256 of what must stay together; duplicates are fine.

@@ -15,8 +15,8 @@ def rows_of(data: Any, name: str) -> Sequence[Any]:
     """The rows of training data in any form, each as its own type has it.
 
     Args:
-        data: rows in a list or another sequence, a `datasets.Dataset`, a data frame of pandas or
-            polars, a table of pyarrow, or a dict of columns.
+        data: rows in a sequence, a `datasets.Dataset`, a data frame of pandas or polars, a table of
+            pyarrow, or a dict of columns.
         name: of the argument, for messages.
 
     Raises:

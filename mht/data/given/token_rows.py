@@ -30,8 +30,8 @@ def token_examples(
 
     Args:
         row: ``input_ids``, ``labels`` (-100 = not trained on) or a mask of TRL (1 = trained on),
-            and ``attention_mask`` (1 = a real token); without that the runs of PAD at the ends are
-            padding. Its other columns become the item.
+            and ``attention_mask`` (1 = a real token). Without an attention mask, runs of PAD at the
+            ends are padding. Other columns become the item.
         where: its place, for messages.
         codec: of the model's tokenizer.
         pad_id: the tokenizer's PAD.

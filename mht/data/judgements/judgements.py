@@ -26,9 +26,9 @@ class Judgements:
 
     Attributes:
         kind: of all of them.
-        rows: of "ratings" ``text`` and ``rating`` in [-4, 4]; of "labels" ``text`` and ``label``;
-            of "preferences" ``prompt`` (as a `Sample` has it), ``chosen``, ``rejected``, and
-            ``turns``, the earlier turns of a conversation as JSON.
+        rows: "ratings" have ``text`` and ``rating`` in [-4, 4], "labels" ``text`` and ``label``.
+            A row of "preferences" has ``prompt`` (as a `Sample` has it), ``chosen``, ``rejected``,
+            and ``turns``, the earlier turns of a conversation as JSON.
     """
 
     kind: Kind
@@ -45,7 +45,7 @@ def write_judgements(path: str | Path, judgements: Judgements) -> None:
 
 
 def read_judgements(path: str | Path) -> Judgements:
-    """What `write_judgements` wrote; its columns say of which kind.
+    """The judgements of a file of `write_judgements`; their kind follows from its columns.
 
     Raises:
         DataError: the file is not there.
@@ -58,8 +58,8 @@ def read_judgements(path: str | Path) -> Judgements:
 def set_apart(judgements: Judgements, share: float) -> tuple[Judgements, Judgements]:
     """The judgements without a share of them, and that share, for a judge that shares no text.
 
-    By a hash of the text, or of the question that a pair of answers begins with, so that the same
-    text is always on the same side.
+    A hash of the text decides, or of the question before a pair of answers. So the same text is
+    always on the same side.
 
     Args:
         judgements: of one kind.

@@ -37,11 +37,10 @@ class Source(Component):
         """Every row, in the source's own order.
 
         Returns:
-            ``{"text"}`` or ``{"prompt", "target"}``, with ``"rating"`` (a float in [-4, 4],
-            positive = good), ``"label"`` (a class's name) or ``"rejected"`` (an answer worse than
-            the target) where the source has one, and ``"item"`` for its other columns. Where the
-            prompt ends a conversation, ``item["turns"]`` has the turns before it, each
-            ``{"role", "content"}``.
+            ``{"text"}`` or ``{"prompt", "target"}``, and ``"item"`` for the other columns. Where
+            the source has them: ``"rating"`` (a float in [-4, 4], positive = good), ``"label"`` (a
+            class's name) or ``"rejected"`` (an answer worse than the target). Where the prompt ends
+            a conversation, ``item["turns"]`` has the turns before it, each ``{"role", "content"}``.
 
         Raises:
             DataError: the data are missing or not what they should be, in one line.

@@ -125,6 +125,6 @@ def check_judged(labels: Sequence[Row], places: Sequence[str], source: Source) -
         has = f"no {KEYS[kind]}" if kind else "no rating"
         raise DataError(
             f"data.labels: row {missing + 1} of the source {source.type!r} has {has} "
-            f"({places[missing]}): set data.labels.columns.rating to the column that has it (or "
-            "label, or chosen and rejected), or data.labels to another source or null"
+            f"({places[missing]}): set data.labels.columns.rating (or label, or chosen and "
+            "rejected), or another data.labels or null"
         )

@@ -35,8 +35,8 @@ class Parquet(FileSource):
     def _batches(self, file: Any) -> Iterator[list[dict[str, Any]]]:
         """The records, some thousand at a time; what pyarrow finds wrong is an error of the file.
 
-        pyarrow raises its own errors, and Python's: values that Python has no form for (a date
-        after the year 9999, text that is no UTF-8) come as ValueError or OverflowError.
+        pyarrow raises its own errors, and Python's. Values that Python can't hold (a date after the
+        year 9999, text that is no UTF-8) raise ValueError or OverflowError.
         """
         import pyarrow
         import pyarrow.parquet

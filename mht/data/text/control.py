@@ -1,7 +1,7 @@
 """Control tokens: the ids that the tokenizer, its chat template and MHT place, and data never does.
 
-A copy of the tokenizer's backend knows each of them by a private name alone, so that the text
-"<s>" in a row of the data is three characters there, be it an added token or a vocabulary piece.
+A copy of the tokenizer's backend has each of them under a private name alone. The text "<s>" in a
+row of the data is then three characters, whether "<s>" is an added token or a vocabulary piece.
 """
 
 from __future__ import annotations

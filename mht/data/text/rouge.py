@@ -36,7 +36,7 @@ class RougeTokenizer:
 
     Attributes:
         use_stemmer: English words of more than three letters are stemmed, in lower case.
-        lowercase: upper and lower case are alike.
+        lowercase: upper and lower case count as equal.
         segmenter: what a word is in scripts without spaces.
     """
 

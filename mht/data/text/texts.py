@@ -96,9 +96,8 @@ class Codec:
         """The tokens of a target behind a prompt, without EOS.
 
         Prompt and target are tokenised as one text and cut where the target begins. Where a token
-        reaches over that seam, the prompt keeps its own tokens, which the model is given when it
-        samples; the target's part of that token is tokenised by itself, so that the decoded whole
-        stays the text.
+        reaches over that seam, the prompt keeps its own tokens, as in sampling. The target's part
+        of that token is tokenised by itself, so that the decoded whole stays the text.
         """
         check_text(target)
         ids, starts = self._encode(read.text + target, is_whole=not read.templated)

@@ -197,7 +197,7 @@ def beginning(text: str, excess: int, tokenizer: Any) -> str:
 
 
 def _edges(text: str, tokenizer: Any, side: int) -> list[int] | None:
-    """Where each token starts (side 0) or ends (1) in the text; None where it can't be told."""
+    """Where each token starts (side 0) or ends (1) in the text; None for a slow tokenizer."""
     if not tokenizer.is_fast:
         return None
     found = tokenizer(
