@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from mht import HybridTrainer
 from mht.config import LoRAConfig
 from mht.core.errors import ConfigError, MissingPackage, ModelError
 from mht.data.examples.example import collate_sft
@@ -17,7 +16,8 @@ from mht.models.hf.adapter import adapters, merged
 from mht.models.hf.layers import decoder_layers
 from mht.models.loading import load_causal_lm
 from mht.models.policy import Policy
-from tests.support.training import EOS, KINDS, PAD, examples, hybrid_config, model_of, rollout_of
+from tests.support import training
+from tests.support.training import EOS, KINDS, PAD, examples, model_of, rollout_of
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 RESPONSES = [[70, 71, EOS], [80, 81, 82, 83, 84], [90]]
@@ -42,8 +42,7 @@ def disturb(policy):
 
 
 def trainer_of(folder, tokenizer, **options):
-    options = {"config": hybrid_config(), "device": "cpu", "lora": {"r": 2, "alpha": 4}} | options
-    return HybridTrainer(folder, tokenizer, examples(tokenizer), **options)
+    return training.trainer_of(folder, tokenizer, **{"lora": {"r": 2, "alpha": 4}} | options)
 
 
 def trained_names(model):

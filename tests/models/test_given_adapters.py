@@ -14,10 +14,15 @@ from peft import (
 )
 from transformers import AutoModelForCausalLM
 
-from mht import HybridTrainer
 from mht.core.errors import ModelError, UserError
 from mht.training.resume.checkpoint import Checkpoints
-from tests.support.training import EOS, PAD, examples, hybrid_config, model_of, rollout_of
+from tests.support.training import (
+    EOS,
+    PAD,
+    model_of,
+    rollout_of,
+    trainer_of,
+)
 
 PROMPTS, RESPONSES = [[40, 41, 42, 43], [50]], [[70, 71, EOS], [80, 81]]
 IDS = torch.tensor([[40, 41, 42, 43, 70, 71]])
@@ -31,11 +36,6 @@ def lora(**options):
 
 def adapted(folder, config=None):
     return get_peft_model(model_of(folder), config or lora())
-
-
-def trainer_of(model, tokenizer, **options):
-    options = {"config": hybrid_config(), "device": "cpu"} | options
-    return HybridTrainer(model, tokenizer, examples(tokenizer), **options)
 
 
 def logits_of(model):

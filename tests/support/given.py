@@ -1,9 +1,9 @@
 """Readers and trainers of the training data that a library user gives."""
 
-from mht import HybridTrainer
 from mht.data.given.train_data import TrainData
 from mht.data.text.texts import Codec
-from tests.support.training import EOS, PAD, hybrid_config
+from tests.support import training
+from tests.support.training import EOS, PAD
 
 PAIRS = [("How is the film?", "A warm story."), ("How is the plot?", "It is slow .")] * 2
 
@@ -21,5 +21,6 @@ def ids_of(found):
 
 def trainer_of(tiny_model_dir, tokenizer, data, **options):
     """A trainer on the CPU with small settings."""
-    options = {"config": hybrid_config(), "device": "cpu", "num_layers_unfrozen": 1} | options
-    return HybridTrainer(tiny_model_dir(), tokenizer, data, **options)
+    return training.trainer_of(
+        tiny_model_dir(), tokenizer, data, **{"num_layers_unfrozen": 1} | options
+    )

@@ -100,3 +100,15 @@ def hybrid_config(**changes):
         "kl_control": {"type": "fixed"},
     }
     return HybridConfig(**base | changes)
+
+
+EXAMPLES = object()
+
+
+def trainer_of(model, tokenizer, data=EXAMPLES, **options):
+    """A trainer on the CPU with small settings; ``options`` are `HybridTrainer`'s."""
+    from mht.training.hybrid import HybridTrainer
+
+    rows = examples(tokenizer) if data is EXAMPLES else data
+    options = {"config": hybrid_config(), "device": "cpu"} | options
+    return HybridTrainer(model, tokenizer, rows, **options)

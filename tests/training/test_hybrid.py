@@ -12,7 +12,15 @@ from mht import HybridTrainer, make_reward
 from mht.core.errors import ConfigError, DataError, MissingPackage, ModelError, UserError
 from mht.data.examples.example import collate_sft
 from mht.models.heads.value import VALUE_HEAD_FILE
-from tests.support.training import EOS, PAD, TokenShare, examples, hybrid_config, model_of
+from tests.support.training import (
+    EOS,
+    PAD,
+    TokenShare,
+    examples,
+    hybrid_config,
+    model_of,
+    trainer_of,
+)
 
 LINEAR = {"SCHEDULER": "linear", "NUM_TRAINING_STEPS": 20000, "NUM_WARMUP_STEPS": 1000}
 MISSION_REWARD = {
@@ -29,11 +37,6 @@ MISSION_REWARD = {
         ],
     }
 }
-
-
-def trainer_of(folder, tokenizer, **options):
-    options = {"config": hybrid_config(), "device": "cpu"} | options
-    return HybridTrainer(folder, tokenizer, examples(tokenizer), **options)
 
 
 def padded_batches(tokenizer, side, sizes):

@@ -13,7 +13,7 @@ from mht.core.errors import ConfigError, DataError, ModelError, RewardError, Use
 from mht.core.keywords import WrongKeyword
 from mht.generation.sampling.padding import content_mask, response_content
 from mht.training.library import batches
-from tests.support.training import EOS, PAD, hybrid_config, model_of, rollout_of
+from tests.support.training import EOS, PAD, hybrid_config, model_of, rollout_of, trainer_of
 
 ROWS = [[40, 41, 42, 60, 61, EOS], [50, 70, EOS], [51, 52, 71, 72]]
 LABELS = [[-100] * 3 + [60, 61, EOS], [-100, 70, EOS], [-100, -100, 71, 72]]
@@ -22,12 +22,7 @@ PROMPTS = [[40, 41, 42], [50], [51, 52]]
 
 @pytest.fixture
 def trainer(tiny_model_dir, tiny_tokenizer):
-    return trainer_of(tiny_model_dir, tiny_tokenizer)
-
-
-def trainer_of(tiny_model_dir, tiny_tokenizer, **options):
-    options = {"config": hybrid_config(), "device": "cpu", "num_layers_unfrozen": 1} | options
-    return HybridTrainer(tiny_model_dir(), tiny_tokenizer, **options)
+    return trainer_of(tiny_model_dir(), tiny_tokenizer, None, num_layers_unfrozen=1)
 
 
 def filled(rows, fill, left=0, right=0):
@@ -118,7 +113,9 @@ def variants():
 @pytest.mark.parametrize("microbatch_size", [None, 2])
 def test_every_form_of_a_batch_has_one_loss(tiny_model_dir, tiny_tokenizer, name, microbatch_size):
     config = hybrid_config(microbatch_size=microbatch_size)
-    trainer = trainer_of(tiny_model_dir, tiny_tokenizer, config=config)
+    trainer = trainer_of(
+        tiny_model_dir(), tiny_tokenizer, None, config=config, num_layers_unfrozen=1
+    )
     expected = loss_of(trainer, batch_of())
     assert loss_of(trainer, variants()[name]) == pytest.approx(expected, abs=1e-5)
 

@@ -18,16 +18,6 @@ from tests.support.models import make_tiny_tokenizer
 from tests.support.training import EOS, PAD, TEXTS, examples
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return make_tiny_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def chat_tokenizer():
-    return make_tiny_tokenizer(chat=True)
-
-
 def token_rows(tokenizer, side="right", width=None):
     """Prepared examples as the rows of a tokenised data set, padded to a width or not at all."""
     rows = []

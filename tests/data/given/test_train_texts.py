@@ -10,17 +10,6 @@ from tests.support.given import PAIRS, ids_of, reader_of, trainer_of
 from tests.support.models import make_tiny_tokenizer
 from tests.support.training import EOS, TEXTS
 
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return make_tiny_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def chat_tokenizer():
-    return make_tiny_tokenizer(chat=True)
-
-
 ROWS = {
     "prompt completion": {"prompt": "How is it?", "completion": "Slow."},
     "prompt output": {"prompt": "How is it?", "output": "Slow."},
