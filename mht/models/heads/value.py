@@ -182,7 +182,7 @@ def make_value_head(
     if frozen and config.num_layers > unfrozen:
         raise ModelError(
             f"ppo.value_head.num_layers: {config.num_layers} is more than the {unfrozen} that "
-            "model.num_layers_unfrozen leaves, and a rollout computes no layer below those again: "
+            "model.num_layers_unfrozen leaves, and a rollout computes no layer below them: "
             "lower the one or raise the other"
         )
     return ValueBranch(model, reference, config).to(model.device)
