@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from mht.config import Config
     from mht.tracking import Run
 
-VARIANTS = ("base", "sft_only", "ppo_only", "hybrid")
-
 
 def main(config: Config, run: Run) -> None:
     """Write the variant's samples and its metrics with their intervals."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in VARIANTS:
-        raise UserError(f"name the variant, one of {', '.join(VARIANTS)}; got {name!r}")
+    variant = config.variants.get(name)
+    if variant is None:
+        names = ", ".join(config.variants)
+        raise UserError(f"name the variant, one of {names}; got {name!r}")
     check_watched(files_of_evaluation(config), run.deps)
     settings, seed = config.evaluate, config.base.seed
     device = resolve_device(config.base.device)
@@ -34,7 +34,7 @@ def main(config: Config, run: Run) -> None:
     policy = load_causal_lm(f"models/{name}", **where)
     base = policy if name == "base" else load_causal_lm("models/base", **where)
     start = None
-    if settings.kl_to and name == "hybrid":  # of the variants it alone went on from there by PPO
+    if settings.kl_to == variant.start and variant.has_ppo:
         start = load_causal_lm(f"models/{settings.kl_to}", **where)
     for model in filter(None, (policy, base, start)):
         model.requires_grad_(False)

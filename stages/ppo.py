@@ -1,10 +1,12 @@
-"""The hybrid: cycles of SFT and PPO steps, from the fine-tuned model on."""
+"""The cycles of one variant: ``python -m stages.ppo hybrid`` goes on from where its row starts."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from mht.checks.watched import check_watched, files_of_training
+from mht.core.errors import UserError
 from mht.pipeline.stage import run_stage
 from mht.training.experiment import train_variant
 
@@ -14,18 +16,24 @@ if TYPE_CHECKING:
 
 
 def main(config: Config, run: Run) -> None:
-    """Write models/hybrid."""
-    check_watched(files_of_training(config.ppo, "ppo"), run.deps)
+    """Write models/<name>."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in config.baselines:
+        names = ", ".join(config.baselines)
+        raise UserError(f"name the variant, one of {names}; got {name!r}")
+    variant, settings = config.variants[name], config.baselines[name]
+    check_watched(files_of_training(settings, variant.section), run.deps)
     train_variant(
         config,
-        config.ppo,
+        settings,
         run,
-        start="models/sft",
-        name="hybrid",
-        plan=config.ppo.plan,
-        eval_every=config.ppo.eval_every,
-        eval_examples=config.ppo.eval_prompts,
-        after=config.sft,
+        start=f"models/{variant.start}",
+        name=name,
+        section=variant.section,
+        plan=settings.plan,
+        eval_every=settings.eval_every,
+        eval_examples=settings.eval_prompts,
+        after=config.sft if variant.start == "sft" else None,
     )
 
 

@@ -20,6 +20,7 @@ def main(config: Config, run: Run) -> None:
         run,
         start="models/base",
         name="sft",
+        section="sft",
         plan=config.sft.plan,
         eval_every=1,
         eval_examples=config.sft.eval_examples,

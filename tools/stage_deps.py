@@ -38,7 +38,7 @@ class StageDeps:
     """A stage of dvc.yaml with what it declares.
 
     Attributes:
-        name: as DVC addresses it, such as ``baseline@sft_only``.
+        name: as DVC addresses it, such as ``ppo@sft_only``.
         module: the file that its command runs.
         deps: its declared file and folder dependencies.
         params: its keys of params.yaml.

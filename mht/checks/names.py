@@ -15,6 +15,7 @@ from typing import Any
 
 from mht.config import Config
 from mht.config.fresh import FreshModel
+from mht.config.variants import loops_of
 from mht.core.bounds import LONGEST_NAME
 from mht.core.component import did_you_mean
 from mht.core.errors import ModelError, shown
@@ -173,7 +174,7 @@ def rewards_of(config: Config) -> dict[str, Reward]:
     """Every reward of the settings by its path."""
     found = {"ppo.reward": config.ppo.reward, "evaluate.judge": config.evaluate.judge}
     found |= {f"evaluate.judges.{name}": judge for name, judge in config.evaluate.judges.items()}
-    found |= {f"baselines.{name}.reward": own.reward for name, own in config.baselines}
+    found |= {f"{path}.reward": loop.reward for path, loop in loops_of(config).items()}
     return {path: reward for path, reward in found.items() if reward is not None}
 
 

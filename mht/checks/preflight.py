@@ -18,6 +18,7 @@ from mht.checks.sizes import sizes
 from mht.config import Config, HybridConfig, SFTConfig
 from mht.config.fresh import FreshModel, Shape
 from mht.config.optim import PACKAGES
+from mht.config.variants import loops_of
 from mht.core.errors import UserError
 from mht.rewards import Reward
 
@@ -55,8 +56,7 @@ def problems(config: Config) -> Iterator[str]:
 
 
 def _trained(config: Config) -> dict[str, SFTConfig | HybridConfig]:
-    baselines = {f"baselines.{name}": settings for name, settings in config.baselines}
-    return {"sft": config.sft, "ppo": config.ppo, **baselines}
+    return {"sft": config.sft, **loops_of(config)}
 
 
 def _layers(path: str, wanted: int | str, model: str | FreshModel, least: int) -> Iterator[str]:

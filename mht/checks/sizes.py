@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mht.config import Config, HybridConfig
+from mht.config import Config
+from mht.config.variants import loops_of
 
 PREPARED = Path("data/prepared")
 SPLITS = ("train", "validation", "test")
@@ -50,7 +51,7 @@ def _shares(config: Config, given: int) -> dict[str, int]:
 
 def _batches(config: Config) -> dict[str, int]:
     found = {"sft.batch_size": config.sft.batch_size} if config.sft.steps else {}
-    for path, section in _loops(config).items():
+    for path, section in loops_of(config).items():
         sft, ppo = section.steps
         found |= {f"{path}.sft_batch_size": section.sft_batch_size} if sft else {}
         found |= {f"{path}.batch_size": section.prompts_per_step} if ppo else {}
@@ -62,15 +63,10 @@ def _looks(config: Config) -> dict[str, tuple[int, str]]:
     found["evaluate.prompts"] = (config.evaluate.prompts, config.evaluate.split)
     if config.sft.steps:
         found["sft.eval_examples"] = (config.sft.eval_examples, "validation")
-    for path, section in _loops(config).items():
+    for path, section in loops_of(config).items():
         if section.eval_every and sum(section.steps):
             found[f"{path}.eval_prompts"] = (section.eval_prompts, "validation")
     return found
-
-
-def _loops(config: Config) -> dict[str, HybridConfig]:
-    baselines = {f"baselines.{name}": section for name, section in config.baselines}
-    return {"ppo": config.ppo, **baselines}
 
 
 def _rows(file: Path) -> int | None:

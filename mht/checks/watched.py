@@ -60,12 +60,11 @@ def check_watched(read: Mapping[str, Path], deps: Iterable[str]) -> None:
 
 def problems(config: Config) -> list[str]:
     """A line for each file that a stage of this folder's dvc.yaml reads and DVC does not watch."""
-    read = {
-        "ppo": files_of_training(config.ppo, "ppo"),
-        "evaluate": files_of_evaluation(config),
-    }
-    for name, baseline in config.baselines:
-        read[f"baseline@{name}"] = files_of_training(baseline, f"baselines.{name}")
+    read = {}
+    for name, variant in config.variants.items():
+        read[f"evaluate@{name}"] = files_of_evaluation(config)
+        if variant.settings:
+            read[f"ppo@{name}"] = files_of_training(variant.settings, variant.section)
     if not any(read.values()) or not Path("dvc.yaml").is_file():
         return []
     deps = _deps()

@@ -65,18 +65,19 @@ def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("par
 
 def _summary(config: Config) -> list[str]:
     totals = config.optimizer_steps
-    variants = {"hybrid": config.ppo, **dict(config.baselines)}
+    after_sft = [name for name, row in config.baselines.items() if row.start == "sft"]
+    before = f", before {' and '.join(after_sft)}" if after_sft else ""
     model = config.model
     adapters = f" through LoRA of rank {model.lora.r}" if model.lora else ""
     lines = [
         f"  model     {model.name}, {model.num_layers_unfrozen} layers train{adapters}"
         f"{_precision(config)}",
         f"  data      {config.data.source.type}",
-        f"  sft       {config.sft.steps} optimiser steps, before hybrid and sft_only",
+        f"  sft       {config.sft.steps} optimiser steps{before}",
     ]
-    lines += [f"  {name:9} {_steps(variant)}" for name, variant in variants.items()]
+    lines += [f"  {name:9} {_steps(row)}" for name, row in config.baselines.items()]
     lines.append("  in all    " + ", ".join(f"{name} {n}" for name, n in totals.items()))
-    trained = {n for name, n in totals.items() if name != "base"}
+    trained = {totals[name] for name in config.baselines}
     if len(trained) > 1:
         lines.append("  note: the optimiser steps differ, so the benchmark's budgets are unequal")
     return lines

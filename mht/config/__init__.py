@@ -10,27 +10,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator
+from pydantic import (
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from mht.config.data import DataConfig, RewardModelConfig, SplitConfig
 from mht.config.evaluation import BenchmarkConfig, DecodingConfig, EvaluateConfig, GuardConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.policy import LoRAConfig, ReferenceConfig, ValueHeadConfig
-from mht.config.training import (
-    BaselinesConfig,
-    HybridConfig,
-    KLControl,
-    SFTConfig,
-)
+from mht.config.training import HybridConfig, KLControl, SFTConfig
 from mht.config.tuning import TuneConfig
-from mht.core.bounds import Label, Positive, Seed, Weight
-from mht.core.component import Chosen, Section, build, registry
+from mht.config.variants import (
+    BaselineConfig,
+    UntrainedConfig,
+    Variant,
+    choice_problems,
+    resolve_rows,
+    row_problems,
+    untrained_problems,
+    variants_of,
+)
+from mht.core.bounds import MOST_SEEDS, Label, Positive, Seed, Weight
+from mht.core.component import Chosen, Section, build, refuse, registry
 from mht.core.errors import ConfigError
 from mht.core.plain import read_yaml
 
 __all__ = [
     "BaseConfig",
-    "BaselinesConfig",
+    "BaselineConfig",
     "BenchmarkConfig",
     "Config",
     "DataConfig",
@@ -48,7 +60,9 @@ __all__ = [
     "SchedulerConfig",
     "SplitConfig",
     "TuneConfig",
+    "UntrainedConfig",
     "ValueHeadConfig",
+    "Variant",
     "load_config",
     "read_yaml",
 ]
@@ -60,6 +74,8 @@ class BaseConfig(Section):
     Attributes:
         seed: below 2**63; seeds every random number: the same seed gives the same outputs, on one
             type of processor with one number of threads.
+        seeds: how many training seeds, from ``seed`` on: every variant is trained and measured with
+            each, and the benchmark tests over seeds and prompts.
         experiment: the MLflow experiment; changes no result.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         accelerate: a file of configs/accelerate/, as `accelerate config` writes them: the training
@@ -69,6 +85,7 @@ class BaseConfig(Section):
     """
 
     seed: Seed = 0
+    seeds: Annotated[int, Field(gt=0, le=MOST_SEEDS)] = 1
     experiment: Label = "mht"
     device: str = "auto"
     accelerate: str | None = None
@@ -131,21 +148,38 @@ class Config(Section):
     reward_model: RewardModelConfig = RewardModelConfig()
     sft: SFTConfig
     ppo: HybridConfig
-    baselines: BaselinesConfig
+    baselines: dict[Label, BaselineConfig]
+    untrained: dict[Label, UntrainedConfig] = Field(default_factory=dict)
     evaluate: EvaluateConfig
     benchmark: BenchmarkConfig
     tune: TuneConfig = Field(default=TuneConfig(), exclude=True)  # decides no result of a stage
 
+    @field_validator("baselines", mode="before")
+    @classmethod
+    def _resolve_rows(cls, rows: Any, info: ValidationInfo) -> Any:
+        return resolve_rows(rows, info.data.get("ppo"))
+
+    @model_validator(mode="after")
+    def _variants_exist(self) -> Config:
+        refuse([*row_problems(self.baselines), *untrained_problems(self.untrained)])
+        names = list(self.variants)
+        refuse(
+            [
+                *choice_problems("benchmark.baseline", self.benchmark.baseline, names),
+                *choice_problems("benchmark.subject", self.benchmark.subject, names),
+            ]
+        )
+        return self
+
+    @property
+    def variants(self) -> dict[str, Variant]:
+        """All variants by name, in the order of tables."""
+        return variants_of(self)
+
     @property
     def optimizer_steps(self) -> dict[str, int]:
-        """Optimiser steps of each variant, those of the SFT that it starts from included."""
-        sft = self.sft.steps
-        return {
-            "base": 0,
-            "sft_only": sft + self.baselines.sft_only.optimizer_steps,
-            "ppo_only": self.baselines.ppo_only.optimizer_steps,
-            "hybrid": sft + self.ppo.optimizer_steps,
-        }
+        """Optimiser steps of each variant, those of the model that it starts from included."""
+        return {name: variant.optimizer_steps for name, variant in self.variants.items()}
 
 
 def load_config(path: str | Path = "params.yaml") -> Config:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mht.config.optim import BITS
+from mht.config.variants import loops_of
 
 if TYPE_CHECKING:
     from mht.config import Config, HybridConfig, SFTConfig
@@ -52,8 +53,7 @@ def config_problems(config: Config) -> list[str]:
 def _config_problems(config: Config) -> Iterator[str]:
     if config.model.dtype != "float32":
         yield f"model.dtype: {DTYPE}"
-    sections: dict[str, SFTConfig | HybridConfig] = {"sft": config.sft, "ppo": config.ppo}
-    sections |= {f"baselines.{name}": section for name, section in config.baselines}
+    sections: dict[str, SFTConfig | HybridConfig] = {"sft": config.sft, **loops_of(config)}
     for path, section in sections.items():
         if isinstance(section, HybridConfig) and section.heads:
             yield f"{path}.heads: {HEADS}"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from mht.core.bounds import Label, NonNegative, Positive, Resamples, Share, Weight
+from mht.core.bounds import MOST_SEEDS, Label, NonNegative, Positive, Resamples, Share, Weight
 from mht.core.component import Chosen, Section
 
 Reward = Annotated[Any, Chosen("reward")]
@@ -45,8 +45,8 @@ class EvaluateConfig(Section):
         bertscore_model: encoder for BERTScore and its layer; null skips it.
         bertscore_layer: whose hidden states are compared.
         resamples: of the bootstrap.
-        kl_to: "sft" also measures how far the hybrid went from the SFT model that its cycles began
-            with, ``kl_to_sft_nats``; null leaves it at the KL to the base model.
+        kl_to: "sft" also measures how far PPO took each variant that starts from the SFT model
+            away from it, ``kl_to_sft_nats``; null leaves it at the KL to the base model.
         judges: rewards that nobody is trained on, by name; each becomes the metric
             ``judge/<name>`` of every variant, which ``benchmark.guard.judges`` may ask.
     """
@@ -90,7 +90,6 @@ class GuardConfig(Section):
     max_kl_nats: Weight | None = 4.0
 
 
-MOST_SEEDS = 1000  # training seeds of one benchmark
 Recipe = Literal["base", "sft_only", "ppo_only", "sft_then_ppo", "hybrid"]
 Cost = Literal["optimizer_steps", "sampled_tokens", "seconds", "cpu_seconds"]
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
@@ -133,7 +132,7 @@ class BenchmarkConfig(Section):
 
     metrics: list[str]
     samples: Positive = 8
-    baseline: Literal["base", "sft_only", "ppo_only"] = "sft_only"
+    baseline: str = "sft_only"
     resamples: Resamples = 2000
     seeds: Annotated[int, Field(gt=0, le=MOST_SEEDS)] = 3
     guard: GuardConfig | None = GuardConfig()

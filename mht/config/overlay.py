@@ -7,46 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mht.config import Config, read_yaml
+from mht.config.layers import lay_over, set_path
 from mht.core.component import build
 from mht.core.errors import ConfigError
 from mht.core.plain import read_text
-
-
-def lay_over(settings: MutableMapping[str, Any], overlay: Mapping[str, Any]) -> None:
-    """Put the overlay's settings into ``settings``, in place.
-
-    Sections are merged key by key. What has a ``type`` (a source, a reward, a schedule) is
-    replaced as a whole, since its keys belong to its type.
-
-    >>> settings = {"ppo": {"lr": 1.0, "cycles": 2}, "data": {"source": {"type": "a", "x": 1}}}
-    >>> lay_over(settings, {"ppo": {"lr": 2.0}, "data": {"source": {"type": "b"}}})
-    >>> settings
-    {'ppo': {'lr': 2.0, 'cycles': 2}, 'data': {'source': {'type': 'b'}}}
-    """
-    for key, value in overlay.items():
-        inner = settings.get(key)
-        is_part = isinstance(value, Mapping) and "type" not in value
-        if is_part and isinstance(inner, MutableMapping):
-            lay_over(inner, value)
-        else:
-            settings[key] = value
-
-
-def set_path(settings: MutableMapping[str, Any], path: str, value: Any) -> None:
-    """Put a value at a dotted path, in place; sections that are missing are made.
-
-    >>> settings = {"ppo": {"lr": 1.0}}
-    >>> set_path(settings, "ppo.kl_control.type", "fixed")
-    >>> settings
-    {'ppo': {'lr': 1.0, 'kl_control': {'type': 'fixed'}}}
-    """
-    *above, key = path.split(".")
-    for name in above:
-        inner = settings.get(name)
-        if not isinstance(inner, MutableMapping):
-            settings[name] = inner = {}
-        settings = inner
-    settings[key] = value
 
 
 def layered(overlays: Sequence[str | Path], params: str | Path = "params.yaml") -> dict[str, Any]:

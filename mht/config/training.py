@@ -1,4 +1,4 @@
-"""The sections about training: SFT, the cycles with their PPO, baselines."""
+"""The sections about training: SFT, the cycles with their PPO."""
 
 from __future__ import annotations
 
@@ -306,10 +306,3 @@ class HybridConfig(CyclesConfig):
     def updates_per_ppo_step(self) -> int:
         """Optimiser steps in one PPO step."""
         return self.epochs * self.batch_size // self.minibatch_size
-
-
-class BaselinesConfig(Section):
-    """What the hybrid is compared with; their settings stay still while you change ``ppo``."""
-
-    sft_only: HybridConfig
-    ppo_only: HybridConfig

@@ -19,6 +19,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Cycles = Annotated[int, Field(ge=0, le=100_000)]  # a plan has an entry for each
 Resamples = Annotated[int, Field(gt=0, le=100_000)]  # all of them are in memory together
 MOST_STEPS = 10_000_000  # a run's schedule has an entry for each
+MOST_SEEDS = 1000  # training seeds of one experiment
 LONGEST_NAME = 100
 SEGMENTERS = ("characters", "icu", "spaces")
 

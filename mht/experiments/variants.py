@@ -66,13 +66,14 @@ class Variant:
         """The settings of its cycles; None without training."""
         if self.recipe == "base":
             return None
-        baselines: dict[str, HybridConfig] = dict(self.config.baselines)
+        baselines: dict[str, HybridConfig] = {**self.config.baselines, "hybrid": self.config.ppo}
         return baselines.get(self.recipe, self.config.ppo)
 
     @property
     def section(self) -> str:
         """Where the settings of its cycles stand."""
-        return f"baselines.{self.recipe}" if self.recipe in dict(self.config.baselines) else "ppo"
+        is_baseline = self.recipe in self.config.baselines and self.recipe != "hybrid"
+        return f"baselines.{self.recipe}" if is_baseline else "ppo"
 
     @property
     def plan(self) -> Plan:

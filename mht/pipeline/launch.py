@@ -98,14 +98,10 @@ def _unserved(path: str, told: Mapping[str, Any], config: Config) -> list[str]:
 
 def _indivisible(config: Config, count: int) -> list[str]:
     """A line for each size of the training sections that the processes can't split."""
+    from mht.config.variants import loops_of
+
     sizes = {"sft.batch_size": config.sft.batch_size} if config.sft.steps else {}
-    baselines = config.baselines
-    sections = {
-        "ppo": config.ppo,
-        "baselines.sft_only": baselines.sft_only,
-        "baselines.ppo_only": baselines.ppo_only,
-    }
-    for path, section in sections.items():
+    for path, section in loops_of(config).items():
         sizes |= {f"{path}.{name}": size for name, size in section.split_sizes.items()}
     return [
         f"{path}: {size} can't be split among {count} processes ({KEY}: {config.base.accelerate}): "

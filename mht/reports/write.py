@@ -33,7 +33,7 @@ def write_outputs(
     folder = root / "reports/benchmark"
     write_json(root / "metrics/benchmark.json", {v.name: v.summary for v in comparison.variants})
     write_json(root / "metrics/benchmark_differences.json", differences(comparison))
-    write_text(root / "plots/benchmark.csv", tables.csv_rows(comparison))
+    write_text(root / "metrics/benchmark.csv", tables.csv_rows(comparison))
     write_text(folder / "table.md", tables.markdown_table(comparison))
     write_text(folder / "samples.md", tables.markdown_samples(comparison))
     write_json(folder / "guard.json", guard_json(comparison.findings))

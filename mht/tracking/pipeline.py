@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+SETTINGS = "settings"  # the folder of the variants' settings, a file each
+
 
 @dataclass(frozen=True)
 class Stage:
     """One stage of the pipeline.
 
     Attributes:
-        name: as DVC addresses it, such as ``evaluate_baseline@base``.
+        name: as DVC addresses it, such as ``evaluate@hybrid``.
         cmd: its command line, templates resolved.
         deps: paths it reads, from the repository's root.
         outs: paths it writes, metrics and plots included.
@@ -68,6 +70,16 @@ class Pipeline:
                     found[stage.name] = stage
                     todo += stage.deps
         return {stage: found[stage] for stage in self.stages if stage in found}
+
+    def read_by(self, name: str) -> tuple[str, ...]:
+        """The keys of params.yaml that decide a stage, those behind a variant's settings too."""
+        stage = self.stages[name]
+        if SETTINGS in stage.outs:
+            return ()  # it passes them on
+        rows = [Path(dep).stem for dep in stage.deps if Path(dep).parent == Path(SETTINGS)]
+        given = [_look_up(self.params, f"baselines.{row}.like") for row in rows]
+        found = [*stage.params, *(f"baselines.{row}" for row in rows), *filter(None, given)]
+        return tuple(dict.fromkeys(found))
 
     def current(self, finished: str, written: Mapping[str, str]) -> dict[str, Stage]:
         """The other stages that `dvc repro` would skip now: nothing they read is new.

@@ -166,7 +166,9 @@ def read_inputs(name: str, params: Mapping[str, Any]) -> StageInputs:
     pipeline = _pipeline_here()
     stage = _this_stage(pipeline, name)
     flat = names.flat_params(params)
-    own = names.chosen(flat, stage.params) if stage.params else flat
+    known = pipeline.stages.get(stage.name)
+    keys = (pipeline.read_by(stage.name) if known else ()) or stage.params
+    own = names.chosen(flat, keys) if keys else flat
     read = {path: tree_md5(path) for path in stage.deps if Path(path).exists()}
     identity = fingerprint(stage.cmd, read, own)
     scratch = scratch_folder(stage.name, identity) if read else None

@@ -29,6 +29,7 @@ def train_variant(
     *,
     start: str,
     name: str,
+    section: str,
     plan: Plan,
     eval_every: int,
     eval_examples: int,
@@ -42,12 +43,12 @@ def train_variant(
         run: gets every step's figures.
         start: the folder to start from.
         name: of the outputs.
+        section: where the settings stand in params.yaml.
         plan: the phases of each cycle.
         eval_every: cycles between two looks at the validation prompts; 0 is never.
         eval_examples: how many of them.
         after: the SFT stage that made ``start``, if one did.
     """
-    section = "ppo" if name == "hybrid" else f"baselines.{name}"
     trainer = make_trainer(
         start,
         read_examples("data/prepared/train.parquet"),

@@ -306,7 +306,7 @@ def test_more_layers_than_the_model_has(clone, refused, monkeypatch):
     assert snapshot() == before
 
 
-@pytest.mark.parametrize("name", ["baseline", "evaluate"])
+@pytest.mark.parametrize("name", ["ppo", "evaluate"])
 def test_an_unknown_variant_is_named(project, refused, name):
     message = refused(name, "sft-only")
     assert "sft_only, ppo_only" in message and "got 'sft-only'" in message

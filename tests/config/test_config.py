@@ -85,7 +85,7 @@ def test_the_repository_s_own_params():
         ("evaluate.decoding.top_p", 0, "greater than 0"),
         ("reward_model.holdout", 1, "less than 1"),
         ("benchmark.metrics", "vader", "valid list"),
-        ("benchmark.baseline", "hybrid", "'sft_only'"),
+        ("benchmark.baseline", "sft_onyl", "'sft_only'"),
         ("ppo", 5, "dictionary"),
     ],
 )
@@ -107,7 +107,7 @@ def test_wrong_types_and_ranges(load, path, value, says):
         ("data.splits.validations", "validation"),
         ("data.source.tpye", "type"),
         ("baselines.ppo_only.scheduler.warmup", "warmup_steps"),
-        ("baselines.hybrid", None),
+        ("baselines.ppo_only.lrr", "lr"),
         ("evaluate.decoding.temprature", "temperature"),
         ("evaluate.judge.tagret", "target"),
         ("ppo.reward.components.length.mni", "min"),

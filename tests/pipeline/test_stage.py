@@ -40,7 +40,7 @@ def opened(monkeypatch):
     monkeypatch.setattr(mht.pipeline.stage, "_load_config", lambda: config)
     monkeypatch.setattr(mht.pipeline.stage, "open_run", Opened)
     monkeypatch.setattr(mht.pipeline.stage, "prepare_process", lambda name: None)
-    monkeypatch.setenv("DVC_STAGE", "baseline@sft_only")
+    monkeypatch.setenv("DVC_STAGE", "ppo@sft_only")
     return SimpleNamespace(config=config, seen=seen)
 
 
@@ -49,7 +49,7 @@ def test_the_work_gets_config_and_run(opened):
     mht.pipeline.stage.run_stage(lambda config, run: got.extend([config, run]))
     assert got[0] is opened.config and isinstance(got[1], NullRun)
     given = {"params": {"base": {"experiment": "tries", "seed": 3}}, "experiment": "tries"}
-    assert opened.seen == [("baseline@sft_only", given), None]
+    assert opened.seen == [("ppo@sft_only", given), None]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_an_end_that_is_no_bug_is_one_line_and_a_code(opened, capsys, error, cod
     with pytest.raises(SystemExit) as left:
         mht.pipeline.stage.run_stage(work)
     assert left.value.code == code
-    assert capsys.readouterr().err == f"baseline@sft_only: {line}\n"
+    assert capsys.readouterr().err == f"ppo@sft_only: {line}\n"
     assert opened.seen[-1] is type(error), "the run was not told"
 
 
@@ -78,7 +78,7 @@ def test_a_disk_that_refuses_is_one_line(opened, capsys):
     with pytest.raises(SystemExit, match="2"):
         mht.pipeline.stage.run_stage(work)
     line = "models/sft/x: No space left on device: see to it, then run again"
-    assert capsys.readouterr().err == f"baseline@sft_only: {line}\n"
+    assert capsys.readouterr().err == f"ppo@sft_only: {line}\n"
 
 
 def test_a_bug_keeps_its_traceback(opened):

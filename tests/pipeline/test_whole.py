@@ -14,14 +14,18 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from mht.config import load_config
+from mht.pipeline.settings import write_settings
 from tests.support.pipeline import ROOT, STAGES, Clone
 
 pytest_plugins = ["tests.support.pipeline"]
 
 EVALUATIONS = {name for name in STAGES if name.startswith("evaluate")}
-TRAINERS = {"sft", "ppo", "baseline@sft_only", "baseline@ppo_only"}
+TRAINERS = {"sft", "ppo@hybrid", "ppo@sft_only", "ppo@ppo_only"}
 MEASURED = EVALUATIONS | {"benchmark"}
-AFTER_TRAINERS = MEASURED - {"evaluate_baseline@base"}
+AFTER_TRAINERS = MEASURED - {"evaluate_untrained@base"}
+EVERY = STAGES - {"variants"}  # it only passes settings on
+HYBRID = {"ppo@hybrid", "evaluate@hybrid", "benchmark"}
 VARIANTS = {"base", "sft_only", "ppo_only", "hybrid"}
 METRICS = {
     "p_positive", "vader", "response_length", "distinct_2", "kl_nats", "perplexity_human",
@@ -178,7 +182,6 @@ def read_runs(clone: Clone):
 
 
 def test_one_pipeline_run_with_all_settings_and_metrics(finished, runs):
-    from mht.config import load_config
     from mht.tracking.names import flat_params
 
     _, parents, children = runs
@@ -200,6 +203,8 @@ def test_every_stage_is_a_finished_child(runs):
     assert {run.info.status for run in children.values()} == {"FINISHED"}
     assert "sft.lr" in children["sft"].data.params
     assert "ppo.kl_coef" not in children["sft"].data.params
+    assert "baselines.hybrid.kl_coef" in children["ppo@hybrid"].data.params
+    assert "baselines.ppo_only.kl_coef" not in children["ppo@hybrid"].data.params
 
 
 def test_training_stages_have_curves(runs):
@@ -207,10 +212,10 @@ def test_training_stages_have_curves(runs):
     for stage, metric, count in [
         ("reward_model", "reward_model/loss", 2),
         ("sft", "sft/loss", 4),
-        ("ppo", "ppo/score/mean", 2),
-        ("ppo", "sft/loss", 2),
-        ("baseline@sft_only", "sft/loss", 6),
-        ("baseline@ppo_only", "ppo/kl/k1_nats", 5),
+        ("ppo@hybrid", "ppo/score/mean", 2),
+        ("ppo@hybrid", "sft/loss", 2),
+        ("ppo@sft_only", "sft/loss", 6),
+        ("ppo@ppo_only", "ppo/kl/k1_nats", 5),
     ]:
         points = client.get_metric_history(children[stage].info.run_id, metric)
         steps = {point.step for point in points}
@@ -263,8 +268,13 @@ class Bench(Clone):
         self.below = {s.name: {d.name for d in networkx.descendants(graph, s)} for s in graph}
 
     def reruns(self) -> set[str]:
-        """The stages that are not as dvc.lock has them, with all that depend on them."""
-        changed = {stage.name for stage in self.repo.index.stages if stage.status()}
+        """The stages that are not as dvc.lock has them, with all that depend on them.
+
+        The settings of the variants are written anew first, as `variants` would.
+        """
+        write_settings(load_config(self.path / "params.yaml"), self.path / "settings")
+        stages = [stage for stage in self.repo.index.stages if stage.name != "variants"]
+        changed = {stage.name for stage in stages if stage.status()}
         return {name for name, below in self.below.items() if changed & {name, *below}}
 
     @contextmanager
@@ -298,39 +308,39 @@ def bench(finished, tmp_path_factory):
 
 SETTINGS = [  # values that nobody has
     ("base.experiment", "other", set()),
-    ("base.seed", 7, STAGES - {"fetch", "prepare"}),
-    ("model.dtype", "bfloat16", STAGES),
+    ("base.seed", 7, EVERY - {"fetch", "prepare"}),
+    ("model.dtype", "bfloat16", EVERY),
     ("model.num_layers_unfrozen", "all", TRAINERS | AFTER_TRAINERS),
     ("model.lora", {"r": 4}, TRAINERS | AFTER_TRAINERS),
     ("model.context_window", 4, TRAINERS | AFTER_TRAINERS),
-    ("data.source.path", "data/local/other.jsonl", STAGES),
-    ("data.prompt_words", 11, STAGES - {"fetch"}),
-    ("data.splits.test", 0.123, STAGES - {"fetch"}),
-    ("reward_model.lr", 0.00123, STAGES - {"fetch", "prepare", "sft"}),
+    ("data.source.path", "data/local/other.jsonl", EVERY),
+    ("data.prompt_words", 11, EVERY - {"fetch"}),
+    ("data.splits.test", 0.123, EVERY - {"fetch"}),
+    ("reward_model.lr", 0.00123, EVERY - {"fetch", "prepare", "sft"}),
     (
         "sft.lr",
         0.00123,
-        {"sft", "ppo", "baseline@sft_only", "evaluate", "evaluate_baseline@sft_only", "benchmark"},
+        {"sft", "ppo@sft_only", "evaluate@sft_only"} | HYBRID,
     ),
-    ("ppo.kl_coef", 0.123, {"ppo", "evaluate", "benchmark"}),
-    ("ppo.cycles", 11, {"ppo", "evaluate", "benchmark"}),
-    ("ppo.kl_control.type", "adaptive", {"ppo", "evaluate", "benchmark"}),
+    ("ppo.kl_coef", 0.123, HYBRID),
+    ("ppo.cycles", 11, HYBRID),
+    ("ppo.kl_control.type", "adaptive", HYBRID),
     (
         "ppo.references",
         {"base": {"model": "models/base", "kl_coef": 0.01}},
-        {"ppo", "evaluate", "benchmark"},
+        HYBRID,
     ),
-    ("ppo.value_head", {"type": "mlp"}, {"ppo", "evaluate", "benchmark"}),
-    ("ppo.reward.components.length.weight", 0.123, {"ppo"} | MEASURED),
+    ("ppo.value_head", {"type": "mlp"}, HYBRID),
+    ("ppo.reward.components.length.weight", 0.123, {"ppo@hybrid"} | MEASURED),
     (
         "baselines.sft_only.sft_lr",
         0.00123,
-        {"baseline@sft_only", "evaluate_baseline@sft_only", "benchmark"},
+        {"ppo@sft_only", "evaluate@sft_only", "benchmark"},
     ),
     (
         "baselines.ppo_only.lr",
         0.00123,
-        {"baseline@ppo_only", "evaluate_baseline@ppo_only", "benchmark"},
+        {"ppo@ppo_only", "evaluate@ppo_only", "benchmark"},
     ),
     ("evaluate.prompts", 11, MEASURED),
     ("evaluate.decoding.temperature", 0.123, MEASURED),
@@ -348,20 +358,21 @@ def test_a_setting_reruns_what_it_touches(bench, key, value, expected):
 
 
 FILES = {
-    "data/local/reviews.jsonl": STAGES,
-    "mht/data/sources/fetch.py": STAGES,
-    "mht/data/text/clean.py": STAGES,
-    "mht/data/examples/split.py": STAGES - {"fetch"},
-    "mht/reward_models/classifier.py": STAGES - {"fetch", "prepare", "sft"},
+    "data/local/reviews.jsonl": EVERY,
+    "mht/data/sources/fetch.py": EVERY,
+    "mht/data/text/clean.py": EVERY,
+    "mht/data/examples/split.py": EVERY - {"fetch"},
+    "mht/reward_models/classifier.py": EVERY - {"fetch", "prepare", "sft"},
     "mht/losses/policy.py": TRAINERS | MEASURED,
     "mht/rewards/text/surface.py": TRAINERS | MEASURED,
     "mht/algorithms/ppo/step.py": TRAINERS | AFTER_TRAINERS,
-    "stages/ppo.py": {"ppo", "evaluate", "benchmark"},
+    "stages/ppo.py": TRAINERS - {"sft"} | AFTER_TRAINERS,
     "mht/evaluation/metrics.py": MEASURED,
     "mht/reports/figures/plots.py": {"benchmark"},
     "stages/benchmark.py": {"benchmark"},
     "mht/tracking/store.py": set(),
     "mht/config/training.py": set(),
+    "stages/variants.py": set(),
     "mht/core/progress.py": set(),
     "mht/cli/main.py": set(),
     "docs/reference/rewards.md": set(),
@@ -394,7 +405,7 @@ def test_a_reward_of_ones_own_reruns_what_scores(bench):
 def test_ppo_and_the_baseline_from_the_base_watch_it(bench):
     """So models/base may be one of their references."""
     deps = {s.name: {d.def_path for d in s.deps} for s in bench.repo.index.stages}
-    assert "models/base" in deps["ppo"] & deps["baseline@ppo_only"]
+    assert "models/base" in deps["ppo@hybrid"] & deps["ppo@ppo_only"]
 
 
 def test_without_an_edit_nothing_reruns(bench):
@@ -417,12 +428,13 @@ def damaged(clone: Clone) -> list[str]:
 
 
 BY_HAND = {
+    "variants": ["settings/hybrid.json"],
     "fetch": ["data/raw/examples.jsonl", "models/base/config.json"],
     "prepare": ["data/prepared/train.parquet"],
     "reward_model": ["models/reward_model/config.json"],
     "sft": ["models/sft/model.safetensors"],
-    "ppo": ["models/hybrid/model.safetensors"],
-    "baseline sft_only": ["models/sft_only/model.safetensors"],
+    "ppo hybrid": ["models/hybrid/model.safetensors"],
+    "ppo sft_only": ["models/sft_only/model.safetensors"],
     "evaluate hybrid": ["reports/evaluate/hybrid/samples.jsonl"],
     "benchmark": ["reports/benchmark/report.html"],
 }
@@ -508,12 +520,12 @@ def test_every_stage_gives_the_same_bytes_again(clone):
 @pytest.mark.slow
 def test_an_experiment_runs_what_it_touches_and_can_be_compared(clone):
     done = clone.dvc("exp", "run", "-n", "firm", "-S", "ppo.kl_coef=0.2")
-    assert ran(done.stdout) == ["ppo", "evaluate", "benchmark"]
+    assert {*ran(done.stdout)} == {"variants", *HYBRID}
     _, parents, children = read_runs(clone)
     assert len(parents) == 2 and parents[0].info.run_name == "firm"
     assert parents[0].info.status == "FINISHED"
     assert parents[0].data.params["ppo.kl_coef"] == "0.2"
-    assert children.keys() == {"ppo", "evaluate", "benchmark"}
+    assert children.keys() == {"variants", *HYBRID}
     lineage = [k for k in parents[0].data.tags if k.startswith("mht.lineage.")]
     assert len(lineage) == len(STAGES), "also of the stages that did not run"
 
@@ -560,8 +572,6 @@ def overrides() -> list[str]:
 @pytest.mark.parametrize("override", overrides())
 def test_overrides_in_the_documentation_work(override, tmp_path):
     from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
-
-    from mht.config import load_config
 
     file = tmp_path / "params.yaml"
     for sweep in get_hydra_sweeps({"params.yaml": [override]}):

@@ -185,7 +185,7 @@ def test_report_stands_alone(written: Path) -> None:
 
 
 def test_csv_for_dvc_plots(written: Path, comparison: Comparison) -> None:
-    rows = list(csv.DictReader((written / "plots/benchmark.csv").open()))
+    rows = list(csv.DictReader((written / "metrics/benchmark.csv").open()))
     assert list(rows[0]) == ["variant", "metric", "mean", "low", "high"]
     assert len(rows) == sum(len(v.summary) for v in comparison.variants)
 

@@ -158,7 +158,7 @@ def test_every_table_says_too_few(tmp_path):
         text = (folder / name).read_text(encoding="utf-8")
         assert "too few for an interval" in text
         assert not re.search(r"\bnan\b|None", text.partition("<script")[0])
-    assert "nan" not in (tmp_path / "plots/benchmark.csv").read_text()
+    assert "nan" not in (tmp_path / "metrics/benchmark.csv").read_text()
 
 
 def test_the_committed_settings_ask_the_readmes_questions():

@@ -27,9 +27,9 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 STAGES = {
-    "fetch", "prepare", "reward_model", "sft", "ppo", "baseline@sft_only", "baseline@ppo_only",
-    "evaluate", "evaluate_baseline@base", "evaluate_baseline@sft_only",
-    "evaluate_baseline@ppo_only", "benchmark",
+    "variants", "fetch", "prepare", "reward_model", "sft", "ppo@hybrid", "ppo@sft_only",
+    "ppo@ppo_only", "evaluate@hybrid", "evaluate@sft_only", "evaluate@ppo_only",
+    "evaluate_untrained@base", "benchmark",
 }  # fmt: skip
 # What the repository's own params.yaml is changed by, so that it all takes a minute. The budgets
 # stay equal: 4 + 2 * (1 + 2) = 4 + 2 * 3 = 5 * 2 optimiser steps.

@@ -535,15 +535,15 @@ def test_scratch_of_other_runs_is_kept_for_a_week(tmp_path, monkeypatch):
 
 def test_scratch_lies_at_the_root_and_can_be_dropped(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    folder = scratch_folder("baseline@sft_only", "0123")
+    folder = scratch_folder("ppo@sft_only", "0123")
     assert folder.parent.parent == tmp_path / ".mht" / "scratch"
     folder.mkdir(parents=True)
     (folder / "state").write_text("x")
-    assert scratch_folder("baseline@sft_only", "0123").is_dir()
+    assert scratch_folder("ppo@sft_only", "0123").is_dir()
     monkeypatch.setenv("MHT_FRESH", "0")
-    assert scratch_folder("baseline@sft_only", "0123").is_dir()
+    assert scratch_folder("ppo@sft_only", "0123").is_dir()
     monkeypatch.setenv("MHT_FRESH", "1")
-    assert not scratch_folder("baseline@sft_only", "0123").exists()
+    assert not scratch_folder("ppo@sft_only", "0123").exists()
     assert scratch_folder("sft", "0123") == tmp_path.resolve() / ".mht/scratch/sft/0123"
 
 

@@ -26,7 +26,11 @@ def response_lengths(config: Config) -> dict[str, int]:
     """How long responses may be, by setting; a target and its EOS count as one."""
     return {
         "ppo.response_tokens": config.ppo.response_tokens,
-        **{f"baselines.{n}.response_tokens": s.response_tokens for n, s in config.baselines},
+        **{
+            f"baselines.{name}.response_tokens": row.response_tokens
+            for name, row in config.baselines.items()
+            if not row.like or row.response_tokens != config.ppo.response_tokens
+        },
         "evaluate.decoding.response_tokens": config.evaluate.decoding.response_tokens,
         "data.max_target_tokens": config.data.max_target_tokens + 1,
     }

@@ -13,7 +13,7 @@ from mht.core.component import build, did_you_mean
 from mht.core.errors import ConfigError
 from mht.tracking.pipeline import Pipeline
 
-TRIED = "ppo"  # the stage that a trial trains
+TRIED = "ppo@hybrid"  # the stage that a trial trains
 SAMPLING = ("ppo.reward", "ppo.temperature", "ppo.response_tokens")  # what its looks depend on
 
 
@@ -95,7 +95,7 @@ def readers(path: str, pipeline: Pipeline, *stages: str) -> list[str]:
         name
         for name in stages
         if name in pipeline.stages
-        and any(_within(path, key) or _within(key, path) for key in pipeline.stages[name].params)
+        and any(_within(path, key) or _within(key, path) for key in pipeline.read_by(name))
     ]
 
 

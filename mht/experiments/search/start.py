@@ -54,7 +54,7 @@ def find_start(config: Config, of_params: Config, pipeline: Pipeline, folder: Pa
         UserError: the pipeline's outputs are missing or out of date.
     """
     before = pipeline.upstream(TRIED)
-    keys = sorted({key for stage in before.values() for key in stage.params})
+    keys = sorted({key for stage in before for key in pipeline.read_by(stage)})
     if keys and _chosen(config, keys) == _chosen(of_params, keys):
         _check_current(pipeline)
         return Start(Path("models/sft"), Path("data/prepared"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mht.config import TuneConfig
 from mht.core.errors import UserError
+from mht.experiments.search.space import TRIED
 from mht.experiments.search.study import FIGURES, PRUNED_AT, TUNE, load_optuna, open_study
 from mht.tracking import Pruned
 
@@ -71,7 +72,7 @@ class Watch:
 def watch_of_stage(name: str) -> Watch | None:
     """In the stage of a trial that DVC runs, what watches it."""
     place, _, number = os.environ.get(TRIAL, "").rpartition(":")
-    if not place or name != "ppo":
+    if not place or name != TRIED:
         return None
     study = open_study(Path(place))
     trial = load_optuna().trial.Trial(study, int(number))

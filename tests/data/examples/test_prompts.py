@@ -109,7 +109,7 @@ def test_special_tokens_in_a_row_are_its_text():
 def config(ppo=4, baseline=4, evaluated=4, target=4):
     return SimpleNamespace(
         ppo=SimpleNamespace(response_tokens=ppo),
-        baselines=[("ppo_only", SimpleNamespace(response_tokens=baseline))],
+        baselines={"ppo_only": SimpleNamespace(response_tokens=baseline, like=None)},
         evaluate=SimpleNamespace(decoding=SimpleNamespace(response_tokens=evaluated)),
         data=SimpleNamespace(max_target_tokens=target),
     )

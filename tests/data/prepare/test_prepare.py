@@ -40,7 +40,7 @@ class Stub:
     def __init__(self, data, response_tokens=4, evaluated=1):
         self.data = data
         self.ppo = SimpleNamespace(response_tokens=response_tokens)
-        self.baselines = [("ppo_only", SimpleNamespace(response_tokens=1))]
+        self.baselines = {"ppo_only": SimpleNamespace(response_tokens=1, like=None)}
         self.evaluate = SimpleNamespace(decoding=SimpleNamespace(response_tokens=evaluated))
         self.model = type("Section", (), {"trust_remote_code": False})
 
