@@ -77,9 +77,10 @@ def tables() -> str:
     """A heading, a sentence and a table for every section, those inside others after them."""
     places: dict[type[Section], str] = {}
     parts = []
-    for name, field in Config.model_fields.items():
-        assert isinstance(field.annotation, type)
-        parts += list(_sections(field.annotation, name, places, "##"))
+    for name, hint in hints(Config).items():
+        key, cls = _inside(hint)
+        assert cls is not None
+        parts += list(_sections(cls, name + key, places, "##"))
     return "\n\n".join(parts)
 
 
@@ -92,10 +93,13 @@ def _sections(
     found += [(f"{path}.{name}", "", options) for name, options in members(cls).items()]
     inner = [(place + key, hint) for place, key, hint in found if hint and hint not in places]
     places |= {hint: place for place, hint in inner}
-    rows = [_row(cls, name, path, places) for name in cls.model_fields]
+    above = next((known for known in places if known is not cls and issubclass(cls, known)), None)
+    inherited = above.model_fields if above else {}
+    rows = [_row(cls, name, path, places) for name in cls.model_fields if name not in inherited]
     rows += [_section_row(f"{path}.{name}", hint, places) for name, hint in members(cls).items()]
     yield f"{level} {path}"
-    yield plain(summary(cls))
+    more = f" It has all keys of [{places[above]}](#{_anchor(places[above])}), and" if above else ""
+    yield plain(summary(cls)) + more
     yield "\n".join(f"| {' | '.join(row)} |" for row in [HEAD, ["---"] * len(HEAD), *rows])
     for place, hint in inner:
         yield from _sections(hint, place, places, "###")

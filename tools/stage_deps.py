@@ -33,6 +33,9 @@ EXCLUDED = {
 }
 
 
+SETTINGS = Path("settings")  # a file for each row of baselines
+
+
 @dataclass(frozen=True)
 class StageDeps:
     """A stage of dvc.yaml with what it declares.
@@ -74,6 +77,9 @@ def _read_stage(stage: Any) -> StageDeps:
             params += list(dep.params)
         else:
             deps.append(Path(dep.def_path))
+    params += [f"baselines.{dep.stem}" for dep in deps if dep.parent == SETTINGS]
+    if any(Path(out.def_path) == SETTINGS for out in stage.outs):
+        params = []  # it passes them on
     return StageDeps(stage.addressing, module, tuple(deps), tuple(params))
 
 

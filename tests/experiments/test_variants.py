@@ -41,7 +41,7 @@ def test_a_variant_is_a_hybrid_unless_it_names_a_recipe(config):
     *_, mine, other = variants_of(with_variants(config, wanted))
     assert mine.recipe == "hybrid" and mine.loop == mine.config.ppo and mine.sft is None
     assert other.loop.lam == 0.5 and other.sft is None
-    assert other.loop == other.config.baselines.ppo_only
+    assert other.loop == other.config.baselines["ppo_only"]
 
 
 def test_sft_then_ppo_makes_the_hybrids_steps_without_alternation(config):

@@ -8,7 +8,7 @@ import pytest
 from mht.config import BaseConfig, ModelConfig, SFTConfig, load_config
 from mht.rewards import make_reward
 from mht.training.from_config import make_trainer
-from stages import baseline, ppo
+from stages import ppo
 from tests.support.training import examples, hybrid_config
 
 STAGE = SFTConfig(steps=2, batch_size=2)
@@ -56,13 +56,12 @@ def test_a_trainer_knows_nothing_of_the_one_before(tiny_model_dir, tiny_tokenize
 
 
 @pytest.mark.parametrize(
-    ("stage", "arguments", "goes_on"),
-    [(ppo, ["ppo"], True), (baseline, ["", "sft_only"], True), (baseline, ["", "ppo_only"], False)],
+    ("name", "goes_on"), [("hybrid", True), ("sft_only", True), ("ppo_only", False)]
 )
-def test_the_stages_say_which_start_is_the_sft_stages(stage, arguments, goes_on, monkeypatch):
+def test_the_stage_says_which_start_is_the_sft_stages(name, goes_on, monkeypatch):
     config, seen = load_config("params.yaml"), {}
-    monkeypatch.setattr(stage, "train_variant", lambda *_, **options: seen.update(options))
-    monkeypatch.setattr(sys, "argv", arguments)
-    stage.main(config, SimpleNamespace(deps=()))
+    monkeypatch.setattr(ppo, "train_variant", lambda *_, **options: seen.update(options))
+    monkeypatch.setattr(sys, "argv", ["", name])
+    ppo.main(config, SimpleNamespace(deps=()))
     assert (seen["after"] == config.sft) is goes_on
     assert (seen["start"] == "models/sft") is goes_on
