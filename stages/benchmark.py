@@ -1,4 +1,4 @@
-"""Compare base, SFT only, PPO only and hybrid on the same unseen prompts."""
+"""Compare all variants on the same unseen prompts."""
 
 from __future__ import annotations
 
@@ -49,13 +49,16 @@ def main(config: Config, run: Run) -> None:
 
 def _entries(config: Config) -> list[Entry]:
     """The rows of the table of variants."""
-    loops = {"hybrid": config.ppo, **dict(config.baselines)}
-    starts = {"sft_only": "sft", "hybrid": "sft"}
     return [
-        Entry(name, starts.get(name, "base"), steps, name in loops,
-              loops[name].batch_size if name in loops else 0)
-        for name, steps in config.optimizer_steps.items()
-    ]  # fmt: skip
+        Entry(
+            name,
+            variant.start,
+            variant.optimizer_steps,
+            trained=variant.settings is not None,
+            batch_size=variant.settings.batch_size if variant.settings else 0,
+        )
+        for name, variant in config.variants.items()
+    ]
 
 
 def show(comparison: Comparison) -> None:
