@@ -155,7 +155,7 @@ def imported_packages() -> set[str]:
 
 
 # imported where a user asks for them, with a message that says what to install
-OPTIONAL = {"bitsandbytes", "icu4py", "optuna", "peft"}
+OPTIONAL = {"bitsandbytes", "deepspeed", "icu4py", "optuna", "peft"}
 # packages that another one is made of and hands out
 PART_OF = {
     "grimp": "import-linter",

@@ -84,7 +84,7 @@ def test_one_seed_has_the_same_differences_and_guard(one):
 
 
 def test_one_seed_shows_the_same_samples_and_means(one):
-    for name, folder in (("samples.md", "reports/benchmark"), ("benchmark.csv", "plots")):
+    for name, folder in (("samples.md", "reports/benchmark"), ("benchmark.csv", "metrics")):
         text = (one / folder / name).read_text(encoding="utf-8")
         assert text == (GOLDEN / "one_seed" / name).read_text(encoding="utf-8")
     rows: dict[tuple[str, int], list[str]] = {}
