@@ -35,7 +35,7 @@ from mht.config.variants import (
     untrained_problems,
     variants_of,
 )
-from mht.core.bounds import MOST_SEEDS, Label, Positive, Seed, Weight
+from mht.core.bounds import Label, Positive, Seed, Weight
 from mht.core.component import Chosen, Section, build, refuse, registry
 from mht.core.errors import ConfigError
 from mht.core.plain import read_yaml
@@ -74,8 +74,6 @@ class BaseConfig(Section):
     Attributes:
         seed: below 2**63; seeds every random number: the same seed gives the same outputs, on one
             type of processor with one number of threads.
-        seeds: how many training seeds, from ``seed`` on: every variant is trained and measured with
-            each, and the benchmark tests over seeds and prompts.
         experiment: the MLflow experiment; changes no result.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         accelerate: a file of configs/accelerate/, as `accelerate config` writes them: the training
@@ -85,7 +83,6 @@ class BaseConfig(Section):
     """
 
     seed: Seed = 0
-    seeds: Annotated[int, Field(gt=0, le=MOST_SEEDS)] = 1
     experiment: Label = "mht"
     device: str = "auto"
     accelerate: str | None = None
