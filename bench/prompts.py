@@ -16,7 +16,7 @@ from rich.table import Table
 import stages  # noqa: F401 - the process as a stage of the pipeline sets it up
 from bench.figures import spread
 from mht.config import Config
-from mht.config.overlay import load_experiment
+from mht.config.overlays.overlay import load_experiment
 from mht.data.examples.example import read_examples
 from mht.training.from_config import make_trainer
 from mht.training.hybrid import HybridTrainer, Stats

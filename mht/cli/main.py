@@ -111,7 +111,7 @@ def apply(
     params: Annotated[Path, typer.Option(help="the settings to change")] = Path("params.yaml"),
 ) -> None:
     """Write an experiment's settings into params.yaml, after checking them; then `dvc repro`."""
-    from mht.config.overlay import apply_experiment
+    from mht.config.overlays.overlay import apply_experiment
 
     apply_experiment(experiment, params)
     typer.echo(f"{params} now has the settings of {experiment}; `git diff {params}` shows them.")

@@ -96,7 +96,7 @@ def _job(
     """
     from mht.checks.preflight import check
     from mht.config import Config, load_config
-    from mht.config.overlay import layered, read_mapping, set_path
+    from mht.config.overlays.overlay import layered, read_mapping, set_path
     from mht.core.component import build
     from mht.experiments.search.as_experiment import differences
     from mht.experiments.search.run import Job
@@ -146,7 +146,7 @@ def _pipeline() -> Pipeline:
 
 def _apply(folder: Path, params: Path) -> None:
     """Write the best trial's values into params.yaml and show what changed."""
-    from mht.config.overlay import apply_values
+    from mht.config.overlays.overlay import apply_values
     from mht.experiments.search.study import best, open_study
 
     found = best(open_study(folder))

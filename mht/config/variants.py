@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from mht.config.layers import lay_over
+from mht.config.overlays.layers import lay_over
 from mht.config.training import HybridConfig
 from mht.core.bounds import Label
 from mht.core.component import Section, did_you_mean

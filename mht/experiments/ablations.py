@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from mht.config.overlay import load_experiment, read_mapping
+from mht.config.overlays.overlay import load_experiment, read_mapping
 from mht.core.errors import ConfigError, UserError
 from mht.experiments.variants import variants_of
 

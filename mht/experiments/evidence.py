@@ -15,7 +15,7 @@ from pydantic import Field
 from mht.checks.preflight import check
 from mht.config import Config
 from mht.config.evaluation import MOST_SEEDS
-from mht.config.overlay import load_experiment, read_mapping
+from mht.config.overlays.overlay import load_experiment, read_mapping
 from mht.core.component import Section, build
 from mht.core.errors import ConfigError
 from mht.core.progress import track

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mht.config import Config, HybridConfig, SFTConfig
 from mht.config.evaluation import RECIPES
-from mht.config.overlay import lay_over
+from mht.config.overlays.overlay import lay_over
 from mht.core.bounds import name_problem
 from mht.core.component import build, did_you_mean
 from mht.core.errors import ConfigError, shown

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from mht.cli.main import commands
-from mht.config.overlay import lay_over, load_experiment, read_mapping
+from mht.config.overlays.overlay import lay_over, load_experiment, read_mapping
 from mht.core.errors import ConfigError, UserError
 from mht.data.text.sample import Sample
 from mht.evaluation.summary import write_samples

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from mht.cli.main import commands
 from mht.config import load_config
 from mht.config.evaluation import RECIPES
-from mht.config.overlay import apply_experiment, lay_over, load_experiment
+from mht.config.overlays.overlay import apply_experiment, lay_over, load_experiment
 from mht.core.errors import ConfigError, DataError
 from mht.data.examples.example import read_examples
 from mht.evaluation.summary import read_samples

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from mht.algorithms.ppo.ratio import RatioError
 from mht.cli.main import app, commands
 from mht.config import Config, TuneConfig, load_config
-from mht.config.overlay import layered
+from mht.config.overlays.overlay import layered
 from mht.core.component import build
 from mht.core.errors import ConfigError, UserError
 from mht.experiments.search import run as module

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mht.config import Config
-from mht.config.overlay import layered
+from mht.config.overlays.overlay import layered
 from mht.core.component import build
 from mht.experiments.search.run import Job, Search
 from mht.experiments.search.start import make_start

@@ -8,7 +8,7 @@ from typing import Any
 
 from mht.checks.preflight import problems as unserved
 from mht.config import Config, TuneConfig
-from mht.config.overlay import set_path
+from mht.config.overlays.overlay import set_path
 from mht.core.component import build, did_you_mean
 from mht.core.errors import ConfigError
 from mht.tracking.pipeline import Pipeline

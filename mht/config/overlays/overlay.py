@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mht.config import Config, read_yaml
-from mht.config.layers import lay_over, set_path
+from mht.config.overlays.layers import lay_over, set_path
 from mht.core.component import build
 from mht.core.errors import ConfigError
 from mht.core.plain import read_text

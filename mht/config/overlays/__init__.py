@@ -1,0 +1,1 @@
+"""Settings laid over settings: experiments that say only what differs."""
