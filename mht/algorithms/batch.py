@@ -139,8 +139,8 @@ class Outcome:
 
     Attributes:
         stats: everything worth a curve, keys ``group/name``.
-        losses: of each example, nats per token of its target before the step, NaN where it is not
-            known; empty where no examples were needed.
+        losses: of each example, nats per token of its target before the step, NaN without a
+            label; empty where no examples were needed.
         surprises: of each response, how wrong the critic was; empty without a critic.
     """
 

@@ -69,7 +69,7 @@ def steps_of(client, run, metric: str) -> list[int]:
 CURVE = {"sft": "sft/loss", "ppo": "ppo/score/mean"}
 
 
-# the stage ppo makes SFT steps too; tests/training/test_resume.py kills every kind of run
+# the stage ppo makes SFT steps too; tests/training/resume/test_resume.py kills every kind of run
 @pytest.mark.parametrize("stage", [pytest.param("sft", marks=pytest.mark.slow), "ppo"])
 def test_a_killed_stage_goes_on(killable, stage):
     before = (killable.path / "dvc.lock").read_bytes()
