@@ -13,6 +13,7 @@ from html import escape
 from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from statistics import fmean
+from textwrap import fill as fill_text
 from typing import TYPE_CHECKING, NamedTuple
 
 from tools.marked import fill, update
@@ -133,7 +134,9 @@ def packages(library: Path) -> str:
         if parts:
             text = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or ""
             does = text.partition("\n")[0].replace("``", "`")
-            lines.append(f"{'  ' * (len(parts) - 1)}- `{init.parent.as_posix()}/`: {does}")
+            indent = "  " * (len(parts) - 1)
+            text = f"{indent}- `{init.parent.as_posix()}/`: {does}"
+            lines.append(fill_text(text, 100, subsequent_indent=indent + "  "))
     return "\n".join(lines)
 
 
