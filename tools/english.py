@@ -1,10 +1,14 @@
-"""The rules of plain English that a program can check."""
+"""Finds what breaks those rules of plain English that a program can check.
+
+``python -m tools.english [FOLDER or FILE ...]`` lists it; without an argument, everything.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +25,10 @@ ABBREVIATED = re.compile(r"\b(?:et al|e\.g|i\.e|vs|cf|approx|sec|fig|no)\.$", re
 OPENERS = re.compile(r"(?:This|These|It|Here|There|Function|Method|Class|Helper|Used|Simply)\b")
 
 
+GENERATED = {"citations.md", "cli.md", "metrics.md"}
+DIARY = {"log.md"}  # says what was, in the words of its day
+
+
 class Problem(NamedTuple):
     """A place whose English breaks a rule."""
 
@@ -30,6 +38,23 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.rule}: {self.text}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the problems; 1 where there is any."""
+    places = [Path(name) for name in arguments or ("README.md", "docs", "mht", "stages", "tools")]
+    found = [problem for place in places for problem in problems(place)]
+    print("\n".join(map(str, found)))
+    return int(bool(found))
+
+
+def problems(place: Path) -> Iterator[Problem]:
+    """Problems of a file, or of the pages and modules below a folder."""
+    for file in sorted(place.rglob("*.*")) if place.is_dir() else [place]:
+        if file.suffix == ".py":
+            yield from in_code(file)
+        elif file.suffix == ".md" and file.name not in GENERATED | DIARY:
+            yield from in_markdown(file)
 
 
 def sentences(text: str) -> list[str]:
@@ -101,12 +126,15 @@ def in_docstring(where: str, text: str) -> Iterator[Problem]:
                 yield from in_prose(where, entry)
 
 
-def message(node: ast.expr) -> str:
-    """The text of an exception, with values as one word each."""
-    parts = []
-    for part in ast.walk(node):
-        if isinstance(part, ast.Constant) and isinstance(part.value, str):
-            parts.append((part.lineno, part.col_offset, part.value))
-        elif isinstance(part, ast.FormattedValue):
-            parts.append((part.lineno, part.col_offset, "VALUE"))
-    return "".join(text for *_, text in sorted(parts))
+def message(node: ast.AST) -> str:
+    """The text of an exception, with each value as one word."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.FormattedValue):
+        return "VALUE"
+    apart = " " if isinstance(node, ast.Call) else ""
+    return apart.join(filter(None, map(message, ast.iter_child_nodes(node))))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
