@@ -42,6 +42,16 @@ FAMILIES: dict[Any, str] = {
     Annotated[Any, Chosen("mix")]: "[mix](../howto/training.md#mixes)",
     Annotated[Any, Chosen("source")]: "[source](../howto/data.md#what-you-can-point-it-at)",
 }
+PPO_PARTS = {
+    "advantage": "gae",
+    "policy_loss": "clip",
+    "aggregation": "token_mean",
+    "critic": "linear",
+}
+FAMILIES |= {
+    Annotated[Any, Chosen(kind, default)]: f"[{kind}](../howto/training.md#ppos-parts)"
+    for kind, default in PPO_PARTS.items()
+}
 FRESH = Annotated[Any, Chosen("model")]
 SIGNS = {"gt": ">", "ge": ">=", "le": "<=", "lt": "<"}
 SIZES = ("min_length", "max_length")
@@ -59,6 +69,7 @@ def main(arguments: list[str]) -> int:
     training = TRAINING.read_text(encoding="utf-8")
     for name, cls in CHOICES.items():
         training = fill(training, name, choice_table(cls))
+    training = fill(training, "ppo_parts", ppo_parts_table())
     texts = {PAGE: fill(PAGE.read_text(encoding="utf-8"), "keys", tables()), TRAINING: training}
     check, command = "--check" in arguments, "python -m tools.config_docs"
     return max(update(page, text, check=check, command=command) for page, text in texts.items())
@@ -70,6 +81,18 @@ def choice_table(cls: type[Choice]) -> str:
     for kind, options in cls.choices.items():
         listed = ", ".join(f"`{key}: {as_yaml(value)}`" for key, value in options.items())
         rows.append([f"`{kind}`", listed or "none"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def ppo_parts_table() -> str:
+    """A row for each member of the kinds that are PPO's parts."""
+    rows = [["setting", "type", "options and their defaults", "what it does"], ["---"] * 4]
+    for kind in PPO_PARTS:
+        key = "value_head" if kind == "critic" else kind
+        for name, cls in registry(kind).built_in().items():
+            options = {n: f for n, f in cls.model_fields.items() if n != "type"}
+            listed = ", ".join(f"`{n}: {as_yaml(f.default)}`" for n, f in options.items())
+            rows.append([f"`ppo.{key}`", f"`{name}`", listed or "none", plain(summary(cls))])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -226,6 +249,8 @@ def plain(text: str) -> str:
 
 def as_yaml(value: Any) -> str:
     """A default as params.yaml would have it."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {as_yaml(v)}' for key, v in value.items())}}}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) and not value.is_integer() else str(value)

@@ -22,7 +22,7 @@ from pydantic import (
 from mht.config.data import DataConfig, RewardModelConfig, SplitConfig
 from mht.config.evaluation import BenchmarkConfig, DecodingConfig, EvaluateConfig, GuardConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
-from mht.config.policy import LoRAConfig, ReferenceConfig, ValueHeadConfig
+from mht.config.policy import LoRAConfig, ReferenceConfig
 from mht.config.training import HybridConfig, KLControl, SFTConfig
 from mht.config.tuning import TuneConfig
 from mht.config.variants import (
@@ -61,7 +61,6 @@ __all__ = [
     "SplitConfig",
     "TuneConfig",
     "UntrainedConfig",
-    "ValueHeadConfig",
     "Variant",
     "load_config",
     "read_yaml",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from mht.core.bounds import LONGEST_NAME, Positive, Rate, Share, Weight
+from mht.core.bounds import LONGEST_NAME, Positive, Rate, Weight
 from mht.core.component import Section
 
 Name = Annotated[
@@ -55,31 +55,6 @@ class LoRAConfig(Section):
         if not names:
             raise ValueError("is empty: nothing would train; name modules, or set 'all-linear'")
         return names
-
-
-class ValueHeadConfig(Section):
-    """What estimates the value of a state.
-
-    Attributes:
-        type: linear or mlp read the policy's last hidden state. branch is a trainable copy of the
-            top ``num_layers`` layers with a linear map on it; it reads the activations below them,
-            and its loss never moves the policy. All give 0 at first. ridge is linear too, but
-            fitted to what followed in this and past rollouts; no loss trains it.
-        detach: linear and mlp: the value loss trains the head alone and not the language model.
-        hidden_size: mlp: width of its hidden layer; null is twice the model's.
-        activation: mlp: of its hidden layer.
-        num_layers: branch: fewer than the model has, and no more than model.num_layers_unfrozen.
-        shrinkage: ridge: tokens' worth of pull of its weights towards 0.
-        decay: ridge: with each rollout, what was known before counts this share of what it did.
-    """
-
-    type: Literal["linear", "mlp", "branch", "ridge"] = "linear"
-    detach: bool = False
-    hidden_size: Positive | None = None
-    activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
-    num_layers: Positive = 2
-    shrinkage: Rate = 2000.0
-    decay: Share = 0.8
 
 
 class ReferenceConfig(Section):

@@ -11,12 +11,13 @@ from pydantic import Field, model_validator
 from mht.config.cycles import CyclesConfig, Plan, steps_of
 from mht.config.memory import MemoryConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
-from mht.config.policy import Name, ReferenceConfig, ValueHeadConfig
+from mht.config.policy import Name, ReferenceConfig
 from mht.core.bounds import MOST_STEPS, NonNegative, Positive, Rate, Share, Weight
 from mht.core.component import Chosen, Section, refuse
 
 Reward = Annotated[Any, Chosen("reward")]
 Advantage = Annotated[Any, Chosen("advantage", default="gae")]
+Critic = Annotated[Any, Chosen("critic", default="linear")]
 PolicyLoss = Annotated[Any, Chosen("policy_loss", default="clip")]
 Aggregation = Annotated[Any, Chosen("aggregation", default="token_mean")]
 Head = Annotated[Any, Chosen("head")]
@@ -134,6 +135,7 @@ class HybridConfig(CyclesConfig):
         kl_estimator: of the per-token penalty: k1 is the log ratio, k2 half its square, k3 the
             low-variance one (Schulman, joschu.net/blog/kl-approx.html).
         references: further frozen models by name, each with its own penalty, which all add up.
+        value_head: what estimates the value of a state.
         advantage: how advantages follow from rewards and values.
         policy_loss: what the updates minimise at each token.
         aggregation: how the losses of a minibatch's tokens become one number.
@@ -184,7 +186,7 @@ class HybridConfig(CyclesConfig):
     kl_control: KLControl = KLControl()
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     references: dict[Name, ReferenceConfig] = Field(default_factory=dict)
-    value_head: ValueHeadConfig = ValueHeadConfig()
+    value_head: Critic = Field({"type": "linear"}, validate_default=True)
     advantage: Advantage = Field({"type": "gae"}, validate_default=True)
     policy_loss: PolicyLoss = Field({"type": "clip"}, validate_default=True)
     aggregation: Aggregation = Field({"type": "token_mean"}, validate_default=True)

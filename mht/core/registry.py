@@ -23,6 +23,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "advantage": ("mht.algorithms.ppo.parts.advantages",),
     "aggregation": ("mht.algorithms.ppo.parts.aggregations",),
     "algorithm": ("mht.algorithms.members",),
+    "critic": ("mht.models.value.critics",),
     "head": (),
     "memory": ("mht.memory",),
     "mix": ("mht.algorithms.mixes",),

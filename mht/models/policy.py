@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mht.config.heads import Head
-from mht.config.policy import LoRAConfig, ValueHeadConfig
+from mht.config.policy import LoRAConfig
 from mht.core.errors import ModelError
 from mht.core.records import Rollout
 from mht.models.context import context_window
 from mht.models.heads.further import load_heads, make_heads, save_heads
-from mht.models.heads.value import LinearHead, load_value_head, make_value_head, save_value_head
 from mht.models.hf.adapter import (
     add_adapters,
     has_adapters,
@@ -27,6 +26,9 @@ from mht.models.hf.adapter import (
 from mht.models.logprobs import response_logprobs, response_scores, spread
 from mht.models.readers import policy_model
 from mht.models.trunk import Trunk, freeze_below, frozen_copy
+from mht.models.value.critics import Critic, make_critic
+from mht.models.value.files import load_value_head, save_value_head
+from mht.models.value.heads import LinearHead
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,11 +59,12 @@ class Policy:
         num_layers_unfrozen: how many of the top layers train, or "all".
         lora: adapters that train in place of those layers' weights; None has none, or the one that
             the model comes with.
-        value_head: its kind.
+        value_head: what estimates the value of a state; None is a linear map.
         heads: further heads by name.
 
     Attributes:
         model: the language model, with its adapters in it.
+        critic: what made the value head.
         value_head: from what the model computes to a number per token, zero at first.
         heads: all heads by name, the value head as "value".
         reference: the model as it was when the policy was made; shares all that is frozen.
@@ -74,7 +77,7 @@ class Policy:
         num_layers_unfrozen: int | Literal["all"] = "all",
         *,
         lora: LoRAConfig | None = None,
-        value_head: ValueHeadConfig | None = None,
+        value_head: Critic | Mapping[str, Any] | None = None,
         heads: Mapping[str, Head] | None = None,
     ):
         self.model = model
@@ -98,10 +101,9 @@ class Policy:
         self.reference = frozen_copy(model, None if own else without_adapters(model))
         for each in (self.model, self.reference):
             policy_model(each).prepare()
-        self._head_config = value_head or ValueHeadConfig()
-        self.value_head = make_value_head(
-            model, self.reference, self._head_config, frozen=self.trunk.depth
-        )
+        self.critic = make_critic(value_head)
+        head = self.critic.head(model, self.reference, frozen=self.trunk.depth)
+        self.value_head = head.to(model.device)
         self.heads = {"value": self.value_head, **make_heads(heads or {}, model)}
 
     @property
@@ -208,7 +210,7 @@ class Policy:
         of_model, of_head = weights or (None, self.value_head.state_dict())
         merged(self.model).save_pretrained(folder, state_dict=of_model)
         tokenizer.save_pretrained(folder)
-        save_value_head(of_head, self._head_config, folder)
+        save_value_head(of_head, self.critic, folder)
         save_heads(self.further_heads, folder)
 
     def load_heads(self, folder: str | Path) -> None:
@@ -218,4 +220,4 @@ class Policy:
 
     def load_value_head(self, folder: str | Path) -> bool:
         """Restore the value head that `save` wrote; False where the folder has none that fits."""
-        return load_value_head(self.value_head, self._head_config, folder)
+        return load_value_head(self.value_head, self.critic, folder)

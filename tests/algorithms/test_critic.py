@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mht.algorithms.ppo.critic import Fit, Moments, RidgeCritic
-from mht.config import ValueHeadConfig
-from mht.models.heads.value import VALUE_HEAD_FILE, LinearHead
 from mht.models.policy import Policy
+from mht.models.value.files import VALUE_HEAD_FILE
+from mht.models.value.heads import LinearHead
+from mht.models.value.ridge import Fit, Moments
 from tests.support.ppo import PROMPTS, SCORES, ppo_on, sampled
-from tests.support.training import model_of, responses_of, rollout_of
+from tests.support.training import critic, model_of, responses_of, rollout_of
 
-RIDGE = ValueHeadConfig(type="ridge", shrinkage=1.0, decay=0.5)
+RIDGE = critic(type="ridge", shrinkage=1.0, decay=0.5)
 
 
 def numbers(*shape, seed=0):
@@ -22,7 +22,7 @@ def numbers(*shape, seed=0):
 
 def critic_of(width=3, **changes):
     config = RIDGE.model_copy(update=changes)
-    return RidgeCritic(LinearHead(width, config).requires_grad_(False), config)
+    return config.fit(LinearHead(width).requires_grad_(False))
 
 
 # -- least squares ------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_state_is_all_that_it_knows():
 
 def test_no_loss_trains_it_and_it_knows_prompts_at_once(tiny_model_dir):
     """The score is the prompt's alone. A head that a loss trains says 0 of the first rollout."""
-    config = ValueHeadConfig(type="ridge", shrinkage=10.0)
+    config = critic(type="ridge", shrinkage=10.0)
     policy = Policy(model_of(tiny_model_dir()), 1, value_head=config)
     head = set(policy.value_head.parameters())
     assert not head & set(policy.parameters())
@@ -248,7 +248,7 @@ def test_its_file_is_that_of_a_linear_head(tiny_model_dir, tiny_tokenizer, tmp_p
     ppo.step(sampled(ppo), SCORES)
     policy.save(tmp_path, tiny_tokenizer)
     assert (tmp_path / VALUE_HEAD_FILE).is_file()
-    for config in (ValueHeadConfig(), RIDGE):
+    for config in (critic(), RIDGE):
         again = Policy(model_of(tiny_model_dir()), 1, value_head=config)
         assert again.load_value_head(tmp_path)
         assert torch.equal(again.value_head.weight, policy.value_head.weight)

@@ -207,7 +207,10 @@ def test_lora_value_head_and_references(load):
     (found,) = problems(load, {"model.lora": {"target_modules": []}})
     assert found.startswith("model.lora.target_modules: is empty")
     (found,) = problems(load, {"ppo.value_head": {"type": "mpl"}})
-    assert found.startswith("ppo.value_head.type: should be 'linear', 'mlp', 'branch' or 'ridge'")
+    assert found.startswith("ppo.value_head.type: unknown critic 'mpl' (did you mean 'mlp'?)")
+    (found,) = problems(load, {"ppo.value_head": {"type": "ridge", "num_layers": 2}})
+    assert found.startswith("ppo.value_head.num_layers: no such option 'num_layers'")
+    assert load({"ppo.value_head": {"detach": True}}).ppo.value_head.type == "linear"
     (found,) = problems(load, {"ppo.references": {"base": {"model": "models/base"}}})
     assert found == "ppo.references.base.kl_coef: is required and missing"
     wrong = {"model": "m", "kl_coef": 0.1, "where": {}}

@@ -15,17 +15,18 @@ from mht.assets.encoders import fetch_encoder
 from mht.assets.fetch import fetch_policy
 from mht.assets.padding import set_pad
 from mht.config import ModelConfig
-from mht.config.policy import ValueHeadConfig
 from mht.core.errors import ModelError, UserError
 from mht.generation.decoding import prompt_examples
 from mht.generation.sampling.rollout import Responder
-from mht.models.heads.value import VALUE_HEAD_FILE, MLPHead, load_value_head, save_value_head
 from mht.models.loading import load_causal_lm, load_tokenizer
+from mht.models.value.files import VALUE_HEAD_FILE, load_value_head, save_value_head
+from mht.models.value.heads import MLPHead
 from mht.reward_models.classifier import load_tokenizer as encoder_tokenizer
 from mht.rewards.models.sequence_classifier import classifier
 from mht.rewards.models.shared import _load as loaded_once
 from mht.training.hybrid import HybridTrainer
 from tests.support.models import make_tiny_tokenizer
+from tests.support.training import critic
 
 SECONDS = 10
 VALUES = (
@@ -345,7 +346,7 @@ def test_a_link_to_nothing_is_no_matter(folders, tmp_path):
 @given(position=st.integers(0, 2**40), bit=st.integers(0, 7), keep=st.floats(0, 1))
 def test_a_damaged_value_head_is_one_line(folders, tmp_path_factory, position, bit, keep):
     folder = tmp_path_factory.getbasetemp()
-    settings, head = ValueHeadConfig(type="mlp"), MLPHead(8, ValueHeadConfig(type="mlp"))
+    settings, head = critic(type="mlp"), MLPHead(8, 16)
     save_value_head(head.state_dict(), settings, folder)
     data = bytearray((folder / VALUE_HEAD_FILE).read_bytes())
     data[position % 400 if keep > 0.5 else position % len(data)] ^= 1 << bit

@@ -172,7 +172,7 @@ ELSEWHERE = {  # what they write lies outside DVC's outputs, or in a folder that
     "mht/assets/encoders.py": "into a folder that is put in place",
     "mht/assets/fetch.py": "into a folder that is put in place",
     "mht/models/policy.py": "its caller gives the folder",
-    "mht/models/heads/value.py": "beside the policy, in its folder",
+    "mht/models/value/files.py": "beside the policy, in its folder",
     "mht/models/heads/further.py": "beside the policy, in its folder",
     "mht/models/language_model.py": "its caller gives the folder",
     "mht/rewards/cache.py": "a cache",

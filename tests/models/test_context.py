@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from mht.config.policy import ValueHeadConfig
 from mht.core.errors import ModelError
 from mht.generation.decoding import ValueGuided, generate
 from mht.generation.sampling.decode import sample
@@ -141,14 +140,14 @@ def test_value_guidance_looks_through_the_window_too(tiny_model_dir, tiny_tokeni
 
 
 @pytest.mark.parametrize(
-    ("unfrozen", "head"), [("all", "linear"), (1, "linear"), (2, "branch")]
+    ("unfrozen", "head"), [("all", {}), (1, {}), (2, {"type": "branch", "num_layers": 1})]
 )  # fmt: skip
 def test_it_trains_and_is_saved(tiny_model_dir, tiny_tokenizer, tmp_path, unfrozen, head):
     """PPO's own check holds that the sampled probabilities are those that it trains on."""
     trainer = HybridTrainer(
         tiny_model_dir(layers=3),
         train_data=examples(tiny_tokenizer, 8),
-        config=hybrid_config(value_head=ValueHeadConfig(type=head, num_layers=1)),
+        config=hybrid_config(value_head=head),
         num_layers_unfrozen=unfrozen,
         context_window=K,
     )

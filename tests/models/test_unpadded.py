@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from mht.config.policy import LoRAConfig, ValueHeadConfig
+from mht.config import LoRAConfig
 from mht.models.context import limit_context
 from mht.models.hf import logits as logits_module
 from mht.models.hf.layers import decoder_layers
 from mht.models.hf.unpadded import FAMILIES, layout_of, without_padding
 from mht.models.policy import Policy
 from mht.models.recompute import recompute_layers
-from tests.support.training import PAD, model_of, rollout_of
+from tests.support.training import PAD, critic, model_of, rollout_of
 
 LENGTHS = [(30, 5), (3, 24), (1, 1), (19, 9)]  # of prompts and responses; Gemma's window is 16
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -85,8 +85,8 @@ def test_scores_and_gradients_are_those_of_the_padded_pass(
 def test_every_kind_of_policy(tiny_model_dir, monkeypatch, rollout, kind):
     options = {
         "lora": {"lora": LoRAConfig(r=2, alpha=4)},
-        "branch": {"value_head": ValueHeadConfig(type="branch", num_layers=1)},
-        "mlp": {"value_head": ValueHeadConfig(type="mlp")},
+        "branch": {"value_head": critic(type="branch", num_layers=1)},
+        "mlp": {"value_head": critic(type="mlp")},
         "context_window": {},
     }[kind]
     folder = tiny_model_dir("llama", layers=3)

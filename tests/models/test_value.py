@@ -7,15 +7,23 @@ import torch
 from safetensors import safe_open
 
 from mht import HybridTrainer
-from mht.config import LoRAConfig, ValueHeadConfig
+from mht.config import LoRAConfig
 from mht.core.errors import ModelError
 from mht.losses import masked_mean
-from mht.models.heads.value import VALUE_HEAD_FILE
 from mht.models.hf.layers import decoder_layers
 from mht.models.policy import Policy
+from mht.models.value.files import VALUE_HEAD_FILE
 from tests.support.ppo import PROMPTS as PPO_PROMPTS
 from tests.support.ppo import SCORES, ppo_on, sampled
-from tests.support.training import EOS, KINDS, hybrid_config, model_of, responses_of, rollout_of
+from tests.support.training import (
+    EOS,
+    KINDS,
+    critic,
+    hybrid_config,
+    model_of,
+    responses_of,
+    rollout_of,
+)
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 RESPONSES = [[70, 71, EOS], [80, 81, 82, 83, 84], [90]]
@@ -31,7 +39,7 @@ KEPT = {"linear, detached", "mlp, detached", "branch"}  # the language model is 
 
 @pytest.fixture(params=HEADS.values(), ids=HEADS.keys())
 def head(request):
-    return ValueHeadConfig(**request.param)
+    return critic(**request.param)
 
 
 def policy_of(folder, head, unfrozen=2, lora=None):
@@ -66,8 +74,8 @@ def test_values_are_zero_at_first_and_padding_leaves_them_alone(tiny_model_dir, 
 def test_an_untouched_branch_computes_what_the_policy_computes(tiny_model_dir, kind, unfrozen):
     """Its map on the policy's own last hidden states gives the same: so it is the same layers."""
     folder = tiny_model_dir(kind, layers=4)
-    branch = policy_of(folder, ValueHeadConfig(type="branch", num_layers=2), unfrozen)
-    plain = policy_of(folder, ValueHeadConfig(), unfrozen)
+    branch = policy_of(folder, critic(type="branch", num_layers=2), unfrozen)
+    plain = policy_of(folder, critic(), unfrozen)
     weight = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
     branch.value_head.output.weight.data.copy_(weight)
     plain.value_head.weight.data.copy_(weight)
@@ -106,7 +114,7 @@ def test_values_of_a_sampled_rollout_are_those_of_a_pass(tiny_model_dir, head):
 @pytest.mark.parametrize("lora", [None, LoRAConfig(r=2)], ids=["plain", "lora"])
 @pytest.mark.parametrize("name", HEADS)
 def test_what_the_value_loss_reaches(tiny_model_dir, name, unfrozen, lora):
-    head = ValueHeadConfig(**HEADS[name])
+    head = critic(**HEADS[name])
     policy = policy_of(tiny_model_dir(layers=4), head, unfrozen, lora)
     disturb(policy)
     for p in policy.model.parameters():
@@ -128,7 +136,7 @@ def test_what_the_value_loss_reaches(tiny_model_dir, name, unfrozen, lora):
 
 
 def test_a_branch_trains_layers_of_its_own(tiny_model_dir):
-    policy = policy_of(tiny_model_dir(layers=4), ValueHeadConfig(type="branch", num_layers=2))
+    policy = policy_of(tiny_model_dir(layers=4), critic(type="branch", num_layers=2))
     own = {id(p) for p in policy.value_head.parameters()}
     others = {id(p) for m in (policy.model, policy.reference) for p in m.parameters()}
     assert not own & others
@@ -145,7 +153,7 @@ def test_a_branch_trains_layers_of_its_own(tiny_model_dir):
     ],
 )
 def test_a_branch_that_does_not_fit(tiny_model_dir, unfrozen, count, message):
-    head = ValueHeadConfig(type="branch", num_layers=count)
+    head = critic(type="branch", num_layers=count)
     with pytest.raises(ModelError, match=rf"ppo\.value_head\.{message}"):
         policy_of(tiny_model_dir(layers=4), head, unfrozen)
 
@@ -167,7 +175,7 @@ def test_a_linear_heads_file_is_two_tensors_and_nothing_else(
     tiny_model_dir, tiny_tokenizer, tmp_path
 ):
     """The bytes that folders of before the other kinds have."""
-    policy_of(tiny_model_dir(), ValueHeadConfig(), 1).save(tmp_path, tiny_tokenizer)
+    policy_of(tiny_model_dir(), critic(), 1).save(tmp_path, tiny_tokenizer)
     with safe_open(tmp_path / VALUE_HEAD_FILE, "pt") as file:
         assert (set(file.keys()), file.metadata()) == ({"weight", "bias"}, None)
 
@@ -186,12 +194,12 @@ OTHERS = [
 def test_a_head_of_another_kind_is_left_with_a_word(
     tiny_model_dir, tiny_tokenizer, tmp_path, capsys, saved, wanted
 ):
-    policy = policy_of(tiny_model_dir(layers=4), ValueHeadConfig(**saved))
+    policy = policy_of(tiny_model_dir(layers=4), critic(**saved))
     policy.save(tmp_path / "fresh", tiny_tokenizer)
     disturb(policy)
     policy.save(tmp_path / "trained", tiny_tokenizer)
     capsys.readouterr()
-    other = policy_of(tmp_path / "trained", ValueHeadConfig(**wanted))
+    other = policy_of(tmp_path / "trained", critic(**wanted))
     assert not other.load_value_head(tmp_path / "fresh")
     assert "another kind" not in capsys.readouterr().err, "an untrained head is no loss"
     assert not other.load_value_head(tmp_path / "trained")
@@ -201,10 +209,10 @@ def test_a_head_of_another_kind_is_left_with_a_word(
 
 def test_detach_keeps_a_heads_file(tiny_model_dir, tiny_tokenizer, tmp_path):
     """What the loss reaches is not part of what a head is."""
-    policy = policy_of(tiny_model_dir(), ValueHeadConfig(), 1)
+    policy = policy_of(tiny_model_dir(), critic(), 1)
     disturb(policy)
     policy.save(tmp_path, tiny_tokenizer)
-    assert policy_of(tmp_path, ValueHeadConfig(detach=True), 1).load_value_head(tmp_path)
+    assert policy_of(tmp_path, critic(detach=True), 1).load_value_head(tmp_path)
 
 
 def test_a_trainer_takes_the_head_of_its_settings(tiny_model_dir, tiny_tokenizer, tmp_path):
@@ -222,7 +230,7 @@ def test_a_trainer_takes_the_head_of_its_settings(tiny_model_dir, tiny_tokenizer
 @pytest.mark.parametrize("name", ["linear, detached", "mlp", "branch"])  # linear: test_ppo.py
 def test_the_reward_rises_with_each(tiny_model_dir, name):
     """The share of tokens below 200, half of the vocabulary."""
-    head = ValueHeadConfig(**HEADS[name] | {"num_layers": 1})
+    head = critic(**HEADS[name] | ({"num_layers": 1} if name == "branch" else {}))
     policy = policy_of(tiny_model_dir(), head, 1)
     ppo = ppo_on(policy, lr=3e-2, kl_coef=0.0, minibatch_size=8)
     shares = []

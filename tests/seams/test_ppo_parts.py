@@ -2,16 +2,21 @@
 
 import csv
 
+from safetensors.torch import load_file
+
 from tests.support.plugins import install, on_path
 
 pytest_plugins = ["tests.support.pipeline"]
 
 CODE = '''
+from contextlib import nullcontext
+
 import torch
 
 from mht.algorithms.ppo.parts.advantages import Advantage
 from mht.algorithms.ppo.parts.aggregations import Aggregation
 from mht.algorithms.ppo.parts.policy_losses import PolicyLoss
+from mht.models.value.critics import Critic
 
 
 class Constant(Advantage):
@@ -32,6 +37,29 @@ class Linear(PolicyLoss):
         return batch.advantages * (1 + batch.old_logprobs - logprobs)
 
 
+class Known(Critic):
+    """Every state is worth what the rollout was given."""
+
+    worth: float
+
+    def head(self, model, reference, *, frozen):
+        return Worth(self.worth)
+
+
+class Worth(torch.nn.Module):
+    """One number for all states, which trains; read from no hidden state."""
+
+    def __init__(self, worth):
+        super().__init__()
+        self.worth = torch.nn.Parameter(torch.tensor(worth))
+
+    def watching(self):
+        return nullcontext()
+
+    def forward(self, hidden, rollout=None):
+        return self.worth.expand(hidden.shape[:-1])
+
+
 class Tenfold(Aggregation):
     """Ten times the mean over tokens."""
 
@@ -45,6 +73,7 @@ MEMBERS = {
     "advantage": {"constant": "Constant"},
     "policy_loss": {"linear": "Linear"},
     "aggregation": {"tenfold": "Tenfold"},
+    "critic": {"known": "Known"},
 }
 
 
@@ -56,6 +85,7 @@ def test_parts_from_outside_train_the_policy(clone, tmp_path):
             "ppo.advantage": {"type": "constant", "value": 3.0},
             "ppo.policy_loss": {"type": "linear"},
             "ppo.aggregation": {"type": "tenfold"},
+            "ppo.value_head": {"type": "known", "worth": 5.0},
             "ppo.minibatch_size": 8,
         }
     )
@@ -63,4 +93,6 @@ def test_parts_from_outside_train_the_policy(clone, tmp_path):
     with open(clone.path / "plots/hybrid/ppo.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert rows and all(abs(float(row["ppo/policy/loss"]) - 30) < 0.1 for row in rows)
+    head = load_file(clone.path / "models/hybrid/value_head.safetensors")
+    assert 4 < head["worth"] < 6 and head["worth"] != 5, "it began at 5 and has trained"
     assert all(float(row["ppo/optim/grad_norm"]) > 0 for row in rows)

@@ -6,6 +6,7 @@ from mht.config import HybridConfig
 from mht.core.records import Rollout
 from mht.data.examples.example import Example
 from mht.models.loading import load_causal_lm
+from mht.models.value.critics import make_critic
 from mht.rewards import Reward
 
 KINDS = ["gpt2", "llama", "qwen2", "gemma2"]
@@ -82,6 +83,11 @@ STATEFUL = {  # of a schedule: what has a state of its own is on
     "sft_steps_per_cycle": 2,
     "ppo_steps_per_cycle": 2,
 }
+
+
+def critic(**options):
+    """What makes a value head; a linear one without a type."""
+    return make_critic(options)
 
 
 def hybrid_config(**changes):

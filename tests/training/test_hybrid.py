@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mht import HybridTrainer, make_reward
 from mht.core.errors import ConfigError, DataError, MissingPackage, ModelError, UserError
 from mht.data.examples.example import collate_sft
-from mht.models.heads.value import VALUE_HEAD_FILE
+from mht.models.value.files import VALUE_HEAD_FILE
 from tests.support.training import (
     EOS,
     PAD,

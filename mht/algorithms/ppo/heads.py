@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mht.algorithms.ppo.experience import Experience
 from mht.config import HybridConfig
 from mht.losses import value_loss
-from mht.models.heads.value import ValueHead
 from mht.models.logprobs import spread
 from mht.models.policy import Policy
 
@@ -22,7 +21,7 @@ class ValueTerm:
         config: of the clipping.
     """
 
-    def __init__(self, head: ValueHead, config: HybridConfig):
+    def __init__(self, head: nn.Module, config: HybridConfig):
         self.head, self.config = head, config
 
     def loss(self, hidden: Tensor, batch: Experience) -> Tensor:

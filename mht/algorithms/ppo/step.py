@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mht.algorithms.ppo.critic import RidgeCritic
 from mht.algorithms.ppo.experience import Experience, RunningStd
 from mht.algorithms.ppo.ratio import RatioCheck
 from mht.algorithms.ppo.replay import Replayed, check_past, no_replay, replay_figures, with_past
@@ -42,7 +41,6 @@ from mht.losses import (
     token_rewards,
     whiten,
 )
-from mht.models.heads.value import FittedHead
 from mht.models.policy import Policy, TokenScores
 from mht.models.references import Items, References
 from mht.optim.optimizers import Updater
@@ -78,9 +76,7 @@ class PPO:
         self.generator, self.references = generator, references
         self.check_ratio = RatioCheck(policy.model.dtype, config.ratio_tolerance, self.devices)
         self.updates = Updates(policy, updater, config, generator, self.check_ratio)
-        head = policy.value_head
-        fitted = isinstance(head, FittedHead)
-        self.critic = RidgeCritic(head, config.value_head) if fitted else None
+        self.critic = config.value_head.fit(policy.value_head)
         self.running_std = RunningStd()
         self.surprises = torch.zeros(0)
         control = config.kl_control

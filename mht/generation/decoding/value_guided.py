@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mht.config.policy import ValueHeadConfig
 from mht.core.errors import ModelError, UserError
 from mht.core.records import Rollout
 from mht.data.examples.example import Example, collate_prompts
@@ -19,14 +18,10 @@ from mht.generation.sampling.decode import Steps
 from mht.generation.sampling.draw import draw, truncate_logits
 from mht.generation.sampling.seeds import RowSeeds
 from mht.models.base import Decoding, Seen
-from mht.models.heads.value import (
-    VALUE_HEAD_FILE,
-    LinearHead,
-    load_value_head,
-    make_value_head,
-    stored_value_head,
-)
 from mht.models.readers import policy_model
+from mht.models.value.critics import make_critic
+from mht.models.value.files import VALUE_HEAD_FILE, load_value_head, stored_value_head
+from mht.models.value.heads import LinearHead
 
 if TYPE_CHECKING:
     from mht.generation.sampling.rollout import Responder
@@ -47,18 +42,19 @@ def read_value_head(model: nn.Module, folder: str | Path) -> LinearHead:
     file = Path(folder) / VALUE_HEAD_FILE
     if not file.is_file():
         raise ModelError(f"{folder}: no {VALUE_HEAD_FILE}: value-guided decoding needs PPO's")
-    stored, state = stored_value_head(file)
-    kind: Any = stored
-    if kind["type"] == "branch":
+    kind, state = stored_value_head(file)
+    if kind["type"] not in ("linear", "mlp"):
         raise ModelError(
-            f"{file}: a value head of type branch can't look ahead token by token; train with "
-            "ppo.value_head.type linear or mlp"
+            f"{file}: a value head of type {kind['type']} can't look ahead token by token; train "
+            "with ppo.value_head.type linear or mlp"
         )
+    spec: dict[str, Any] = {"type": kind["type"]}
     inner = state.get("inner.weight")
-    width = None if inner is None else len(inner)
-    config = ValueHeadConfig(type=kind["type"], activation=kind["activation"], hidden_size=width)
-    head = make_value_head(model, model, config, frozen=0)
-    if not isinstance(head, LinearHead) or not load_value_head(head, config, folder):
+    if kind["type"] == "mlp" and inner is not None:
+        spec |= {"activation": kind["activation"], "hidden_size": len(inner)}
+    critic = make_critic(spec)
+    head = critic.head(model, model, frozen=0).to(model.device)
+    if not load_value_head(head, critic, folder):
         raise ModelError(f"{file}: does not fit the model beside it")
     if not head.weight.any():
         raise ModelError(f"{file}: says 0 of every state: no PPO step has trained it")

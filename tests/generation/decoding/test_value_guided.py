@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from mht.config.policy import ValueHeadConfig
 from mht.core.errors import ModelError, UserError
 from mht.generation.decoding import ValueGuided, generate, read_value_head
 from mht.generation.decoding.value_guided import guided_sample
@@ -13,7 +12,16 @@ from mht.generation.sampling.seeds import RowSeeds
 from mht.models.hf.logits import logits_at
 from mht.models.logprobs import response_logprobs
 from mht.models.policy import Policy
-from tests.support.training import EOS, KINDS, PAD, examples, model_of, responses_of, rollout_of
+from tests.support.training import (
+    EOS,
+    KINDS,
+    PAD,
+    critic,
+    examples,
+    model_of,
+    responses_of,
+    rollout_of,
+)
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
 TOKENS, BETA = 6, 2.0
@@ -21,7 +29,7 @@ ENDS = set(range(100, 180))  # many, so that candidates and responses end
 
 
 def with_head(model, kind="linear"):
-    policy = Policy(model, value_head=ValueHeadConfig(type=kind))
+    policy = Policy(model, value_head=critic(type=kind))
     torch.manual_seed(0)
     for parameter in policy.value_head.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -133,10 +141,9 @@ def test_heads_that_do_not_guide(tiny_model_dir, tiny_tokenizer, tmp_path):
     folder = tiny_model_dir()
     with pytest.raises(ModelError, match="no value_head.safetensors"):
         read_value_head(model_of(folder), folder)
-    for kind, what in (("linear", "no PPO step has trained it"), ("branch", "of type branch")):
-        Policy(
-            model_of(folder), value_head=ValueHeadConfig(type=kind, num_layers=1)
-        ).save(tmp_path, tiny_tokenizer)  # fmt: skip
+    branch = critic(type="branch", num_layers=1)
+    for head, what in ((critic(), "no PPO step has trained it"), (branch, "of type branch")):
+        Policy(model_of(folder), value_head=head).save(tmp_path, tiny_tokenizer)
         with pytest.raises(ModelError, match=what):
             read_value_head(model_of(tmp_path), tmp_path)
     with_head(model_of(folder)).save(tmp_path, tiny_tokenizer)

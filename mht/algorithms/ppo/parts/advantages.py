@@ -63,6 +63,8 @@ class Advantage(Component):
 class GAE(Advantage):
     """Generalised advantage estimation. Schulman et al. 2015, arXiv:1506.02438."""
 
+    type: str = "gae"
+
     def estimate(
         self,
         rewards: Tensor,

@@ -35,6 +35,8 @@ class Aggregation(Component):
 class TokenMean(Aggregation):
     """The mean over all tokens: a long response counts more than a short one."""
 
+    type: str = "token_mean"
+
     def size(self, response_mask: Tensor) -> Tensor:
         """The number of tokens."""
         return response_mask.sum()
@@ -49,6 +51,8 @@ class TokenMean(Aggregation):
 @AGGREGATIONS.register("sequence_mean")
 class SequenceMean(Aggregation):
     """The mean over responses of each one's mean over its tokens. GRPO, arXiv:2402.03300, eq. 3."""
+
+    type: str = "sequence_mean"
 
     def size(self, response_mask: Tensor) -> Tensor:
         """The number of responses."""

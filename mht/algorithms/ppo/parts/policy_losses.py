@@ -37,6 +37,8 @@ class PolicyLoss(Component):
 class Clip(PolicyLoss):
     """PPO's clipped objective (arXiv:1707.06347), with ``dual_clip``'s bound (arXiv:1912.09729)."""
 
+    type: str = "clip"
+
     def losses(self, logprobs: Tensor, batch: Experience, config: HybridConfig) -> Tensor:
         """As `mht.losses.policy_losses`."""
         from mht.losses import policy_losses
@@ -57,6 +59,8 @@ class Unclipped(PolicyLoss):
 
     Only the KL penalty and few epochs keep the policy near the one that sampled.
     """
+
+    type: str = "unclipped"
 
     def losses(self, logprobs: Tensor, batch: Experience, config: HybridConfig) -> Tensor:
         """Each token's; ``clip_range`` and ``dual_clip`` play no part."""

@@ -16,8 +16,7 @@ from dataclasses import astuple, dataclass
 import torch
 from torch import Tensor
 
-from mht.config.policy import ValueHeadConfig
-from mht.models.heads.value import LinearHead
+from mht.models.value.heads import LinearHead
 
 
 @dataclass(frozen=True)
@@ -136,14 +135,15 @@ class RidgeCritic:
 
     Args:
         head: is given the fit to all that is known, after each rollout.
-        config: of shrinkage and decay.
+        shrinkage: see `Fit.to`.
+        decay: what earlier rollouts count, with each that follows.
 
     Attributes:
         past: of all rollouts so far, older ones fading; None before the first.
     """
 
-    def __init__(self, head: LinearHead, config: ValueHeadConfig):
-        self.head, self.config = head, config
+    def __init__(self, head: LinearHead, *, shrinkage: float, decay: float):
+        self.head, self.shrinkage, self.decay = head, shrinkage, decay
         self.past: Moments | None = None
 
     @torch.no_grad()
@@ -167,7 +167,7 @@ class RidgeCritic:
         known = Moments.of(features[mask], targets[mask])
         if self.past is not None:
             known = known + self.past
-        fit = Fit.to(known, self.config.shrinkage)
+        fit = Fit.to(known, self.shrinkage)
         rows, real = _members(torch.arange(len(mask), device=mask.device), groups)
         if len(rows) == 1 and self.past is None:
             values = self.head(hidden)
@@ -179,7 +179,7 @@ class RidgeCritic:
         weight, bias = fit.line
         self.head.weight.copy_(weight[None])
         self.head.bias.copy_(bias[None])
-        self.past = known.scaled(self.config.decay)
+        self.past = known.scaled(self.decay)
         return torch.where(mask, values, 0.0)
 
     def state_dict(self) -> dict[str, Tensor]:
