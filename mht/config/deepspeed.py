@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mht.config.optim import BITS
+from mht.config.training import HybridConfig, SFTConfig
 from mht.config.variants import loops_of
 
 if TYPE_CHECKING:
-    from mht.config import Config, HybridConfig, SFTConfig
+    from mht.config import Config
 
 # Of a file's ``deepspeed_config``: what may be set, None for nothing, and why nothing else.
 SETTINGS: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -27,7 +28,7 @@ DTYPE = (
     "under DeepSpeed set float32: in 16 bits it needs one dtype for all that trains and rounds "
     "the value head too"
 )
-HEADS = "under DeepSpeed leave them out: of the heads it trains the value head alone"
+HEADS = "under DeepSpeed leave them out: it trains no head but the value head"
 # Optimisers that do not move each weight by itself, as a flat share of the weights needs it.
 WHOLE = {
     "adafactor": "looks at whole matrices, which DeepSpeed cuts up",

@@ -155,12 +155,13 @@ def test_models_and_optimisers_that_can_not_be_had(accelerate_files):
     optimizer = CONFIG.ppo.optimizer.model_copy(update={"type": "adafactor"})
     changes = {
         "model": CONFIG.model.model_copy(update={"dtype": "bfloat16"}),
-        "ppo": CONFIG.ppo.model_copy(update={"optimizer": optimizer}),
+        "ppo": CONFIG.ppo.model_copy(update={"optimizer": optimizer, "heads": {"length": {}}}),
     }
     config = CONFIG.model_copy(update=changes)
     path = accelerate_files(distributed_type="DEEPSPEED", deepspeed_config={"zero_stage": 1})
-    dtype, kind = refused(path, config)
+    dtype, heads, kind = refused(path, config)
     assert dtype.startswith("model.dtype: under DeepSpeed set float32")
+    assert heads.startswith("ppo.heads: under DeepSpeed leave them out")
     assert kind.startswith("ppo.optimizer.type: under DeepSpeed set adamw: adafactor looks at")
 
 
