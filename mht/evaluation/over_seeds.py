@@ -1,4 +1,4 @@
-"""Variants over several training seeds: intervals, paired tests, effect sizes, who wins on what.
+"""Variants over several training seeds: intervals, paired tests, effect sizes.
 
 The values of a metric are an array (k, S, P). Its statistic takes k columns: one for ``mean``, nats
 and token counts for ``perplexity``. There are S training seeds and P units, which are the same in
@@ -8,7 +8,7 @@ seed, averaged over seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +19,7 @@ from mht.evaluation.statistics import (
     Floats,
     Interval,
     difference_of,
-    holm,
     interval_of,
-    verdict,
 )
 
 QUARTER = 0.25
@@ -46,26 +44,6 @@ class SeedDifference(NamedTuple):
     p: float
     cohens_d: float | None
     cliffs_delta: float
-
-
-class Verdict(NamedTuple):
-    """One line of the table of who wins on what.
-
-    Attributes:
-        metric: that is compared.
-        a: a variant.
-        b: the one that it is compared with.
-        found: how much a exceeds b.
-        p_adjusted: for the number of lines in the table (Holm).
-        winner: a or b, or None where the difference may be chance or neither way is better.
-    """
-
-    metric: str
-    a: str
-    b: str
-    found: SeedDifference
-    p_adjusted: float
-    winner: str | None
 
 
 def per_seed(values: ArrayLike, statistic: str = "mean") -> Floats:
@@ -251,44 +229,6 @@ def cliffs_delta(a: ArrayLike, b: ArrayLike) -> float:
     """
     signs = np.sign(np.subtract.outer(np.asarray(a, float), np.asarray(b, float)))
     return float(signs.mean())
-
-
-def who_wins(
-    metrics: Mapping[str, Mapping[str, ArrayLike]],
-    pairs: Sequence[tuple[str, str]],
-    *,
-    directions: Mapping[str, str],
-    statistics: Mapping[str, str] | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> list[Verdict]:
-    """The table of who wins on what: a line for each metric and pair of variants.
-
-    Args:
-        metrics: metric to variant to values (k, S, P).
-        pairs: of variants to compare.
-        directions: metric to "higher" or "lower", whichever is better; others have no winner.
-        statistics: of the metrics that are no means.
-        resamples: for the intervals.
-        seed: of their draws.
-    """
-    lines = [
-        (metric, a, b, seeds_difference(
-            of[a], of[b], statistic=(statistics or {}).get(metric, "mean"),
-            resamples=resamples, seed=seed,
-        ))
-        for metric, of in metrics.items()
-        for a, b in pairs
-    ]  # fmt: skip
-    adjusted = holm([found.p for _, _, _, found in lines])
-    return [
-        Verdict(metric, a, b, found, p, _winner(a, b, found, directions.get(metric, "neither"), p))
-        for (metric, a, b, found), p in zip(lines, adjusted, strict=True)
-    ]
-
-
-def _winner(a: str, b: str, found: SeedDifference, direction: str, p: float) -> str | None:
-    return {"better": a, "worse": b}.get(verdict(direction, found.difference, p))
 
 
 def _values(values: ArrayLike) -> Floats:

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from mht.core.component import did_you_mean
-from mht.core.errors import DataError, UserError
+from mht.core.errors import ConfigError, DataError, UserError
 from mht.evaluation.metrics import describe
 from mht.evaluation.over_seeds import seeds_difference, seeds_interval
 from mht.evaluation.statistics import UNCLEAR, holm, verdict
 from mht.evaluation.summary import Evaluated, plain_ends, read_samples, significant
-from mht.reports.over_seeds_report import SAMPLES, Values, asked_of, metric_values
+from mht.reports.compare import draws_for
+from mht.reports.measured import Measured, measure
+from mht.reports.seeds_folder import SAMPLES
 from mht.reports.wording import ends
 
 WORKSPACE = "workspace"
@@ -193,25 +195,39 @@ def tabulate(
     options = {"resamples": found.resamples or resamples, "seed": seed}
     if found.seed is not None:
         options["seed"] = found.seed
-    asked = asked_of(found.runs, against) if found.metrics else list(found.runs)
+    asked = [n for n in found.runs if n != against and not (found.metrics and n == "base")]
+    measured = measure(found.runs)
+    draws = draws_for(len(metrics) * len(asked), options["resamples"])
     lines: list[Line] = []
     for metric in metrics:
-        values = metric_values(found.runs, metric)
+        values = _values(measured, metric, found.runs)
         names = [against, *(name for name in found.runs if name != against)]
-        lines += [_line(metric, name, against, values, options, asked) for name in names]
+        lines += [_line(metric, name, against, values, options, asked, draws) for name in names]
     adjusted = iter(holm([line.p_adjusted for line in lines if line.p_adjusted is not None]))
     lines = [line if line.p_adjusted is None else _judged(line, next(adjusted)) for line in lines]
     prompts = found.runs[against][0].prompts
     return Table(lines, against, found.seeds, prompts)
 
 
+def _values(
+    measured: Mapping[str, Measured], metric: str, runs: Mapping[str, Sequence[Evaluated]]
+) -> Measured:
+    known = sorted(name for name, own in measured.items() if own.of.keys() == runs.keys())
+    if metric not in known:
+        close = did_you_mean(metric, known)
+        problem = f"no such metric {metric!r}{close}. Available: {', '.join(known)}"
+        raise ConfigError([f"benchmark.metrics: {problem}"], "params.yaml")
+    return measured[metric]
+
+
 def _line(
     metric: str,
     name: str,
     against: str,
-    values: Values,
+    values: Measured,
     options: Mapping[str, Any],
     asked: Sequence[str],
+    draws: int,
 ) -> Line:
     """Before the correction: ``p_adjusted`` is p itself."""
     options = {"statistic": values.statistic, **options}
@@ -220,6 +236,7 @@ def _line(
     if name == against:
         return Line(metric, name, *_rounded(own))
     other = values.of[against]
+    options["resamples"] = draws
     found = seeds_difference(data, other, **options)
     shown = _rounded((found.difference, found.low, found.high))
     p = found.p if name in asked else None

@@ -19,7 +19,7 @@ from mht.experiments.variants import Variant, identity
 from mht.generation.sampling.rollout import Responder
 from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.precision import resolve_dtype
-from mht.reports.over_seeds_report import RESULT, SAMPLES
+from mht.reports.seeds_folder import RESULT, SAMPLES
 from mht.rewards import Reward
 from mht.training.from_config import experiment_look, make_trainer
 from mht.training.hybrid import HybridTrainer, Stats

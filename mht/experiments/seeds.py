@@ -25,13 +25,10 @@ from mht.data.prepare.prepare import prepare
 from mht.data.sources.fetch import fetch_rows, fetched_texts
 from mht.experiments.seed_run import SeedRun
 from mht.experiments.variants import Variant, identity, training, variants_of
-from mht.reports.over_seeds_report import (
-    REPORT_FILES,
-    RESULT,
-    SAMPLES,
-    final_figures,
-    write_report,
-)
+from mht.reports.conclusion import OFF
+from mht.reports.guard import Bounds
+from mht.reports.records import Entry
+from mht.reports.seeds_folder import REPORT_FILES, RESULT, SAMPLES, final_figures, report_seeds
 from mht.tracking.names import flat_metrics
 from mht.tracking.seeds import NullSeeds, SeedsRun
 
@@ -75,24 +72,38 @@ def run_seeds(
             _share(own, folder)
             for variant, _, _ in _of_seed(own, folder):
                 _log_result(variant, own, folder, log)
-    summary = write_report(
+    summary = _report(config, folder, seeds, variants)
+    files = [folder / name for name in REPORT_FILES if (folder / name).exists()]
+    log.summary(flat_metrics(summary["metrics"], "benchmark"), files)
+    return summary
+
+
+def _report(
+    config: Config, folder: Path, seeds: Sequence[int], variants: Sequence[Variant]
+) -> dict[str, Any]:
+    wanted, names = config.benchmark, [variant.name for variant in variants]
+    others = [name for name in names if name != wanted.subject]
+    return report_seeds(
         folder,
-        metrics=config.benchmark.metrics,
-        split=config.evaluate.split,
+        [
+            Entry(v.name, "sft" if v.sft else "base", v.optimizer_steps, v.loop is not None)
+            for v in variants
+        ],
         seeds=seeds,
-        variants=[variant.name for variant in variants],
-        subject=config.benchmark.subject,
-        reach=config.benchmark.reach.model_dump(),
-        resamples=config.benchmark.resamples,
+        metrics=wanted.metrics,
+        samples=wanted.samples,
+        split=config.evaluate.split,
+        subject=wanted.subject,
+        baseline=wanted.baseline if wanted.baseline in others else others[0],
+        guard=Bounds(**wanted.guard.model_dump()) if wanted.guard else OFF,
+        reach=wanted.reach.model_dump(),
+        resamples=wanted.resamples,
         seed=config.base.seed,
         settings={
             v.name: {"recipe": v.recipe, "changes": v.changes, "from_base": v.sft is None}
             for v in variants
         },
     )
-    files = [folder / name for name in REPORT_FILES if (folder / name).exists()]
-    log.summary(flat_metrics(summary["metrics"], "benchmark"), files)
-    return summary
 
 
 def _prepare(config: Config, folder: Path) -> None:

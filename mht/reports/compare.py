@@ -16,13 +16,11 @@ from mht.evaluation.over_seeds import SeedDifference, per_seed, seeds_difference
 from mht.evaluation.statistics import holm
 from mht.evaluation.summary import significant
 from mht.reports.conclusion import OFF, sentences
-from mht.reports.costs import costs_of, looks_of
 from mht.reports.guard import Bounds, Finding, check_judges, examine
-from mht.reports.learning.curves import Curves, read_curves
-from mht.reports.learning.reach import since
+from mht.reports.learning.reach import Curve, since
 from mht.reports.learning.reach_table import reach_summary
 from mht.reports.measured import Measured, level, measure
-from mht.reports.read import check_prompts, read_runs, read_summary
+from mht.reports.read import Results, check_prompts, read_project
 from mht.reports.records import Comparison, Entry, Line, Summary, Variant, stages_of
 
 DRAWS = 100  # for each difference: with fewer, no p-value of one seed survives Holm's adjustment
@@ -33,70 +31,94 @@ Differences = dict[str, dict[str, SeedDifference]]
 def compare(
     entries: Sequence[Entry],
     *,
+    seeds: Sequence[int] = (0,),
+    root: str | Path = ".",
+    **options: Any,
+) -> Comparison:
+    """Read all variants and compare them.
+
+    Args:
+        entries: the table of variants, in order.
+        seeds: the training seeds; the files of the first stand where those of one seed do.
+        root: where ``reports/``, ``metrics/`` and ``plots/`` are.
+        **options: of `compared`.
+
+    Raises:
+        DataError: a variant's file is missing or broken, or the prompts differ.
+        ConfigError: an unknown metric; all of them.
+    """
+    return compared(read_project(entries, seeds, root), **options)
+
+
+def compared(
+    results: Results,
+    *,
     metrics: Sequence[str],
     subject: str = "hybrid",
     baseline: str = "sft_only",
-    seeds: Sequence[int] = (0,),
     samples: int = 8,
     split: str = "test",
     guard: Bounds = OFF,
     reach: Mapping[str, Any] | None = None,
     resamples: int = 2000,
     seed: int = 0,
-    root: str | Path = ".",
 ) -> Comparison:
-    """Read all variants and compare them.
+    """The comparison of variants that have been read.
 
     Args:
-        entries: the table of variants, in order.
+        results: what was left of them.
         metrics: those to show, in order; ``benchmark.metrics``.
         subject: the variant that is compared with the others.
         baseline: the variant whose difference to the subject stands in the table.
-        seeds: the training seeds; the files of the first stand where those of one seed do.
         samples: how many prompts to show side by side, evenly spaced.
         split: whose prompts were answered; ``evaluate.split``.
         guard: what a sound gain keeps to; ``benchmark.guard``.
         reach: ``benchmark.reach``: metric, score and after; without a score it is left out.
         resamples: of the intervals and tests of differences.
         seed: of the same.
-        root: where ``reports/``, ``metrics/`` and ``plots/`` are.
 
     Raises:
-        DataError: a variant's file is missing or broken, or the prompts differ.
+        DataError: the prompts differ.
         ConfigError: an unknown metric; all of them.
     """
+    entries = results.entries
     options: dict[str, int] = {"resamples": resamples, "seed": seed}
-    variants, measured = _variants(entries, seeds, options, root)
+    variants, measured = _variants(results, options)
     _check_metrics(metrics, variants)
     check_judges(guard, measured)
     others = [e.name for e in entries if e.name != subject and (e.trained or e.name == baseline)]
     asked = {other: measured if other == baseline else metrics for other in others}
-    draws = {"resamples": max(resamples, DRAWS * len(metrics) * len(others)), "seed": seed}
+    draws = {"resamples": draws_for(len(metrics) * len(others), resamples), "seed": seed}
     differences = {
         other: _differences({m: measured[m] for m in own if m in measured}, subject, other, draws)
         for other, own in asked.items()
     }
     findings = _findings(entries, measured, baseline, guard, options)
     budgets = {entry.name: float(entry.steps) for entry in entries}
-    curves = read_curves(root, [*(entry.name for entry in reversed(entries)), "sft"], seeds)
     return Comparison(
         variants,
         list(metrics),
         subject,
         baseline,
-        list(seeds),
+        list(results.seeds),
         differences,
-        _lines(metrics, subject, differences),
+        lines_of(metrics, subject, differences),
         evenly_spaced(variants[0].evaluated.prompts, samples),
         split,
         findings,
         sentences(measured, findings, budgets, **options),
-        curves,
-        costs_of(entries, curves, len(seeds)),
+        results.curves,
+        results.looks,
+        results.costs,
         _over_seeds(measured, metrics, options),
-        _reach(entries, curves, reach or {}, subject, options),
+        _reach(results.looks, reach or {}, subject, options),
         options,
     )
+
+
+def draws_for(lines: int, resamples: int) -> int:
+    """How many draws the test of each difference needs, of ``lines`` that are adjusted together."""
+    return max(resamples, DRAWS * lines)
 
 
 def evenly_spaced(count: int, rows: int) -> list[int]:
@@ -109,17 +131,14 @@ def evenly_spaced(count: int, rows: int) -> list[int]:
     return [(2 * i + 1) * count // (2 * rows) for i in range(rows)]
 
 
-def _variants(
-    entries: Sequence[Entry], seeds: Sequence[int], options: Options, root: str | Path
-) -> tuple[list[Variant], dict[str, Measured]]:
+def _variants(results: Results, options: Options) -> tuple[list[Variant], dict[str, Measured]]:
     """The variants with their summaries, and the values that the summaries rest on."""
-    known = {e.name: read_summary(e.name, root) for e in entries} if len(seeds) == 1 else {}
-    runs = {entry.name: read_runs(entry, seeds, root) for entry in entries}
+    runs, known = results.runs, results.known
     check_prompts(runs)
     measured = measure(runs, known)
     return [
         Variant(e, runs[e.name], known.get(e.name) or _summary(measured, e.name, options))
-        for e in entries
+        for e in results.entries
     ], measured
 
 
@@ -153,7 +172,7 @@ def _differences(
     }
 
 
-def _lines(metrics: Sequence[str], subject: str, differences: Differences) -> list[Line]:
+def lines_of(metrics: Sequence[str], subject: str, differences: Differences) -> list[Line]:
     """The chosen metrics against each other variant, all of them adjusted together."""
     asked = [
         (metric, other) for metric in metrics for other in differences
@@ -206,16 +225,12 @@ def _figures(values: Any, statistic: str, options: Options) -> dict[str, Any]:
 
 
 def _reach(
-    entries: Sequence[Entry],
-    curves: Curves,
-    reach: Mapping[str, Any],
-    subject: str,
-    options: Options,
+    looks: Mapping[str, Sequence[Curve]], reach: Mapping[str, Any], subject: str, options: Options
 ) -> dict[str, Any] | None:
     if reach.get("score") is None:
         return None
     after = reach.get("after", 0)
-    looks = {name: own for name, own in looks_of(entries, curves).items() if all(own)}
+    looks = {name: own for name, own in looks.items() if all(own)}
     try:
         if after:
             looks = {name: [since(curve, after) for curve in own] for name, own in looks.items()}

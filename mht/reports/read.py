@@ -5,11 +5,50 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mht.core.errors import DataError
 from mht.evaluation.summary import Evaluated, or_nan, read_samples
-from mht.reports.learning.curves import place
+from mht.reports.costs import costs_of, looks_of
+from mht.reports.learning.curves import Curves, place, read_curves
+from mht.reports.learning.reach import Curve
 from mht.reports.records import Entry, Summary
+
+
+class Results(NamedTuple):
+    """What is left of all variants.
+
+    Attributes:
+        entries: the table of variants, in order.
+        seeds: the training seeds.
+        runs: variant to its responses with their numbers, for each seed.
+        known: variant to its metrics with their intervals; nothing where there are several seeds.
+        curves: the training curves.
+        looks: variant to its looks at validation prompts, for each seed.
+        costs: variant to cost to its value for each seed.
+    """
+
+    entries: Sequence[Entry]
+    seeds: Sequence[int]
+    runs: Mapping[str, Sequence[Evaluated]]
+    known: Mapping[str, Summary]
+    curves: Curves
+    looks: Mapping[str, Sequence[Curve]]
+    costs: Mapping[str, Mapping[str, Sequence[float]]]
+
+
+def read_project(entries: Sequence[Entry], seeds: Sequence[int], root: str | Path = ".") -> Results:
+    """What the stages left.
+
+    Raises:
+        DataError: a file is missing or broken; the message names it.
+    """
+    known = {e.name: read_summary(e.name, root) for e in entries} if len(seeds) == 1 else {}
+    runs = {entry.name: read_runs(entry, seeds, root) for entry in entries}
+    names = [*(entry.name for entry in reversed(entries)), "sft"]
+    curves = read_curves(root, names, seeds)
+    costs = costs_of(entries, curves, len(seeds))
+    return Results(entries, seeds, runs, known, curves, looks_of(entries, curves), costs)
 
 
 def read_runs(entry: Entry, seeds: Sequence[int], root: str | Path = ".") -> list[Evaluated]:

@@ -12,6 +12,7 @@ from mht.evaluation.statistics import UNCLEAR, verdict
 from mht.evaluation.summary import Evaluated
 from mht.reports.guard import Finding
 from mht.reports.learning.curves import Curves
+from mht.reports.learning.reach import Curve
 from mht.reports.wording import prompts_of
 
 UNEVEN = 0.05  # optimiser steps may differ by this share before we warn
@@ -130,6 +131,7 @@ class Comparison:
         findings: the guard's finding on each variant that was trained on the reward.
         sentences: the conclusion.
         curves: the training curves of the variants, and of the SFT stage.
+        looks: variant to its looks at validation prompts, for each seed.
         costs: variant to cost to its value for each seed.
         over_seeds: metric to variant to what several seeds add: interquartile mean, each seed's.
         reach: how soon each variant reaches a score; None where nobody asked.
@@ -148,6 +150,7 @@ class Comparison:
     findings: list[Finding] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
     curves: Curves = field(default_factory=dict)
+    looks: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
     costs: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     over_seeds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reach: dict[str, Any] | None = None

@@ -19,6 +19,7 @@ from mht.reports.learning.reach_table import reach_rows, reach_sentence
 from mht.reports.records import Comparison, Line, Variant
 from mht.reports.wording import cell, ends, markdown, number, p_text, pipes, signed
 
+COSTS = {TOKENS: ("Sampled tokens", ",.0f"), "seconds": ("Seconds of training", ",.4g")}
 LONGEST = 240  # characters of a response that tables show
 ABSENT = "-"
 SCORES = ("vader", "kl_nats", "response_length")
@@ -70,10 +71,10 @@ def markdown_table(comparison: Comparison) -> str:
 def cost_rows(comparison: Comparison) -> list[tuple[str, list[str]]]:
     """What the variants spent: a label, and a text for each; means over seeds."""
     rows = [("Optimiser steps", [str(v.steps) for v in comparison.variants])]
-    costs = comparison.costs
-    if set(comparison.names) <= costs.keys():
-        tokens = [fmean(costs[name][TOKENS]) for name in comparison.names]
-        rows.append(("Sampled tokens", [f"{mean:,.0f}" for mean in tokens]))
+    costs = [comparison.costs.get(name, {}) for name in comparison.names]
+    for key, (label, form) in COSTS.items():
+        if all(key in own for own in costs):
+            rows.append((label, [format(fmean(own[key]), form) for own in costs]))
     return rows
 
 

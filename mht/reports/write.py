@@ -10,7 +10,6 @@ from mht.core.outputs import write_bytes, write_text
 from mht.evaluation.summary import significant, write_json
 from mht.reports import tables
 from mht.reports.conclusion import guard_json
-from mht.reports.costs import looks_of
 from mht.reports.figures import plots
 from mht.reports.learning.curves import as_csv, bands
 from mht.reports.page.contents import html
@@ -34,17 +33,22 @@ def write_outputs(
     write_json(root / "metrics/benchmark.json", {v.name: v.summary for v in comparison.variants})
     write_json(root / "metrics/benchmark_differences.json", differences(comparison))
     write_text(root / "metrics/benchmark.csv", tables.csv_rows(comparison))
+    write_report(comparison, folder)
+    if uneven := comparison.uneven():
+        warn(uneven)
+
+
+def write_report(comparison: Comparison, folder: Path) -> None:
+    """Write tables, figures, the page and the data behind them into a folder."""
     write_text(folder / "table.md", tables.markdown_table(comparison))
     write_text(folder / "samples.md", tables.markdown_samples(comparison))
     write_json(folder / "guard.json", guard_json(comparison.findings))
     write_json(folder / "summary.json", summary(comparison))
-    write_text(folder / "curves.csv", _curves(comparison))
+    write_text(folder / "curves.csv", as_csv(bands(comparison.looks, **comparison.options)))
     light, dark = plots.figures(comparison), plots.figures(comparison, dark=True)
     for name, png in light.items():
         write_bytes(folder / f"{name}.png", png)
     write_text(folder / "report.html", html(comparison, light, dark))
-    if uneven := comparison.uneven():
-        warn(uneven)
 
 
 def flat(comparison: Comparison) -> dict[str, float]:
@@ -96,12 +100,6 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         "reach": comparison.reach,
         **comparison.options,
     }
-
-
-def _curves(comparison: Comparison) -> str:
-    """The looks at validation prompts over seeds, against the optimiser steps, as CSV."""
-    looks = looks_of([v.entry for v in comparison.variants], comparison.curves)
-    return as_csv(bands(looks, **comparison.options))
 
 
 def _spread(values: Any) -> dict[str, float]:

@@ -14,7 +14,6 @@ from mht.evaluation.over_seeds import (
     per_seed,
     seeds_difference,
     seeds_interval,
-    who_wins,
 )
 from mht.evaluation.statistics import paired_difference
 
@@ -191,29 +190,3 @@ def test_wrong_values_are_refused(values):
 def test_shapes_must_match():
     with pytest.raises(ValueError, match="pairs must match"):
         seeds_difference(np.ones((1, 2, 3)), np.ones((1, 2, 4)))
-
-
-def test_who_wins_on_what():
-    base = normal()
-    better, same = base + 0.5 + 0.01 * normal(seed=1), base + 0.01 * normal(seed=2)
-    table = who_wins(
-        {
-            "score": {"new": better, "old": base, "other": same},
-            "cost": {"new": better, "old": base, "other": same},
-            "length": {"new": better, "old": base, "other": same},
-        },
-        [("new", "old"), ("other", "old")],
-        directions={"score": "higher", "cost": "lower", "length": "neither"},
-    )
-    assert [(v.metric, v.a, v.winner) for v in table] == [
-        ("score", "new", "new"),
-        ("score", "other", None),
-        ("cost", "new", "old"),
-        ("cost", "other", None),
-        ("length", "new", None),
-        ("length", "other", None),
-    ]
-    smallest = min(v.found.p for v in table)
-    sixfold = pytest.approx(6 * smallest, abs=0)
-    assert min(v.p_adjusted for v in table) == sixfold, "the smallest of six, by Holm"
-    assert all(v.p_adjusted >= v.found.p for v in table)

@@ -19,7 +19,8 @@ from mht.experiments import seeds as runner
 from mht.experiments.seed_run import Meter, SeedRun
 from mht.experiments.seeds import missing_results, run_seeds, with_seed
 from mht.experiments.variants import variants_of
-from mht.reports.over_seeds_report import write_report
+from mht.reports.seeds_folder import report_seeds
+from tests.support.variants import entries
 
 EXPERIMENTS = sorted(set(Path("experiments").glob("*.yaml")) - {Path("experiments/evidence.yaml")})
 VARIANTS_OF = {  # sets of variants, by the experiment that they are laid over
@@ -192,7 +193,7 @@ def test_curves_and_the_way_to_a_score_are_reported(done):
     scores = [result(folder, n, "hybrid")["curve"][-1]["score"] for n in (0, 1)]
     (last,) = (row for row in rows if row[:3] == ["score", "hybrid", "5"])
     assert float(last[3]) == pytest.approx(sum(scores) / 2, rel=1e-5, abs=1e-9)
-    for name in ("curves.png", "front.png"):
+    for name in ("training.png", "frontier.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     reach = summary["reach"]["variants"]
     assert "base" not in reach and reach["hybrid"]["optimizer_steps"]["mean"] == 0
@@ -201,23 +202,26 @@ def test_curves_and_the_way_to_a_score_are_reported(done):
     }  # fmt: skip
 
 
-def test_the_table_of_one_seed_says_what_its_p_is(done, tmp_path):
+def test_the_report_is_that_of_the_pipeline(done, tmp_path):
     shutil.copytree(done[0], tmp_path / "one")
-    write_report(tmp_path / "one", metrics=["reward"], seeds=[0], variants=NAMES)
-    head = (tmp_path / "one/table.md").read_text().splitlines()[0]
-    assert head.startswith("1 seed,") and "p is of other prompts" in head
-    assert "of other prompts" not in (done[0] / "table.md").read_text()
+    rows = entries(dict.fromkeys(NAMES, 5))
+    report_seeds(tmp_path / "one", rows, metrics=["reward"], seeds=[0], resamples=20)
+    one, two = ((folder / "report.html").read_text() for folder in (tmp_path / "one", done[0]))
+    assert "not the choice of training seed" in one and "2 training seeds" in two
+    for part in ("Guard against gaming", "Who wins on what", "While training"):
+        assert f"<h2>{part}</h2>" in one and f"<h2>{part}</h2>" in two
 
 
 def test_a_missing_or_broken_result_is_named(done, tmp_path):
     folder = tmp_path / "broken"
     shutil.copytree(done[0], folder)
-    (folder / "seed_1/sft_only/result.json").write_text("{")
-    options = {"seeds": [0, 1], "variants": NAMES}
-    with pytest.raises(DataError, match=r"seed_1/sft_only/result.json: not JSON"):
-        write_report(folder, metrics=["reward"], **options)
+    options = {"seeds": [0, 1], "resamples": 20}
+    rows = entries(dict.fromkeys(NAMES, 5))
     with pytest.raises(ConfigError, match=r"no such metric 'rewrd' \(did you mean 'reward'\?\)"):
-        write_report(folder, metrics=["rewrd"], **options)
+        report_seeds(folder, rows, metrics=["rewrd"], **options)
+    (folder / "seed_1/sft_only/result.json").write_text("{")
+    with pytest.raises(DataError, match=r"seed_1/sft_only/result.json: not JSON"):
+        report_seeds(folder, rows, metrics=["reward"], **options)
 
 
 def test_both_seeds_are_set(config):

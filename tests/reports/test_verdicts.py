@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 from mht.cli.main import commands
 from mht.config import load_config
 from mht.data.text.sample import Sample
+from mht.evaluation.over_seeds import seeds_difference
 from mht.evaluation.statistics import difference_of, interval_of, paired_difference, verdict
 from mht.evaluation.summary import summarise, write_json, write_samples
-from mht.reports.compare import compare
+from mht.reports.compare import compare, lines_of
 from mht.reports.learning.reach import Times, reached
-from mht.reports.over_seeds_report import write_report
+from mht.reports.seeds_folder import report_seeds
 from mht.reports.wording import cell, ends
 from mht.reports.write import write_outputs
 from tests.support.variants import entries
@@ -40,8 +41,8 @@ def one_seed(folder, prompts=40):
         cost = dict.fromkeys(("optimizer_steps", "sampled_tokens", "seconds", "cpu_seconds"), 1.0)
         look = {"optimizer_steps": 0.0, "score": mean, "kl_nats": 0.0}
         write_json(place / "result.json", {"budget": cost, "curve": [look]})
-    return write_report(folder, metrics=METRICS, seeds=[7], variants=list(MEANS), resamples=400,
-                        seed=7)  # fmt: skip
+    rows = entries(dict.fromkeys(MEANS, 1))
+    return report_seeds(folder, rows, metrics=METRICS, seeds=[7], resamples=400, seed=7)
 
 
 def test_terminal_and_page_of_one_seed_agree(tmp_path):
@@ -168,3 +169,27 @@ def test_the_committed_settings_ask_the_readmes_questions():
 
     assert list(ASKED) == load_config().benchmark.metrics
     assert load_config().benchmark.baseline == BASELINE
+
+
+def test_who_wins_on_what():
+    random = np.random.default_rng(0)
+    old = 0.1 * random.standard_normal((1, 10, 40))
+    new = old + 0.5 + 0.01 * random.standard_normal(old.shape)
+    twin = new + 0.01 * random.standard_normal(old.shape)
+    metrics = ["reward", "kl_nats", "response_length"]
+    differences = {
+        name: dict.fromkeys(metrics, seeds_difference(new, other))
+        for name, other in (("old", old), ("twin", twin))
+    }
+    lines = lines_of(metrics, "new", differences)
+    assert [(line.metric, line.b, line.winner, line.verdict) for line in lines] == [
+        ("reward", "old", "new", "better"),
+        ("reward", "twin", None, "unclear"),
+        ("kl_nats", "old", "old", "worse"),
+        ("kl_nats", "twin", None, "unclear"),
+        ("response_length", "old", None, "differs"),
+        ("response_length", "twin", None, "unclear"),
+    ]
+    smallest = min(line.found.p for line in lines)
+    assert min(line.p_adjusted for line in lines) == 6 * smallest, "the smallest of six, by Holm"
+    assert all(line.p_adjusted >= line.found.p for line in lines)

@@ -23,6 +23,7 @@ Columns = dict[str, tuple[list[float], list[float]]]  # name of a column -> step
 Curves = dict[str, list[Columns]]  # variant -> its columns, for each seed
 STEPS, TOKENS = "optimizer_steps", "sampled_tokens"
 COSTS = (STEPS, TOKENS)
+TIMES = ("seconds", "cpu_seconds")  # where they were measured
 LOOK = "validation/"  # columns of the looks at validation prompts begin so
 
 
@@ -160,7 +161,9 @@ def bands(curves: Mapping[str, Sequence[Curve]], *, resamples: int = 2000, seed:
     """
     found: Bands = {}
     for variant, of_seeds in curves.items():
-        metrics = sorted({key for curve in of_seeds for row in curve for key in row} - {*COSTS})
+        metrics = sorted(
+            {key for curve in of_seeds for row in curve for key in row} - {*COSTS, *TIMES}
+        )
         for metric in metrics:
             rows = [{r[STEPS]: r[metric] for r in curve if metric in r} for curve in of_seeds]
             if all(rows):

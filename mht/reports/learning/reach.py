@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike
 from mht.evaluation.statistics import TOO_FEW, Floats, Interval
 
 Curve = Sequence[Mapping[str, float]]  # the looks at validation prompts, in order
-COSTS = {"optimizer_steps": "optimiser steps", "sampled_tokens": "sampled tokens"}
+COSTS = {"optimizer_steps": "optimiser steps", "sampled_tokens": "sampled tokens",
+         "seconds": "seconds"}  # fmt: skip
 
 
 class Times(NamedTuple):

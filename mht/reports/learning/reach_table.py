@@ -49,6 +49,7 @@ def reach_summary(
             for name, own in looked.items()
         }
         for cost in COSTS
+        if all(cost in row for own in looked.values() for curve in own for row in curve)
     }
     ratios = [
         {"a": name, "b": subject, "cost": cost, **_rounded(found._asdict())}
@@ -94,11 +95,12 @@ def _ends(line: Mapping[str, Any]) -> str:
 def reach_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     """The table of a `reach_summary`; a ratio below 1 is sooner than the subject."""
     by = {(line["a"], line["cost"]): line for line in summary["ratios"]}
-    heads = [text for label in COSTS.values() for text in (f"{label} to it", "ratio")]
+    costs = [c for c in COSTS if all(c in of for of in summary["variants"].values())]
+    heads = [text for cost in costs for text in (f"{COSTS[cost]} to it", "ratio")]
     rows = [["", "seeds that reach it", *heads], ["---", *["---:"] * (1 + len(heads))]]
     for name, of in summary["variants"].items():
         cells = [f"{of['optimizer_steps']['share']:.0%}"]
-        for cost in COSTS:
+        for cost in costs:
             own, line = of[cost], by.get((name, cost))
             more = "" if own["share"] == 1 else "at least "
             time = f"{more}{own['mean']:,.4g} {ends(own['low'], own['high'], '{:,.4g}'.format)}"
