@@ -45,7 +45,6 @@ PACKAGES_TO_CLEAN = {
     "losses",
     "memory",
     "pipeline",
-    "reports",
     "reward_models",
     "tasks",
     "tools",
