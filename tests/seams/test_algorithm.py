@@ -129,7 +129,7 @@ def test_algorithms_from_outside_are_phases_of_the_pipeline(clone, site):
             "ppo.algorithms": {"quarter": {"type": "best_half", "share": 0.25}},
         }
     )
-    clone.dvc("repro", "ppo", PYTHONPATH=on_path(site))
+    clone.dvc("repro", "ppo@hybrid", PYTHONPATH=on_path(site))
     plots = clone.path / "plots/hybrid"
     sft, best, pairs, ppo = (
         read(plots / f"{name}.csv") for name in ("sft", "quarter", "preference", "ppo")

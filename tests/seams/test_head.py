@@ -80,7 +80,7 @@ def test_mistakes_are_refused(package, named, message):
 
 def test_the_pipeline_trains_it(clone, package):
     clone.set_params({"ppo.heads": {"how_long": {"type": "length", "coef": 0.5}}})
-    clone.dvc("repro", "ppo", PYTHONPATH=on_path(package))
+    clone.dvc("repro", "ppo@hybrid", PYTHONPATH=on_path(package))
     assert clone.json("metrics/hybrid.json")["ppo/heads/how_long/loss"] > 0
     stored = load_file(clone.path / "models/hybrid/heads.safetensors")
     shapes = {name: tuple(value.shape) for name, value in stored.items()}

@@ -81,7 +81,7 @@ def read(path):
 
 def test_a_mix_from_outside_runs_in_the_pipeline(clone, site):
     clone.set_params({"ppo.mix": {"type": "fading", "share": 0.9}, "ppo.ppo_steps_per_cycle": 2})
-    clone.dvc("repro", "ppo", PYTHONPATH=on_path(site))
+    clone.dvc("repro", "ppo@hybrid", PYTHONPATH=on_path(site))
     plots = clone.path / "plots/hybrid"
     assert [row["step"] for row in read(plots / "sft.csv")] == [1]
     rows = read(plots / "ppo.csv")

@@ -144,7 +144,7 @@ def test_the_pipeline_trains_and_measures_it(package, tmp_path, tiny_model_dir):
         "model.name": {"type": "gru", "width": 16},
         "model.num_layers_unfrozen": "all",
     })  # fmt: skip
-    clone.dvc("repro", "evaluate", PYTHONPATH=on_path(package))
+    clone.dvc("repro", "evaluate@hybrid", PYTHONPATH=on_path(package))
     trained = clone.json("metrics/hybrid.json")
     assert trained["ppo/policy/ratio_max"] >= 1 and trained["sft/loss"] > 0
     measured = clone.json("metrics/evaluate/hybrid.json")

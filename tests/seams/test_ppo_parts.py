@@ -89,7 +89,7 @@ def test_parts_from_outside_train_the_policy(clone, tmp_path):
             "ppo.minibatch_size": 8,
         }
     )
-    clone.dvc("repro", "ppo", PYTHONPATH=on_path(folder))
+    clone.dvc("repro", "ppo@hybrid", PYTHONPATH=on_path(folder))
     with open(clone.path / "plots/hybrid/ppo.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert rows and all(abs(float(row["ppo/policy/loss"]) - 30) < 0.1 for row in rows)
