@@ -22,13 +22,11 @@ from contextlib import closing, suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from mht.core.project import repo_root
 from mht.data.text.sample import Sample
-
-if TYPE_CHECKING:
-    from mht.rewards.base import Reward
+from mht.rewards.node import Node
 
 T = TypeVar("T")
 
@@ -44,7 +42,7 @@ CHECK = 8  # bytes of the checksum before the numbers
 WAIT_S = 30.0  # for another process that writes
 
 
-def scores(reward: Reward, samples: Sequence[Sample]) -> list[float]:
+def scores(reward: Node, samples: Sequence[Sample]) -> list[float]:
     """What ``reward.score(samples)`` gives, from the disk where this batch is there.
 
     A file that can't be used costs a warning and the time to score, never a score.
@@ -59,7 +57,7 @@ def scores(reward: Reward, samples: Sequence[Sample]) -> list[float]:
     return values
 
 
-def key_of(reward: Reward, samples: Sequence[Sample]) -> bytes:
+def key_of(reward: Node, samples: Sequence[Sample]) -> bytes:
     """32 bytes that stand for all that decides the batch's scores."""
     cls = type(reward)
     options = reward.model_dump(mode="json", include=set(cls.own_options()) - {"device"})

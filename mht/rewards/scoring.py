@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mht.core.component import refuse
 from mht.core.errors import (
@@ -18,9 +18,7 @@ from mht.core.errors import (
     UserError,
 )
 from mht.data.text.sample import Sample
-
-if TYPE_CHECKING:
-    from mht.rewards.base import Reward
+from mht.rewards.node import Node
 
 Score = Callable[[list[Sample]], list[float]]
 SETTINGS = (
@@ -39,7 +37,7 @@ class Scorer:
         label: its path and type, for the errors.
     """
 
-    def __init__(self, reward: Reward, label: str):
+    def __init__(self, reward: Node, label: str):
         self.reward, self.label = reward, label
         self._error: Exception | None = None
 
@@ -122,13 +120,13 @@ def checked(values: Any, samples: Sequence[Sample], label: str) -> list[float]:
     return numbers
 
 
-def made_comparable(reward: Reward) -> bool:
+def made_comparable(reward: Node) -> bool:
     """Whether ``scale`` and ``invert`` change anything."""
     return reward.invert or (reward.scale and reward.bounds() != (0.0, 1.0))
 
 
 def comparable(
-    reward: Reward, values: list[float], failed: Sequence[float] | None = None
+    reward: Node, values: list[float], failed: Sequence[float] | None = None
 ) -> list[float]:
     """The values after the reward's ``scale`` and ``invert``; what ``on_error`` gave stays."""
     given, (low, high) = values, reward.bounds()
@@ -140,7 +138,7 @@ def comparable(
     return [g if f else v for g, v, f in zip(given, values, kept, strict=True)]
 
 
-def comparable_bounds(reward: Reward) -> tuple[float, float]:
+def comparable_bounds(reward: Node) -> tuple[float, float]:
     """The range of `comparable`."""
     low, high = reward.bounds()
     if reward.scale:
@@ -152,7 +150,7 @@ def comparable_bounds(reward: Reward) -> tuple[float, float]:
     return low, high
 
 
-def refuse_low(rewards: Mapping[str, Reward]) -> None:
+def refuse_low(rewards: Mapping[str, Node]) -> None:
     """Refuse rewards whose low scores are the good ones, where more has to mean better.
 
     Args:

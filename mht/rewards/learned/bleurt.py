@@ -53,5 +53,5 @@ class Bleurt(TargetReward):
             broken_up((target, response), model.tokenizer)
             for response, target in self.pairs(samples)
         ]
-        warn_of_long(self, model, pairs, self.max_tokens)
+        warn_of_long(self.warn_once, model, pairs, self.max_tokens)
         return model.logits(pairs, self.batch_size, self.max_tokens)[:, 0].tolist()

@@ -109,7 +109,7 @@ class LabelReward(TextReward):
         model = self.classifier()
         independent = self._independent(model)
         chosen = self._chosen(model)
-        texts = texts_read(self, model, samples, self.text, self.max_tokens)
+        texts = texts_read(self.warn_once, model, samples, self.text, self.max_tokens)
         logits = model.logits(texts, self.batch_size, self.max_tokens)
         shares = probabilities(logits, independent)
         part = shares[:, chosen]

@@ -57,8 +57,8 @@ class TruthNLI(TargetReward):
         read = [pairs[i] for i in filled]
         if self.premise == "prompt":
             both = [Sample(*pair) for pair in read]
-            read = texts_read(self, entailment.model, both, "pair", self.max_tokens)
-        warn_of_long(self, entailment.model, read, self.max_tokens)
+            read = texts_read(self.warn_once, entailment.model, both, "pair", self.max_tokens)
+        warn_of_long(self.warn_once, entailment.model, read, self.max_tokens)
         scores = [0.5] * len(pairs)
         for i, shares in zip(filled, entailment(read), strict=True):
             scores[i] = shares.value(self.aggregation)

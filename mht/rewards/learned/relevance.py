@@ -139,7 +139,7 @@ class TopicConsistency(Reward):
         against, entailed = _sides(model, self.checkpoint)
         responses = [broken_up(sample.response, model.tokenizer) for sample in samples]
         pairs = [(response, claim) for response in responses for claim in claims]
-        warn_of_long(self, model, pairs, self.max_tokens)
+        warn_of_long(self.warn_once, model, pairs, self.max_tokens)
         logits = model.logits(pairs, self.batch_size, self.max_tokens)
         logits = logits.view(len(samples), len(claims), -1)
         if self.targets is None:
@@ -203,7 +203,7 @@ class QARelevance(Reward):
         model = classifier(self.model, self.device)
         model.refuse_regression()
         output = self._output(model)
-        pairs = texts_read(self, model, samples, "pair", self.max_tokens)
+        pairs = texts_read(self.warn_once, model, samples, "pair", self.max_tokens)
         logits: Any = model.logits(pairs, self.batch_size, self.max_tokens)
         single = len(model.labels) == 1
         return probabilities(logits, model.multi_label or single)[:, output].tolist()

@@ -66,7 +66,7 @@ class RewardModel(Reward):
         learnt = getattr(model.model.config, "reads_text", self.text)
         if learnt != self.text:
             raise ModelError(f"model {self.model!r} was trained on text {learnt}: set text to it")
-        texts = texts_read(self, model, samples, self.text, self.max_tokens)
+        texts = texts_read(self.warn_once, model, samples, self.text, self.max_tokens)
         logits = model.logits(texts, self.batch_size, self.max_tokens)
         values = self._values(model, logits)
         return (values.sigmoid() if self.activation == "sigmoid" else values).tolist()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mht.core.errors import ModelError
 from mht.data.text.sample import Sample
 from mht.data.text.truncation import MOST_TOKENS, end_note, fitted, token_limit
 from mht.rewards.models.shared import batches, load, pretrained, quiet, valid_unicode
 
-if TYPE_CHECKING:
-    from mht.rewards.base import Reward
+Warn = Callable[[str], None]
 
 
 class Classifier:
@@ -188,12 +187,12 @@ def probabilities(logits: Any, independent: bool) -> Any:
 
 
 def texts_read(
-    reward: Reward, model: Classifier, samples: Sequence[Sample], text: str, max_tokens: int | None
+    warn: Warn, model: Classifier, samples: Sequence[Sample], text: str, max_tokens: int | None
 ) -> list[Any]:
     """What the reward's model reads of each sample; a warning, once, where that is not all of it.
 
     Args:
-        reward: gives the warning.
+        warn: gives the warning.
         model: reads.
         samples: prompts and responses.
         text: "response", "full", "pair" or "chat"; how each is cut: `truncation.fitted`.
@@ -205,18 +204,18 @@ def texts_read(
     with quiet():
         found = fitted(samples, text, model.tokenizer, model.room(max_tokens, text == "pair"))
     if found.note:
-        reward.warn_once(found.note)
+        warn(found.note)
     return found.texts
 
 
 def warn_of_long(
-    reward: Reward, model: Classifier, pairs: Sequence[tuple[str, str]], max_tokens: int | None
+    warn: Warn, model: Classifier, pairs: Sequence[tuple[str, str]], max_tokens: int | None
 ) -> None:
     """A warning, once, where a pair is longer than the reward's model reads."""
     with quiet():
         room = model.room(max_tokens, pair=True)
         for note in end_note(pairs, model.tokenizer, room, "two texts together are"):
-            reward.warn_once(note)
+            warn(note)
 
 
 def classifier(name: str, device: str) -> Classifier:

@@ -66,7 +66,7 @@ class Domain(ByEvidence):
         if len(model.labels) < 2:
             raise ModelError(f"model {self.model!r} has one output: use the type reward_model")
         label = model.label(self.target)
-        texts = texts_read(self, model, samples, self.text, self.max_tokens)
+        texts = texts_read(self.warn_once, model, samples, self.text, self.max_tokens)
         logits = model.logits(texts, self.batch_size, self.max_tokens)
         return probabilities(logits, model.multi_label)[:, label].tolist()
 
