@@ -45,7 +45,7 @@ def site(tmp_path):
 
 def test_a_memory_from_outside_runs_in_the_pipeline(clone, site):
     clone.set_params({"ppo.memory": {"type": "newest", "newest": {"most": 3}}})
-    clone.dvc("repro", "ppo", PYTHONPATH=on_path(site))
+    clone.dvc("repro", "ppo@hybrid", PYTHONPATH=on_path(site))
     rows = list(csv.DictReader((clone.path / "plots/hybrid/ppo.csv").open()))
     assert float(rows[-1]["ppo/memory/most"]) == 3
     assert float(rows[-1]["ppo/memory/responses"]) == 16

@@ -1,0 +1,63 @@
+"""A task from an installed package: its data and its reward, in the real pipeline."""
+
+import csv
+import json
+
+import pytest
+
+from tests.support.plugins import install, on_path
+
+pytest_plugins = ["tests.support.pipeline"]
+
+COUNTING = '''
+from mht.data.sources.base import Source
+from mht.rewards import Reward
+
+WORDS = "the a film story of man dog old and warm".split()
+
+
+class Counting(Source):
+    """Sentences of known words, as prompts and targets."""
+
+    count: int = 60
+
+    def rows(self):
+        words = len(WORDS)
+        return [
+            {
+                "prompt": f"number {n} : {WORDS[n % words]} {WORDS[n // words]}",
+                "target": f" {WORDS[(n + 1) % words]} .",
+                "item": {"number": n},
+            }
+            for n in range(self.count)
+        ]
+
+
+class Even(Reward):
+    """1 where a response has an even number of words, else 0."""
+
+    score_range = (0.0, 1.0)
+
+    def score(self, samples):
+        return [float(len(sample.response.split()) % 2 == 0) for sample in samples]
+'''
+
+
+@pytest.fixture
+def site(tmp_path):
+    members = {"source": {"counting": "Counting"}, "reward": {"even": "Even"}}
+    return install(tmp_path / "site", "acme_counting", COUNTING, members)
+
+
+def test_a_task_from_outside_runs_in_the_pipeline(clone, site):
+    clone.set_params(
+        {
+            "data.source": {"type": "counting", "count": 80},
+            "ppo.reward": {"type": "even"},
+        }
+    )
+    clone.dvc("repro", "ppo@hybrid", PYTHONPATH=on_path(site))
+    rows = (clone.path / "data/raw/examples.jsonl").read_text().splitlines()
+    assert len(rows) == 80 and json.loads(rows[3])["item"] == {"number": 3}
+    scores = list(csv.DictReader((clone.path / "plots/hybrid/ppo.csv").open()))
+    assert all(0 <= float(row["ppo/score/mean"]) <= 1 for row in scores if row["ppo/score/mean"])
