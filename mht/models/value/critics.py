@@ -138,7 +138,7 @@ class Ridge(Critic):
 
     Attributes:
         shrinkage: tokens' worth of pull of its weights towards 0.
-        decay: with each rollout, what was known before counts this share of what it did.
+        decay: with each rollout, the past counts this share of what it did.
     """
 
     type: str = "ridge"

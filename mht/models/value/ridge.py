@@ -1,12 +1,12 @@
 """A critic that is fitted, not trained: ridge regression of returns on last hidden states.
 
-A short PPO run has a few dozen optimiser steps, too few for a gradient to find the directions that
-tell a good state from a bad one. Least squares finds them at once. No response is judged by what
-became of it: its values are those of a fit to all other responses of its rollout, and to past
-ones. So, given the others, a value depends on the state alone: a baseline that biases no gradient
-(Greensmith et al. 2004, jmlr.org/papers/v5/greensmith04a.html). All of these fits come from one, by
-the hat matrix (Cook & Weisberg 1982, section 3.2). Where a prompt's responses are compared with one
-another, what followed one is in what followed the rest: then all of them are left out together.
+A short PPO run has a few dozen optimiser steps. A gradient needs more to find the directions
+that tell a good state from a bad one; least squares finds them at once. The values of a response
+come from a fit to the other responses of its rollout, and to past ones. So, given the others, a
+value depends on the state alone: a baseline that biases no gradient (Greensmith et al. 2004,
+jmlr.org/papers/v5/greensmith04a.html). All of these fits come from one, by the hat matrix (Cook &
+Weisberg 1982, section 3.2). Where a prompt's responses are compared with one another, their returns
+depend on each other: then all of them are left out together.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ class Fit:
 
     @classmethod
     def to(cls, known: Moments, shrinkage: float) -> Fit:
-        """The fit to what is known.
+        """The fit to the moments.
 
         Args:
             known: of one state at least.
-            shrinkage: states' worth of pull towards 0: with so many states, independent features
+            shrinkage: states' worth of pull towards 0: with as many states, independent features
                 keep half of their least-squares weights.
 
         >>> line = Moments.of(torch.tensor([[0.0], [2.0]]), torch.tensor([1.0, 5.0]))  # 1 + 2 x
@@ -134,7 +134,7 @@ class RidgeCritic:
     """The values of fresh rollouts, and the head that says them of other states.
 
     Args:
-        head: is given the fit to all that is known, after each rollout.
+        head: is given the fit to all moments, after each rollout.
         shrinkage: see `Fit.to`.
         decay: what earlier rollouts count, with each that follows.
 
@@ -183,7 +183,7 @@ class RidgeCritic:
         return torch.where(mask, values, 0.0)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a resume needs: the head, and what is known."""
+        """What a resume needs: the head, and the past moments."""
         past = {} if self.past is None else vars(self.past)
         return {"weight": self.head.weight, "bias": self.head.bias, **past}
 
