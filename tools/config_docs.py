@@ -7,6 +7,7 @@ Keys, types, bounds and defaults are those that are enforced; meanings are the d
 from __future__ import annotations
 
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Iterator
@@ -122,7 +123,7 @@ def _sections(
     rows += [_section_row(f"{path}.{name}", hint, places) for name, hint in members(cls).items()]
     yield f"{level} {path}"
     more = f" It has all keys of [{places[above]}](#{_anchor(places[above])}), and" if above else ""
-    yield plain(summary(cls)) + more
+    yield textwrap.fill(plain(summary(cls)) + more, 100)
     yield "\n".join(f"| {' | '.join(row)} |" for row in [HEAD, ["---"] * len(HEAD), *rows])
     for place, hint in inner:
         yield from _sections(hint, place, places, "###")

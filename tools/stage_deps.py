@@ -227,7 +227,7 @@ def main() -> int:
 
 
 def not_needed(stage: StageDeps, files: set[Path]) -> list[str]:
-    """Declared library deps that are no package of which the stage runs a file."""
+    """Declared library deps whose package holds no file that the stage runs."""
     found = []
     for dep in stage.deps:
         if dep.parts[0] in ("mht", "stages"):
