@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
+    FieldSerializationInfo,
     PlainSerializer,
     PlainValidator,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -34,6 +36,7 @@ from mht.config.variants import (
     row_problems,
     untrained_problems,
     variants_of,
+    written_rows,
 )
 from mht.core.bounds import Label, Positive, Seed, Weight
 from mht.core.component import Chosen, Section, build, refuse, registry
@@ -159,6 +162,10 @@ class Config(Section):
     @classmethod
     def _resolve_rows(cls, rows: Any, info: ValidationInfo) -> Any:
         return resolve_rows(rows, info.data.get("ppo"))
+
+    @field_serializer("baselines")
+    def _rows_as_written(self, rows: Any, info: FieldSerializationInfo) -> Any:
+        return written_rows(rows, self.ppo, info.mode)
 
     @model_validator(mode="after")
     def _variants_exist(self) -> Config:

@@ -139,6 +139,24 @@ def resolve_rows(rows: Any, ppo: HybridConfig | None) -> Any:
     return found
 
 
+def written_rows(
+    rows: Mapping[str, BaselineConfig], ppo: HybridConfig, mode: str
+) -> dict[str, dict[str, Any]]:
+    """Plain data of ``baselines``, from which `resolve_rows` makes the same rows.
+
+    Args:
+        rows: resolved; one with ``like: ppo`` says only in what it differs.
+        ppo: the section that such rows follow.
+        mode: pydantic's: "python" or "json".
+    """
+    found, above = {}, ppo.model_dump(mode=mode)
+    for name, row in rows.items():
+        plain = row.model_dump(mode=mode)
+        own = {key: v for key, v in plain.items() if key not in above or above[key] != v}
+        found[name] = own if row.like else plain
+    return found
+
+
 def untrained_problems(rows: Mapping[str, UntrainedConfig]) -> Iterator[tuple[str, str]]:
     """Key and sentence for each row whose name is not its model's."""
     for name, row in rows.items():

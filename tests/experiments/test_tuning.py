@@ -97,11 +97,11 @@ def test_paths_are_checked_against_the_settings(tmp_path):
 
 def test_a_path_must_decide_something_of_a_trial(tmp_path):
     said = refused("sft.lr", LR, tmp_path)
-    assert "tune.space.sft.lr: is read before ppo, by sft: only `mht tune --dvc`" in said
+    assert "tune.space.sft.lr: is read before ppo@hybrid, by sft: only `mht tune --dvc`" in said
     said = refused("ppo.response_tokens", {"type": "int", "low": 2, "high": 4}, tmp_path)
-    assert "is read before ppo, by prepare" in said
+    assert "is read before ppo@hybrid, by prepare" in said
     said = refused("evaluate.prompts", {"type": "int", "low": 2, "high": 4}, tmp_path)
-    assert "no stage up to ppo reads it" in said
+    assert "no stage up to ppo@hybrid reads it" in said
     said = refused("ppo.temperature", LR, tmp_path, by_dvc=True)
     assert "decides how a trial is looked at" in said
     settings = settings_of(tmp_path, space={"sft.lr": LR})
@@ -412,8 +412,8 @@ def test_changes_as_dvc_takes_them():
 
 
 def test_why_an_experiment_failed():
-    log = "Running stage 'ppo':\nppo: the ratio is off\nERROR: failed to reproduce 'ppo'\n"
-    assert reason(log) == "ppo: the ratio is off"
+    log = "ppo@hybrid: the ratio is off\nERROR: failed to reproduce 'ppo@hybrid'\n"
+    assert reason(log) == "ppo@hybrid: the ratio is off"
     assert reason("x\nERROR: failed to reproduce 'sft'") == "ERROR: failed to reproduce 'sft'"
 
 
@@ -451,7 +451,7 @@ tune:
     assert not list((clone.path / ".mht/scratch/ppo").glob("*/[0-9]*"))
     clone.run(*words, "--apply")
     clone.set_params({"ppo.eval_every": 1})
-    again = clone.dvc("repro", "ppo").stdout
+    again = clone.dvc("repro", "ppo@hybrid").stdout
     assert "Stage 'ppo' is cached" in again
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mht.tracking.names import clean
 from tests.support.pipeline import Clone, environment
 
 pytest_plugins = ["tests.support.pipeline"]
@@ -26,7 +27,7 @@ def killable(clone):
 
 
 def checkpoints(clone: Clone, stage: str) -> list[Path]:
-    return sorted((clone.path / ".mht" / "scratch" / stage).glob("*/[0-9]*"))
+    return sorted((clone.path / ".mht" / "scratch" / clean(stage)).glob("*/[0-9]*"))
 
 
 def start_and_kill(clone: Clone, stage: str, *, at_least: int = 1, delay_s: float = 0.0) -> bool:
@@ -66,11 +67,11 @@ def steps_of(client, run, metric: str) -> list[int]:
     return sorted(point.step for point in client.get_metric_history(run.info.run_id, metric))
 
 
-CURVE = {"sft": "sft/loss", "ppo": "ppo/score/mean"}
+CURVE = {"sft": "sft/loss", "ppo@hybrid": "ppo/score/mean"}
 
 
 # the stage ppo makes SFT steps too; tests/training/resume/test_resume.py kills every kind of run
-@pytest.mark.parametrize("stage", [pytest.param("sft", marks=pytest.mark.slow), "ppo"])
+@pytest.mark.parametrize("stage", [pytest.param("sft", marks=pytest.mark.slow), "ppo@hybrid"])
 def test_a_killed_stage_goes_on(killable, stage):
     before = (killable.path / "dvc.lock").read_bytes()
     client, (first,) = runs_of(killable, stage)
@@ -112,7 +113,7 @@ def test_a_fresh_start_on_request(killable):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sft", "ppo"])
+@pytest.mark.parametrize("stage", ["sft", "ppo@hybrid"])
 def test_killed_at_random_points(killable, stage):
     """Ten kills each, some before the first checkpoint, some while one is written."""
     before = (killable.path / "dvc.lock").read_bytes()

@@ -44,7 +44,7 @@ def test_this_repositorys_stages_are_those_of_its_dvc_yaml(project):
         written = YAML(typ="safe").load(Path("dvc.yaml"))
         expected = DataResolver(repo, repo.root_dir, written).resolve()["stages"]
     stages = read_pipeline().stages
-    assert stages.keys() == expected.keys() and "ppo" in stages
+    assert stages.keys() == expected.keys() and "ppo@hybrid" in stages
     for name, stage in stages.items():
         plain = expected[name]
         assert set(stage.deps) == set(plain.get("deps", []))
