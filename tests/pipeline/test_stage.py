@@ -23,7 +23,7 @@ class FakeConfig(SimpleNamespace):
 @pytest.fixture
 def opened(monkeypatch):
     """Stages see a settings object and an untracked run; the arguments `open_run` got."""
-    config = FakeConfig(base=SimpleNamespace(experiment="tries", seed=3))
+    config = FakeConfig(base=SimpleNamespace(experiment="tries", seed=3), baselines={})
     seen = []
 
     class Opened(NullRun):
@@ -48,7 +48,8 @@ def test_the_work_gets_config_and_run(opened):
     got = []
     mht.pipeline.stage.run_stage(lambda config, run: got.extend([config, run]))
     assert got[0] is opened.config and isinstance(got[1], NullRun)
-    given = {"params": {"base": {"experiment": "tries", "seed": 3}}, "experiment": "tries"}
+    params = {"base": {"experiment": "tries", "seed": 3}, "baselines": {}}
+    given = {"params": params, "experiment": "tries"}
     assert opened.seen == [("ppo@sft_only", given), None]
 
 
