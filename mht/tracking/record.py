@@ -98,7 +98,7 @@ class Record:
             below = self.store.children(self.parent_id)
             ends = [run.status for run in below if run.status in WORST_FIRST]
             worst = min([status, *ends], key=WORST_FIRST.index)
-            ran = {run.tags.get("mht.pipeline.stage", "") for run in below}
+            ran = {run.tags.get("mht.stage", "") for run in below}
             if worst != "FINISHED" or not remaining(
                 self.pipeline, self.dvc, self.stage.name, self.written, ran
             ):
@@ -206,7 +206,7 @@ def _begin(store: Store, inputs: StageInputs, opened: list[str]) -> Record:
     dvc = dvc_process()
     parent_id = _pipeline_run(store, inputs.everything, dvc, opened) if dvc else None
     makers = find_makers(store, pipeline, list(pipeline.upstream(stage.name)))
-    tags = {"mht.kind": "stage", "mht.pipeline.stage": stage.name, "mht.process": process_id()}
+    tags = {"mht.kind": "stage", "mht.stage": stage.name, "mht.process": process_id()}
     tags |= {"mht.fingerprint": inputs.fingerprint}
     tags |= {"mlflow.source.name": f"dvc repro {stage.name}", **_origin()}
     tags |= {f"dvc.dep.{path}": md5 for path, md5 in inputs.read.items()}

@@ -35,7 +35,7 @@ class SeedsRun:
         self._store: Store | None = None
         self.id: str | None = None
         self._params = names.flat_params({k: v for k, v in params.items() if k != "benchmark"})
-        tags = {"mht.kind": "seeds", "mht.experiments.seeds": key_of([name, self._params])}
+        tags = {"mht.kind": "seeds", "mht.seeds": key_of([name, self._params])}
         with self._soft("open the store"):
             store = open_store(experiment)
             store.reap()
@@ -112,12 +112,12 @@ class SeedsRun:
 
     def _tags(self, variant: str, seed: int, rests_on: Mapping[str, str]) -> dict[str, str]:
         key = key_of([variant, seed, dict(rests_on)])
-        return {"mht.experiments.seeds.result": key, "mlflow.parentRunId": str(self.id)}
+        return {"mht.seeds.result": key, "mlflow.parentRunId": str(self.id)}
 
     def _child(self, store: Store, variant: str, seed: int, rests_on: Mapping[str, str]) -> str:
         tags = self._tags(variant, seed, rests_on)
         tags |= {"mht.kind": "seed", "mht.variant": variant, "mht.seed": str(seed)}
-        key = ("mht.experiments.seeds.result", "mlflow.parentRunId")
+        key = ("mht.seeds.result", "mlflow.parentRunId")
         return self._open(store, f"{variant}-seed{seed}", tags, {}, key)
 
     def _open(
@@ -126,7 +126,7 @@ class SeedsRun:
         name: str,
         tags: dict[str, str],
         params: Mapping[str, str],
-        key: Sequence[str] = ("mht.kind", "mht.experiments.seeds"),
+        key: Sequence[str] = ("mht.kind", "mht.seeds"),
     ) -> str:
         """The run with these tags, open: an earlier one goes on."""
         own = {"mht.process": process_id(), "mlflow.source.name": "mht seeds"}

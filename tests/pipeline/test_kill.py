@@ -57,7 +57,7 @@ def runs_of(clone: Clone, stage: str):
     client = MlflowClient(f"sqlite:///{clone.path / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "mht"]
     found = client.search_runs(
-        [experiment.experiment_id], f"tags.`mht.pipeline.stage` = '{stage}'",
+        [experiment.experiment_id], f"tags.`mht.stage` = '{stage}'",
         order_by=["attributes.start_time DESC"],
     )  # fmt: skip
     return client, found
