@@ -1,1 +1,1 @@
-"""What the settings ask for and can not get, before anything loads."""
+"""What the settings ask for and cannot have, before anything loads."""

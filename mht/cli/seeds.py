@@ -1,4 +1,4 @@
-"""`mht seeds`, `ablations`, `compare`, `reach` and `evidence`: many settings side by side."""
+"""`mht seeds`, `ablations`, `compare` and `evidence`: many settings side by side."""
 
 from __future__ import annotations
 

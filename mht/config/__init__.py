@@ -178,6 +178,11 @@ class Config(Section):
         """All variants by name, in the order of tables."""
         return variants_of(self)
 
+    def resolved(self) -> dict[str, Any]:
+        """All settings as JSON-able data; rows that follow ``ppo`` have its settings too."""
+        rows = {name: row.model_dump(mode="json") for name, row in self.baselines.items()}
+        return {**self.model_dump(mode="json"), "baselines": rows}
+
     @property
     def optimizer_steps(self) -> dict[str, int]:
         """Optimiser steps of each variant, those of the model that it starts from included."""

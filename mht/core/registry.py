@@ -137,9 +137,13 @@ class Registry:
     def _load(self) -> None:
         if not self._complete:
             self._complete = True  # first, as a home may ask for names itself
-            for home in self.homes:
-                for name in modules(home):
-                    import_module(name)
+            try:
+                for home in self.homes:
+                    for name in modules(home):
+                        import_module(name)
+            except BaseException:
+                self._complete = False  # the next look-up fails as well, and knows no part of them
+                raise
 
     def _is_built_in(self, cls: type[Any]) -> bool:
         name = cls.__module__

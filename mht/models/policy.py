@@ -15,7 +15,7 @@ from mht.config.policy import LoRAConfig
 from mht.core.errors import ModelError
 from mht.core.records import Rollout
 from mht.models.context import context_window
-from mht.models.heads.further import load_heads, make_heads, save_heads
+from mht.models.heads import load_heads, make_heads, save_heads
 from mht.models.hf.adapter import (
     add_adapters,
     has_adapters,

@@ -58,9 +58,7 @@ def run_stage(main: Callable[[Config, Run], None], *, trains: bool = False) -> N
         file = config.base.accelerate if trains and world_size() == 1 else None
         if file and launch.processes(file, config) > 1:
             return launch.start_again(file)
-        params, experiment = config.model_dump(mode="json"), config.base.experiment
-        rows = config.baselines.items()  # whole, also those that follow ppo
-        params["baselines"] = {name: row.model_dump(mode="json") for name, row in rows}
+        params, experiment = config.resolved(), config.base.experiment
         own = is_main_process()
         opened = open_run(name, params=params, experiment=experiment) if own else silent_run()
         with alone(stage_command()) if own else nullcontext(), opened as run:

@@ -190,3 +190,12 @@ def test_a_plug_in_that_does_not_load_says_so(monkeypatch, tmp_path):
         "ppo.reward.type: reward 'broken' comes from plug-in acme_absent:Shout, which does not "
         "load: No module named 'acme_absent'"
     ]
+
+
+def test_members_that_fail_to_load_fail_at_every_look_up(monkeypatch, tmp_path):
+    (tmp_path / "acme_broken_home.py").write_text("raise RuntimeError('it does not load')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    members = Registry("toy", ["acme_broken_home"])
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="it does not load"):
+            members.get("any")

@@ -173,7 +173,7 @@ ELSEWHERE = {  # what they write lies outside DVC's outputs, or in a folder that
     "mht/assets/fetch.py": "into a folder that is put in place",
     "mht/models/policy.py": "its caller gives the folder",
     "mht/models/value/files.py": "beside the policy, in its folder",
-    "mht/models/heads/further.py": "beside the policy, in its folder",
+    "mht/models/heads.py": "beside the policy, in its folder",
     "mht/models/language_model.py": "its caller gives the folder",
     "mht/rewards/cache.py": "a cache",
     "mht/rewards/truth/retrieval.py": "a cache, renamed",

@@ -15,15 +15,14 @@ from mht.tracking import NullRun, Terminated
 
 
 class FakeConfig(SimpleNamespace):
-    def model_dump(self, mode):
-        assert mode == "json"
+    def resolved(self):
         return {"base": vars(self.base)}
 
 
 @pytest.fixture
 def opened(monkeypatch):
     """Stages see a settings object and an untracked run; the arguments `open_run` got."""
-    config = FakeConfig(base=SimpleNamespace(experiment="tries", seed=3), baselines={})
+    config = FakeConfig(base=SimpleNamespace(experiment="tries", seed=3))
     seen = []
 
     class Opened(NullRun):
@@ -48,7 +47,7 @@ def test_the_work_gets_config_and_run(opened):
     got = []
     mht.pipeline.stage.run_stage(lambda config, run: got.extend([config, run]))
     assert got[0] is opened.config and isinstance(got[1], NullRun)
-    params = {"base": {"experiment": "tries", "seed": 3}, "baselines": {}}
+    params = {"base": {"experiment": "tries", "seed": 3}}
     given = {"params": params, "experiment": "tries"}
     assert opened.seen == [("ppo@sft_only", given), None]
 

@@ -4,6 +4,7 @@ import copy
 import csv
 import functools
 import hashlib
+import html
 import io
 import json
 import re
@@ -187,7 +188,7 @@ def test_one_pipeline_run_with_all_settings_and_metrics(finished, runs):
     _, parents, children = runs
     (parent,) = parents
     assert parent.info.status == "FINISHED"
-    settings = load_config(finished.path / "params.yaml").model_dump(mode="json")
+    settings = load_config(finished.path / "params.yaml").resolved()
     assert parent.data.params == flat_params(settings)
     table = finished.json("metrics/benchmark.json")
     for variant in VARIANTS:
@@ -205,6 +206,16 @@ def test_every_stage_is_a_finished_child(runs):
     assert "ppo.kl_coef" not in children["sft"].data.params
     assert "baselines.hybrid.kl_coef" in children["ppo@hybrid"].data.params
     assert "baselines.ppo_only.kl_coef" not in children["ppo@hybrid"].data.params
+
+
+def test_the_queries_on_the_page_find_the_runs(finished, runs):
+    client, (parent,), children = runs
+    page = (finished.path / "reports/benchmark/report.html").read_text(encoding="utf-8")
+    queries = re.findall(r"<code>(tags\..*?)</code>", html.unescape(page))
+    assert len(queries) > len(TRAINERS)
+    for query in queries:
+        found = client.search_runs([parent.info.experiment_id], query)
+        assert children.keys() & {run.info.run_name for run in found}, query
 
 
 def test_training_stages_have_curves(runs):

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mht.algorithms.ppo.experience import Experience, RunningStd
+from mht.algorithms.ppo.figures import rollout_figures
 from mht.algorithms.ppo.ratio import RatioCheck
 from mht.algorithms.ppo.replay import Replayed, check_past, no_replay, replay_figures, with_past
 from mht.algorithms.ppo.updates import Stats, Updates
@@ -36,8 +37,6 @@ from mht.losses import (
     gae,
     importance_weights,
     kl_estimate,
-    leave_one_out,
-    masked_mean,
     token_rewards,
     whiten,
 )
@@ -150,7 +149,8 @@ class PPO:
         scores = scores() if callable(scores) else scores
         raw = self._judged(rollout, old, ref, self._shaped(scores, rollout), penalty)
         mask = rollout.response_mask
-        stats = self._rollout_stats(rollout, old, ref, scores, kl_coef) | of_references
+        comparable = self.config.responses_per_prompt
+        stats = rollout_figures(rollout, old, ref, scores, kl_coef, comparable) | of_references
         variance = explained_variance(raw.old_values, raw.returns, mask)
         stats["value/explained_variance"] = float(variance)
         experience = replace(raw, advantages=self._whitened(raw.advantages, mask))
@@ -280,30 +280,6 @@ class PPO:
         if c.responses_per_prompt > 1:
             scores = c.advantage.centred(scores, rollout.prompts)
         return scores
-
-    def _rollout_stats(
-        self, rollout: Rollout, old: TokenScores, ref: Tensor, scores: Tensor, kl_coef: float
-    ) -> Stats:
-        mask = rollout.response_mask
-        per_response = {
-            kind: float((kl_estimate(old.logprobs, ref, kind) * mask).sum(1).mean())
-            for kind in ("k1", "k3")
-        }
-        compared = {}
-        if self.config.responses_per_prompt > 1:  # the standard deviation that a prompt's have
-            apart = leave_one_out(scores, rollout.prompts).square().mean().sqrt()
-            each = self.config.responses_per_prompt
-            compared = {"score/std_within_prompts": float(apart) * math.sqrt(1 - 1 / each)}
-        return compared | {
-            "score/mean": float(scores.mean()),
-            "score/std": float(scores.std(unbiased=False)),
-            "kl/k1_nats": per_response["k1"],
-            "kl/k3_nats": per_response["k3"],
-            "kl/coef": kl_coef,
-            "policy/entropy_nats": float(masked_mean(old.entropies, mask)),
-            "response/length_tokens": float(rollout.lengths.float().mean()),
-            "response/ended_share": float(rollout.ended.float().mean()),
-        }
 
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs beside the policy and the optimiser."""

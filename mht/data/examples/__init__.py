@@ -1,1 +1,1 @@
-"""Tokenised examples: encoding, limits, splits, batches, and training data of library users."""
+"""Tokenised examples: encoding, limits, splits and batches."""

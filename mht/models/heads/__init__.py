@@ -1,1 +1,0 @@
-"""The heads of a policy: the value head, and those that packages add."""
