@@ -1,8 +1,8 @@
 """What several responses to a prompt save: ``python -m bench.prompts``.
 
-PPO steps of experiments/support.yaml from its base model, with one response to each prompt and with
-as many as it says, in turn. Prints the seconds of sampling and of the whole step, and what part of
-the scores' variance is the prompts'. Needs the data of ``mht seeds experiments/support.yaml``.
+PPO steps of the task support from its base model, with one response to each prompt and with as many
+as it says, in turn. Prints the seconds of sampling and of the whole step, and what part of
+the scores' variance is the prompts'. Needs the data of ``mht seeds support``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from bench.figures import spread
 from mht.config import Config
 from mht.config.overlays.overlay import load_experiment
 from mht.data.examples.example import read_examples
+from mht.tasks.settings import settings_file
 from mht.training.from_config import make_trainer
 from mht.training.hybrid import HybridTrainer, Stats
 
-EXPERIMENT = Path("experiments/support.yaml")
+EXPERIMENT = settings_file("support")
 DATA = Path("reports/seeds/support/data")
 ROUNDS = 2
 
@@ -57,7 +58,7 @@ def tell(steps: dict[int, list[Stats]]) -> Table:
 def main() -> int:
     """Take turns, then print the table and the ratio of the steps."""
     if not (DATA / "base").is_dir():
-        print(f"{DATA} is not there: run mht seeds {EXPERIMENT} first", file=sys.stderr)
+        print(f"{DATA} is not there: run mht seeds support first", file=sys.stderr)
         return 2
     config = load_experiment(EXPERIMENT)
     numbers = (1, config.ppo.responses_per_prompt)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mht.cli.apply import apply
 from mht.cli.generate import generate
 from mht.cli.seeds import ablations, compare, evidence, seeds
 from mht.cli.tune import tune
@@ -25,7 +26,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     help="Modular HybridTrainer. The pipeline itself runs by `dvc repro`.",
 )
-for command in (generate, tune, seeds, ablations, compare, evidence):
+for command in (apply, generate, tune, seeds, ablations, compare, evidence):
     commands.command()(command)
 
 
@@ -103,18 +104,6 @@ def _steps(variant: HybridConfig) -> str:
         f"{variant.optimizer_steps} optimiser steps: {variant.cycles} cycles of {mix} "
         f"of {variant.updates_per_ppo_step} updates"
     )
-
-
-@commands.command()
-def apply(
-    experiment: Annotated[Path, typer.Argument(help="such as experiments/randomwalks.yaml")],
-    params: Annotated[Path, typer.Option(help="the settings to change")] = Path("params.yaml"),
-) -> None:
-    """Write an experiment's settings into params.yaml, after checking them; then `dvc repro`."""
-    from mht.config.overlays.overlay import apply_experiment
-
-    apply_experiment(experiment, params)
-    typer.echo(f"{params} now has the settings of {experiment}; `git diff {params}` shows them.")
 
 
 @commands.command()

@@ -11,7 +11,7 @@ Track = Annotated[bool, typer.Option(help="a run in MLflow for each variant and 
 
 
 def seeds(
-    experiment: Annotated[Path, typer.Argument(help="such as experiments/randomwalks.yaml")],
+    experiment: Annotated[Path, typer.Argument(help="such as randomwalks")],
     variants: Annotated[
         Path | None, typer.Option(help="a file laid over both, with benchmark.variants")
     ] = None,

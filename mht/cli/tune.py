@@ -25,7 +25,7 @@ STUDIES, REPORTS = Path(".mht/tune"), Path("reports/tune")
 def tune(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="such as experiments/tune.yaml, laid over params.yaml in order"),
+        typer.Argument(help="such as experiments/tune.yaml; the last one is uppermost"),
     ] = None,
     params: Annotated[Path, typer.Option(help="what they are laid over")] = Path("params.yaml"),
     name: Annotated[str, typer.Option(help="of the search; the last file's if left out")] = "",
@@ -102,9 +102,10 @@ def _job(
     from mht.experiments.search.run import Job
     from mht.experiments.search.space import check_space
     from mht.pipeline.stage import prepare_process
+    from mht.tasks.settings import experiment_file
 
     prepare_process("tune")
-    settings = layered(files, params)
+    settings = layered([experiment_file(file) for file in files], params)
     if trials is not None:
         set_path(settings, "tune.trials", trials)
     source = " with ".join(map(str, [params, *files]))

@@ -21,6 +21,7 @@ from mht.core.errors import ConfigError
 from mht.core.progress import track
 from mht.experiments.seeds import missing_results, run_seeds
 from mht.experiments.variants import variants_of
+from mht.tasks.settings import experiment_file
 from mht.tracking.seeds import NullSeeds, SeedsRun
 
 FOLDER = Path("reports/seeds")
@@ -30,7 +31,7 @@ class Item(Section):
     """One benchmark over seeds.
 
     Attributes:
-        experiment: a file of settings to lay over params.yaml.
+        experiment: a task, or a file of settings, to lay over params.yaml.
         variants: another one, laid over both, with ``benchmark.variants``; null has the standard
             variants alone.
         seeds: how many; null takes ``benchmark.seeds``.
@@ -80,7 +81,7 @@ def plan(
         UserError: with every mistake.
     """
     overlays = [experiment, *([variants] if variants else [])]
-    config = load_experiment(overlays, params)
+    config = load_experiment([experiment_file(overlay) for overlay in overlays], params)
     for variant in variants_of(config):
         check(variant.config)
     name = "-".join(Path(overlay).stem for overlay in overlays)

@@ -1,1 +1,1 @@
-"""Tasks: the data of each, and its reward where it has one, in a folder of its own."""
+"""Tasks: the data, rewards and settings of each, in a folder of its own."""

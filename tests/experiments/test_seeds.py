@@ -20,18 +20,22 @@ from mht.experiments.seed_run import Meter, SeedRun
 from mht.experiments.seeds import missing_results, run_seeds, with_seed
 from mht.experiments.variants import variants_of
 from mht.reports.seeds_folder import report_seeds
+from mht.tasks.settings import experiment_file, settings_file, task_names
 from tests.support.variants import entries
 
-EXPERIMENTS = sorted(set(Path("experiments").glob("*.yaml")) - {Path("experiments/evidence.yaml")})
+EXPERIMENTS = sorted(
+    {*Path("experiments").glob("*.yaml"), *map(settings_file, task_names())}
+    - {Path("experiments/evidence.yaml")}
+)
 VARIANTS_OF = {  # sets of variants, by the experiment that they are laid over
     "randomwalks_ablations": "randomwalks",
     "memory": "randomwalks",
-    "reviews_memory": "reviews",
-    "reviews_alternation": "reviews",
+    "reviews_memory": "experiments/reviews.yaml",
+    "reviews_alternation": "experiments/reviews.yaml",
     "support_ablations": "support",
 }
 NAMES = (*RECIPES, "no_clip", "same")
-RANDOMWALKS = Path("experiments/randomwalks.yaml")
+RANDOMWALKS = Path("mht/tasks/randomwalks/settings.yaml")
 TINY = """
 model: {name: {type: scratch, architecture: gpt2, layers: 1, width: 16, heads: 2, context: 32}}
 data: {source: {type: randomwalks, walks: 120, graph_seed: 1000}}
@@ -247,7 +251,7 @@ def test_a_meter_counts_steps_and_tokens():
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=str)
 def test_experiments_fit_params_yaml_with_equal_budgets(file):
     of = VARIANTS_OF.get(file.stem)
-    config = load_experiment([Path(f"experiments/{of}.yaml"), file] if of else file)
+    config = load_experiment([experiment_file(of), file] if of else file)
     for variant in variants_of(config):
         steps = variant.optimizer_steps
         few = 0.95 * max(config.optimizer_steps.values())

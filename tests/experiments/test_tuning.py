@@ -31,6 +31,7 @@ from mht.tracking import Pruned
 from mht.tracking.pipeline import read_pipeline
 from tests.support.pipeline import make_clone
 from tests.support.tuning import (
+    RANDOMWALKS,
     TRIALS,
     job_of,
     outcomes,
@@ -42,6 +43,7 @@ from tests.support.tuning import (
 pytest_plugins = ["tests.support.tuning"]
 optuna = pytest.importorskip("optuna")
 
+TUNE = Path("experiments/tune.yaml")
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
 
 
@@ -130,10 +132,10 @@ def test_a_mistake_ends_the_command_with_2(tmp_path, monkeypatch, capsys):
 
 
 def test_the_examples_are_right():
-    for files in (["tune.yaml"], ["randomwalks.yaml", "tune_randomwalks.yaml"]):
-        settings = layered([Path("experiments", file) for file in files])
+    for files in ([TUNE], [RANDOMWALKS, Path("experiments/tune_randomwalks.yaml")]):
+        settings = layered(files)
         check_space(settings, build(Config, settings), read_pipeline(), by_dvc=False)
-    settings = layered([Path("experiments/tune.yaml")])
+    settings = layered([TUNE])
     changes = differences(layered([]), settings, str)
     assert changes == {"ppo.eval_every": 1, "ppo.eval_prompts": 64}
 

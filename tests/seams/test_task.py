@@ -1,7 +1,8 @@
-"""A task from an installed package: its data and its reward, in the real pipeline."""
+"""A task from an installed package: its data, reward and settings, in the real pipeline."""
 
 import csv
 import json
+import sys
 
 import pytest
 
@@ -42,20 +43,26 @@ class Even(Reward):
         return [float(len(sample.response.split()) % 2 == 0) for sample in samples]
 '''
 
+SETTINGS = """
+data:
+  source: {type: counting, count: 80}
+ppo:
+  reward: {type: even}
+"""
+
 
 @pytest.fixture
 def site(tmp_path):
-    members = {"source": {"counting": "Counting"}, "reward": {"even": "Even"}}
-    return install(tmp_path / "site", "acme_counting", COUNTING, members)
+    members = {
+        "source": {"counting": "Counting"},
+        "reward": {"even": "Even"},
+        "task": {"counting": "acme_counting"},
+    }
+    return install(tmp_path / "site", "acme_counting", COUNTING, members, SETTINGS)
 
 
 def test_a_task_from_outside_runs_in_the_pipeline(clone, site):
-    clone.set_params(
-        {
-            "data.source": {"type": "counting", "count": 80},
-            "ppo.reward": {"type": "even"},
-        }
-    )
+    clone.run(sys.executable, "-m", "mht", "apply", "counting", PYTHONPATH=on_path(site))
     clone.dvc("repro", "ppo@hybrid", PYTHONPATH=on_path(site))
     rows = (clone.path / "data/raw/examples.jsonl").read_text().splitlines()
     assert len(rows) == 80 and json.loads(rows[3])["item"] == {"number": 3}

@@ -14,7 +14,7 @@ from mht.experiments.search.run import Job, Search
 from mht.experiments.search.start import make_start
 from tests.support.tracking import blank_database
 
-RANDOMWALKS = Path("experiments/randomwalks.yaml")
+RANDOMWALKS = Path("mht/tasks/randomwalks/settings.yaml")
 TRIALS = 4
 TINY = """
 base: {checkpoint_every_s: 0}

@@ -1,7 +1,7 @@
 """Where trials in this process start: the pipeline's fine-tuned model, or one made for the search.
 
 The pipeline's is taken where the search is on the settings of params.yaml; a search on others, such
-as those of experiments/randomwalks.yaml, makes its own beside the study.
+as those of the task randomwalks, makes its own beside the study.
 """
 
 from __future__ import annotations

@@ -1,0 +1,43 @@
+"""`mht apply`: the settings of a task or an experiment into params.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mht.tasks.settings import experiment_file, settings_file, task_names
+
+
+def _list_tasks(asked: bool) -> None:
+    if asked:
+        names = task_names()
+        width = max(map(len, names))
+        for name in names:
+            typer.echo(f"{name:{width}}  {_short(settings_file(name))}")
+        raise typer.Exit
+
+
+def _short(file: Path) -> Path:
+    """The file's path from the current folder, where it lies in it."""
+    here = Path.cwd()
+    return file.relative_to(here) if file.is_relative_to(here) else file
+
+
+def apply(
+    experiment: Annotated[
+        str, typer.Argument(metavar="TASK|FILE", help="such as randomwalks or mine.yaml")
+    ],
+    params: Annotated[Path, typer.Option(help="the settings to change")] = Path("params.yaml"),
+    _: Annotated[
+        bool,
+        typer.Option("--list", help="list the tasks", is_eager=True, callback=_list_tasks),
+    ] = False,
+) -> None:
+    """Write the settings of a task or a file into params.yaml, after checking them."""
+    from mht.config.overlays.overlay import apply_experiment
+
+    apply_experiment(_short(experiment_file(experiment)), params)
+    typer.echo(f"{params} now has the settings of {experiment}; `git diff {params}` shows them.")
+    typer.echo("Next: dvc repro")

@@ -1,0 +1,93 @@
+"""Tasks by name: the settings file of each, and `mht apply` with them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mht.cli.main import commands
+from mht.config import load_config
+from mht.config.overlays.overlay import apply_experiment, load_experiment
+from mht.core.errors import UserError
+from mht.tasks.settings import experiment_file, settings_file, task_names
+from tests.support.plugins import install
+
+BUILT_IN = ["randomwalks", "reviews", "support"]
+
+
+def installed(monkeypatch, folder, name, package=None, settings="sft: {steps: 3}\n"):
+    """A package with a task; unless it is named, the task's package is that one."""
+    module = f"acme_{folder.name.replace('-', '_')}_{name}"
+    members = {"task": {name: package or module}}
+    monkeypatch.syspath_prepend(str(install(folder / "site", module, "", members, settings)))
+    return folder / "site" / module / "settings.yaml"
+
+
+@pytest.fixture
+def params(tmp_path):
+    return Path(shutil.copy("params.yaml", tmp_path / "params.yaml"))
+
+
+def test_every_task_has_settings_that_fit_params_yaml():
+    assert task_names() == BUILT_IN
+    for name in task_names():
+        assert load_experiment(settings_file(name)).data.source.type == name
+
+
+def test_apply_takes_the_name_of_a_task(params):
+    done = CliRunner().invoke(commands, ["apply", "randomwalks", "--params", str(params)])
+    assert done.exit_code == 0, done.output
+    assert load_config(params) == load_experiment(settings_file("randomwalks"))
+
+
+def test_apply_lists_the_tasks():
+    done = CliRunner().invoke(commands, ["apply", "--list"])
+    assert done.exit_code == 0, done.output
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        [name, f"mht/tasks/{name}/settings.yaml"] for name in BUILT_IN
+    ]
+
+
+@pytest.mark.parametrize("other", sorted({*BUILT_IN} - {"reviews"}))
+def test_the_reviews_bring_the_default_settings_back(params, other):
+    default = load_config(params)
+    apply_experiment(settings_file(other), params)
+    assert load_config(params) != default
+    apply_experiment(settings_file("reviews"), params)
+    assert load_config(params) == default
+
+
+def test_an_unknown_task_is_one_line_with_the_names_there_are():
+    with pytest.raises(UserError) as caught:
+        settings_file("reveiws")
+    assert str(caught.value) == (
+        "unknown task 'reveiws' (did you mean 'reviews'?). Available: randomwalks, reviews, support"
+    )
+
+
+def test_a_suffix_or_a_folder_makes_it_a_file():
+    assert experiment_file("mine.yaml") == Path("mine.yaml")
+    assert experiment_file("there/mine") == Path("there/mine")
+    assert experiment_file("support") == settings_file("support")
+
+
+def test_an_installed_package_adds_a_task(monkeypatch, tmp_path):
+    file = installed(monkeypatch, tmp_path, "counting")
+    assert task_names() == sorted([*BUILT_IN, "counting"])
+    assert settings_file("counting") == file
+
+
+def test_a_built_in_name_is_refused(monkeypatch, tmp_path):
+    installed(monkeypatch, tmp_path, "support")
+    with pytest.raises(UserError, match=r"task 'support' is claimed more than once \(mht.tasks.s"):
+        settings_file("support")
+
+
+def test_a_package_that_is_gone_or_has_no_settings_is_named(monkeypatch, tmp_path):
+    installed(monkeypatch, tmp_path, "gone", package="acme_absent.task")
+    installed(monkeypatch, tmp_path, "empty").unlink()
+    with pytest.raises(UserError, match="task 'gone': there is no package acme_absent.task"):
+        settings_file("gone")
+    with pytest.raises(UserError, match="task 'empty': package acme_.* has no settings.yaml"):
+        settings_file("empty")
