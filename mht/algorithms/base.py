@@ -8,8 +8,8 @@ an installed package adds others by the entry point group ``mht.algorithm``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mht.algorithms.batch import Batch, Outcome, Stats
@@ -101,29 +101,9 @@ class LossLearner(Learner):
     def step(self, batch: Batch) -> Outcome:
         """Learn from one batch."""
         updater = self.trainee.updater
-        rate, tally = updater.lr, Tally()
-        norm = updater.step(self._losses(batch, tally))
-        stats = updater.devices.sums(tally.figures)
-        return Outcome(stats | {"optim/lr": rate, "optim/grad_norm": norm} | updater.figures())
-
-    def _losses(self, batch: Batch, tally: Tally) -> Iterator[Tensor]:
-        own, share = batch.share(self.trainee.updater.devices.rows)
+        own, share = batch.share(updater.devices.rows)
         loss, stats = self.loss(own)
-        tally.add({"loss": float(loss.detach()), **stats}, share)
-        yield loss * share
-
-
-@dataclass
-class Tally:
-    """Figures of a batch, added up over its parts.
-
-    Attributes:
-        figures: by name, the sum of the parts' figures, each times its part's share.
-    """
-
-    figures: Stats = field(default_factory=dict)
-
-    def add(self, stats: Mapping[str, float], share: float) -> None:
-        """Take in the figures of a part that has this share of the batch."""
-        for name, value in stats.items():
-            self.figures[name] = self.figures.get(name, 0.0) + value * share
+        update = updater.step(loss * share)
+        figures = {"loss": float(loss.detach()), **stats}
+        summed = updater.devices.sums({name: value * share for name, value in figures.items()})
+        return Outcome(summed | update.figures)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,24 +60,24 @@ class SFT(Learner):
         """
         updater, given = self.trainee.updater, batch.examples
         assert given is not None  # as needed
-        parts: list[Part] = []
-        updater.step(self._losses(given, parts), self.lr / updater.lr if updater.lr else 1.0)
-        loss = updater.devices.sums({"loss": sum(part.loss for part in parts)})["loss"]
-        stats = {"loss": loss, "optim/lr": self.lr, **updater.figures()}
-        return Outcome(stats, losses=self._of_all(parts, len(given)))
+        lr_scale = self.lr / updater.lr if updater.lr else 1.0
+        update = updater.step_in_parts(self._losses(given), lr_scale)
+        loss = updater.devices.sums({"loss": sum(part.loss for part in update.reports)})["loss"]
+        # the schedule has moved on: the curve shows the rate of the next step
+        stats = {"loss": loss, "optim/lr": self.lr, **update.scale_figures}
+        return Outcome(stats, losses=self._of_all(update.reports, len(given)))
 
-    def _losses(self, given: Examples, parts: list[Part]) -> Iterator[Tensor]:
-        """The batch's loss, microbatch by microbatch, which are added to ``parts``."""
+    def _losses(self, given: Examples) -> Iterator[tuple[Tensor, Part]]:
+        """The batch's loss, microbatch by microbatch, and what each of them was."""
         config, devices = self.trainee.config, self.trainee.updater.devices
         for tensors, share, rows in microbatches(given.tensors, config.microbatch_size, devices):
             logprobs, learnt = label_logprobs(self.trainee.policy.model, tensors)
             weights = None if given.weights is None else given.weights[rows]
             loss = -(logprobs if weights is None else logprobs * by_token(weights, learnt)).mean()
             loss = loss * share
-            parts.append(Part(loss.item(), rows, row_losses(logprobs, learnt)))
-            yield loss
+            yield loss, Part(loss.item(), rows, row_losses(logprobs, learnt))
 
-    def _of_all(self, parts: list[Part], count: int) -> list[float]:
+    def _of_all(self, parts: Sequence[Part], count: int) -> list[float]:
         """Every process's row losses, in the batch's order."""
         devices = self.trainee.updater.devices
         mine = range(count)[devices.rows(count)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from mht.devices.base import Devices
 from mht.optim.masters import Masters
 
 N = TypeVar("N", int, float)
+T = TypeVar("T")
 ALIASES = {
     **dict.fromkeys(("optimizer", "optim", "scheduler", "lr_scheduler", "name"), "type"),
     **dict.fromkeys(("num_warmup_steps", "warmup", "num_warmup"), "warmup_steps"),
@@ -168,6 +170,28 @@ def _number(path: str, value: Any, kind: Callable[[Any], N]) -> N:
     return number
 
 
+@dataclass(frozen=True)
+class Update(Generic[T]):
+    """What one optimiser step did.
+
+    Attributes:
+        lr: the schedule's rate, before any ``lr_scale``.
+        grad_norm: of the gradients before clipping; 0 for a step that the loss scale left out.
+        reports: what the caller gave beside each part of the loss.
+        scale_figures: of the loss scale, keys ``optim/...``; empty without one.
+    """
+
+    lr: float
+    grad_norm: float
+    reports: Sequence[T]
+    scale_figures: Mapping[str, float]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Rate, norm and loss scale, keys ``optim/...``."""
+        return {"optim/lr": self.lr, "optim/grad_norm": self.grad_norm, **self.scale_figures}
+
+
 class Updater:
     """Backward, clip, step: one optimiser and its schedule over the whole alternation.
 
@@ -195,7 +219,6 @@ class Updater:
         self.optimizer, self.scheduler = optimizer, scheduler
         self.max_grad_norm, self.scaler = max_grad_norm, scaler
         self.devices = devices or Devices("cpu")
-        self._skipped = False
 
     @property
     def lr(self) -> float:
@@ -207,35 +230,25 @@ class Updater:
         """The rate that the schedule's share is taken of."""
         return self.optimizer.param_groups[0]["initial_lr"]
 
-    def figures(self) -> dict[str, float]:
-        """Of the last step's loss scale, keys ``optim/...``; none without one."""
-        if self.scaler is None:
-            return {}
-        return {
-            "optim/loss_scale": self.scaler.get_scale(),
-            "optim/skipped": float(self._skipped),
-        }
+    def step(self, loss: Tensor, lr_scale: float = 1.0) -> Update[None]:
+        """One optimiser step down a scalar loss; see `step_in_parts`."""
+        return self.step_in_parts([(loss, None)], lr_scale)
 
-    def step(self, loss: Tensor | Iterable[Tensor], lr_scale: float = 1.0) -> float:
-        """One optimiser step down the loss, at the schedule's rate times ``lr_scale``.
+    def step_in_parts(self, parts: Iterable[tuple[Tensor, T]], lr_scale: float = 1.0) -> Update[T]:
+        """One optimiser step down the sum of some losses, at the schedule's rate.
 
         Args:
-            loss: a scalar, or parts that add up to it. Each part is differentiated before the next
-                is computed, so only one graph is in memory. With several processes, the parts of
-                this process.
+            parts: scalars that add up to the loss, each with a report for the result. Each loss is
+                differentiated before the next is computed, so only one graph is in memory. With
+                several processes, the parts of this process.
             lr_scale: multiplies the schedule's rate for this step.
-
-        Returns:
-            The gradients' norm before clipping; 0 for a step that the loss scale left out.
 
         Raises:
             Diverged: the loss or its gradients are not finite; nothing was changed.
         """
+        rate = self.lr
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for part in [loss] if isinstance(loss, Tensor) else loss:
-            self.devices.backward(part if self.scaler is None else self.scaler.scale(part))
-            total += float(part.detach())
+        total, reports = self._differentiate(parts)
         self.devices.add_gradients(self.parameters)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
@@ -244,17 +257,29 @@ class Updater:
             norm = self.devices.step(
                 self.optimizer, self.parameters, self.max_grad_norm, allowed=math.isfinite(total)
             )
-        if math.isfinite(total) and self._left_out(norm):
-            return 0.0
-        if not (math.isfinite(total) and math.isfinite(norm)):
+        can_overflow = self.scaler is not None
+        if not (math.isfinite(total) and (math.isfinite(norm) or can_overflow)):
             raise Diverged(
                 f"the loss is {total} and its gradients' norm {norm}: training has diverged; "
                 "lower the learning rate"
             )
+        is_skipped = not math.isfinite(norm)
+        scale_figures = self._move_scale(is_skipped=is_skipped)
+        if is_skipped:
+            return Update(rate, 0.0, reports, scale_figures)
         self.masters.round()
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)  # sampling can use the memory
-        return norm
+        return Update(rate, norm, reports, scale_figures)
+
+    def _differentiate(self, parts: Iterable[tuple[Tensor, T]]) -> tuple[float, list[T]]:
+        """The sum of the losses, whose gradients are added up, and the reports beside them."""
+        total, reports = 0.0, []
+        for loss, report in parts:
+            self.devices.backward(loss if self.scaler is None else self.scaler.scale(loss))
+            total += float(loss.detach())
+            reports.append(report)
+        return total, reports
 
     @contextmanager
     def _rates_times(self, scale: float) -> Iterator[None]:
@@ -274,11 +299,14 @@ class Updater:
         for _ in range(steps):
             self.scheduler.step()
 
-    def _left_out(self, norm: float) -> bool:
-        """Move the loss scale; whether gradients of this norm overflowed, so there is no step."""
+    def _move_scale(self, *, is_skipped: bool) -> dict[str, float]:
+        """Move the loss scale after a step; its figures, none without one.
+
+        Raises:
+            Diverged: gradients overflow at every scale.
+        """
         if self.scaler is None:
-            return False
-        self._skipped = not math.isfinite(norm)
+            return {}
         self.scaler.update()
         scale = self.scaler.get_scale()
         if scale < SMALLEST_SCALE:
@@ -286,4 +314,4 @@ class Updater:
                 f"the gradients overflow float16 at every loss scale down to {scale:g}: training "
                 "has diverged; lower the learning rate, or set model.dtype to bfloat16 or float32"
             )
-        return self._skipped
+        return {"optim/loss_scale": scale, "optim/skipped": float(is_skipped)}

@@ -12,7 +12,7 @@ import torch
 from mht.algorithms.base import Learner, Trainee
 from mht.algorithms.batch import Stats
 from mht.algorithms.mixes.base import Moment
-from mht.algorithms.ppo.learner import PPOLearner
+from mht.algorithms.ppo.step import PPO
 from mht.algorithms.sft import SFT
 from mht.config import HybridConfig, LoRAConfig, OptimizerConfig, SchedulerConfig
 from mht.config.cycles import steps_of
@@ -157,7 +157,7 @@ class HybridTrainer(SingleSteps):
         for name in ("sft", "ppo", *steps_of(config.plan)):
             self.learner(name)
         self.sft = cast(SFT, self.learners["sft"])
-        self.ppo = cast(PPOLearner, self.learners["ppo"]).ppo
+        self.ppo = cast(PPO, self.learners["ppo"])
         self.practice = Practice(
             examples,
             self.config,

@@ -10,7 +10,7 @@ from mht.models.policy import Policy
 from mht.models.value.files import VALUE_HEAD_FILE
 from mht.models.value.heads import LinearHead
 from mht.models.value.ridge import Fit, Moments
-from tests.support.ppo import PROMPTS, SCORES, ppo_on, sampled
+from tests.support.ppo import PROMPTS, SCORES, assess, ppo_on, ppo_step, sampled
 from tests.support.training import critic, model_of, responses_of, rollout_of
 
 RIDGE = critic(type="ridge", shrinkage=1.0, decay=0.5)
@@ -222,7 +222,7 @@ def test_no_loss_trains_it_and_it_knows_prompts_at_once(tiny_model_dir):
     assert not head & set(policy.parameters())
     ppo = ppo_on(policy, kl_coef=0.0, value_head=config)
     by_prompt = [float(p[0] == 50) for p in PROMPTS]
-    stats = ppo.step(sampled(ppo, prompts=PROMPTS * 4), by_prompt * 4)
+    stats = ppo_step(ppo, sampled(ppo, prompts=PROMPTS * 4), by_prompt * 4)
     assert stats["value/explained_variance"] > 0.3
     assert policy.value_head.weight.any()
     assert all(p.grad is None for p in head)
@@ -236,8 +236,8 @@ def test_kept_hidden_states_are_those_of_a_pass(tiny_model_dir):
     assert rollout.hidden is not None
     bare = rollout_of(PROMPTS, responses_of(rollout))
     assert bare.hidden is None
-    kept, _ = ours.assess(rollout, torch.tensor(SCORES))
-    found, _ = theirs.assess(bare, torch.tensor(SCORES))
+    kept, _ = assess(ours, rollout, SCORES)
+    found, _ = assess(theirs, bare, SCORES)
     assert kept.old_values.any()
     assert_close(found.old_values, kept.old_values, atol=1e-3, rtol=1e-3)
 
@@ -245,7 +245,7 @@ def test_kept_hidden_states_are_those_of_a_pass(tiny_model_dir):
 def test_its_file_is_that_of_a_linear_head(tiny_model_dir, tiny_tokenizer, tmp_path):
     policy = Policy(model_of(tiny_model_dir()), 1, value_head=RIDGE)
     ppo = ppo_on(policy, value_head=RIDGE)
-    ppo.step(sampled(ppo), SCORES)
+    ppo_step(ppo, sampled(ppo), SCORES)
     policy.save(tmp_path, tiny_tokenizer)
     assert (tmp_path / VALUE_HEAD_FILE).is_file()
     for config in (critic(), RIDGE):

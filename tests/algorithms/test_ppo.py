@@ -7,13 +7,22 @@ import pytest
 import torch
 
 from mht import HybridTrainer
-from mht.algorithms.ppo.experience import RunningStd
 from mht.algorithms.ppo.ratio import RatioError
+from mht.algorithms.ppo.scores import RunningStd
 from mht.core.errors import UserError
 from mht.losses import AdaptiveKL, FixedKL
 from mht.optim.optimizers import Diverged
 from mht.rewards import RewardError
-from tests.support.ppo import PROMPTS, SCORES, ppo_of, sampled, weights, without_times
+from tests.support.ppo import (
+    PROMPTS,
+    SCORES,
+    assess,
+    ppo_of,
+    ppo_step,
+    sampled,
+    weights,
+    without_times,
+)
 from tests.support.training import (
     PAD,
     examples,
@@ -36,7 +45,7 @@ def test_the_ratio_is_1_before_any_update(tiny_model_dir, unfrozen, temperature)
         epochs=1,
         minibatch_size=8,
     )
-    stats = ppo.step(sampled(ppo, ends=range(100, 140)), SCORES)  # stops if the ratio is not 1
+    stats = ppo_step(ppo, sampled(ppo, ends=range(100, 140)), SCORES)  # stops if the ratio is not 1
     assert stats["policy/ratio_max"] == pytest.approx(1, abs=2e-5)
     assert stats["policy/clipfrac"] == 0
     assert stats["policy/approx_kl_nats"] == pytest.approx(0, abs=1e-8)
@@ -50,7 +59,7 @@ def test_how_hard_a_prompt_is_counts_only_where_it_is_answered_once(tiny_model_d
     trained = []
     for scores in (SCORES, harder):
         ppo = ppo_of(tiny_model_dir(), responses_per_prompt=each)
-        stats = ppo.step(sampled(ppo), scores)
+        stats = ppo_step(ppo, sampled(ppo), scores)
         assert stats["score/mean"] == pytest.approx(sum(scores) / 8)
         trained.append(weights(ppo))
     assert torch.allclose(*trained, atol=1e-6) == (each == 2)
@@ -59,7 +68,7 @@ def test_how_hard_a_prompt_is_counts_only_where_it_is_answered_once(tiny_model_d
 def test_the_spread_of_the_scores_within_prompts(tiny_model_dir):
     """0 and 1, 0 and 2, 4 and 4, 1 and 7 have the variances .5, 2, 0 and 18."""
     ppo = ppo_of(tiny_model_dir(), responses_per_prompt=2)
-    stats = ppo.step(sampled(ppo), [0.0, 0.0, 4.0, 1.0, 1.0, 2.0, 4.0, 7.0])
+    stats = ppo_step(ppo, sampled(ppo), [0.0, 0.0, 4.0, 1.0, 1.0, 2.0, 4.0, 7.0])
     assert stats["score/std_within_prompts"] == pytest.approx(math.sqrt((0.5 + 2 + 0 + 18) / 4))
 
 
@@ -69,7 +78,7 @@ def test_another_temperature_stops_the_run(tiny_model_dir):
     with pytest.raises(
         RuntimeError, match=r"\|ratio - 1\| .* ppo\.ratio_tolerance 0\.001"
     ) as error:
-        ppo.step(sampled(ppo, temperature=0.8), SCORES)
+        ppo_step(ppo, sampled(ppo, temperature=0.8), SCORES)
     assert isinstance(error.value, RatioError)
     assert isinstance(error.value, UserError), "the stage shows it as one line"
     assert torch.equal(weights(ppo), before)
@@ -81,14 +90,14 @@ def test_a_policy_changed_in_between_stops_the_run(tiny_model_dir):
     with torch.no_grad():
         next(iter(ppo.policy.parameters())).mul_(1.2)
     with pytest.raises(RatioError):
-        ppo.step(rollout, SCORES)
+        ppo_step(ppo, rollout, SCORES)
 
 
 @pytest.mark.parametrize("scores", [SCORES[:7], [*SCORES, 1.0], [1.0]])
 def test_scores_must_be_one_each(tiny_model_dir, scores):
     ppo = ppo_of(tiny_model_dir())
     with pytest.raises(RewardError, match=f"each of 8 responses, got {len(scores)}"):
-        ppo.step(sampled(ppo), scores)
+        ppo_step(ppo, sampled(ppo), scores)
 
 
 @pytest.mark.parametrize("size", [1, 3, 4])
@@ -100,7 +109,7 @@ def test_microbatches_add_up_to_the_minibatch(tiny_model_dir, unfrozen, size):
         ppo_of(tiny_model_dir(), lr=0.1, microbatch_size=n, **settings) for n in (None, size)
     )
     stats = [
-        without_times(ppo.step(sampled(ppo, ends=range(100, 140)), SCORES))
+        without_times(ppo_step(ppo, sampled(ppo, ends=range(100, 140)), SCORES))
         for ppo in (whole, parts)
     ]
     torch.testing.assert_close(weights(parts), weights(whole), atol=1e-6, rtol=1e-5)
@@ -111,14 +120,14 @@ def test_microbatches_add_up_to_the_minibatch(tiny_model_dir, unfrozen, size):
 def test_scores_must_be_finite(tiny_model_dir, bad):
     ppo = ppo_of(tiny_model_dir())
     with pytest.raises(RewardError, match=str(bad)):
-        ppo.step(sampled(ppo), [bad, *SCORES[1:]])
+        ppo_step(ppo, sampled(ppo), [bad, *SCORES[1:]])
 
 
 def test_divergence_is_told_and_changes_nothing(tiny_model_dir):
     ppo = ppo_of(tiny_model_dir())
     rollout, before = sampled(ppo), weights(ppo)
     with pytest.raises(Diverged, match="lower the learning rate") as error:
-        ppo.step(rollout, [1e38, -1e38] * 4)
+        ppo_step(ppo, rollout, [1e38, -1e38] * 4)
     assert isinstance(error.value, UserError | FloatingPointError)
     assert torch.equal(weights(ppo), before)
 
@@ -127,7 +136,7 @@ def test_divergence_is_told_and_changes_nothing(tiny_model_dir):
 
 
 def assessed(ppo, rollout, scores=SCORES):
-    return ppo.assess(rollout, torch.tensor(scores))[0]
+    return assess(ppo, rollout, scores)[0]
 
 
 def test_scores_stand_at_the_last_token_and_advantages_are_white(tiny_model_dir):
@@ -188,10 +197,11 @@ def test_score_norm_divides_by_the_running_std(tiny_model_dir):
 
 
 def test_equal_scores_are_not_blown_up_by_score_norm():
-    running = RunningStd()
-    assert running.update(torch.tensor([1.0])) == 1.0
-    assert running.update(torch.tensor([1.0, 1.0])) == 1.0
-    assert running.update(torch.tensor([3.0])) == pytest.approx(statistics.stdev([1, 1, 1, 3]))
+    running, seen = RunningStd(), []
+    for scores in ([1.0], [1.0, 1.0], [3.0]):
+        running.update(torch.tensor(scores))
+        seen.append(running.std)
+    assert seen == [1.0, 1.0, pytest.approx(statistics.stdev([1, 1, 1, 3]))]
 
 
 # -- padding and order ------------------------------------------------------------------------
@@ -208,7 +218,7 @@ def test_padding_changes_nothing_in_a_step(tiny_model_dir, unfrozen):
         ppo.policy.value_head.weight.data.fill_(0.02)
         rollout = rollout or sampled(ppo, ends=range(100, 140))
         padded = rollout_of(PROMPTS, responses_of(rollout), left=left, right=right, pad=pad)
-        seen.append(without_times(ppo.step(padded, SCORES)))
+        seen.append(without_times(ppo_step(ppo, padded, SCORES)))
         updated.append(weights(ppo))
     for other in (1, 2):
         differing = {k for k in seen[0] if k.endswith("ended_share")}  # EOS here is any of 40
@@ -223,7 +233,7 @@ def test_one_whole_minibatch_does_not_depend_on_its_order(tiny_model_dir):
         ppo = ppo_of(
             tiny_model_dir(), epochs=1, minibatch_size=8, optimizer="sgd", lr=0.1, seed=seed
         )
-        ppo.step(sampled(ppo), SCORES)
+        ppo_step(ppo, sampled(ppo), SCORES)
         updated.append(weights(ppo))
     torch.testing.assert_close(*updated, atol=1e-5, rtol=0)
 
@@ -250,7 +260,7 @@ def test_the_reward_rises(tiny_model_dir, unfrozen, lr):
         below = (rollout.response_ids < 200) & rollout.response_mask
         scores = (below.sum(1) / rollout.lengths).tolist()
         shares.append(statistics.mean(scores))
-        stats = ppo.step(rollout, scores)
+        stats = ppo_step(ppo, rollout, scores)
     assert statistics.mean(shares[-5:]) > statistics.mean(shares[:3]) + 0.25, shares
     assert stats["kl/k1_nats"] > 1  # it has left the reference, as kl_coef 0 lets it
 
@@ -263,7 +273,7 @@ def test_the_kl_penalty_holds_the_policy_back(tiny_model_dir):
         for step in range(12):
             rollout = sampled(ppo, seed=step, prompts=PROMPTS * 4)
             below = (rollout.response_ids < 200) & rollout.response_mask
-            stats = ppo.step(rollout, (below.sum(1) / rollout.lengths).tolist())
+            stats = ppo_step(ppo, rollout, (below.sum(1) / rollout.lengths).tolist())
             seen.append(stats["kl/k3_nats"])
         kl[coef] = statistics.mean(seen[-3:])
     assert kl[1.0] < kl[0.0] / 2
@@ -275,7 +285,7 @@ def test_the_value_head_learns_the_score(tiny_model_dir):
     )
     rollout = sampled(ppo)
     losses = [
-        ppo.step(rollout_of(PROMPTS, responses_of(rollout)), [2.0] * 8)["value/loss"]
+        ppo_step(ppo, rollout_of(PROMPTS, responses_of(rollout)), [2.0] * 8)["value/loss"]
         for _ in range(8)
     ]
     assert losses[0] > 1.0
@@ -286,11 +296,11 @@ def test_the_coefficient_moves_if_adaptive(tiny_model_dir):
     control = {"type": "adaptive", "target": 6.0, "horizon": 100}
     ppo = ppo_of(tiny_model_dir(), kl_coef=0.1, kl_control=control)
     assert isinstance(ppo.kl_control, AdaptiveKL)
-    assert ppo.step(sampled(ppo), SCORES)["kl/coef"] == 0.1
+    assert ppo_step(ppo, sampled(ppo), SCORES)["kl/coef"] == 0.1
     assert ppo.kl_control.value == pytest.approx(0.1 * (1 - 0.2 * 8 / 100))  # KL is 0, far below
-    assert ppo.step(sampled(ppo), SCORES)["kl/coef"] == pytest.approx(0.1 * 0.984)
+    assert ppo_step(ppo, sampled(ppo), SCORES)["kl/coef"] == pytest.approx(0.1 * 0.984)
     fixed = ppo_of(tiny_model_dir(), kl_coef=0.1)
-    fixed.step(sampled(fixed), SCORES)
+    ppo_step(fixed, sampled(fixed), SCORES)
     assert isinstance(fixed.kl_control, FixedKL)
     assert fixed.kl_control.value == 0.1
 
@@ -299,7 +309,7 @@ def test_target_kl_stops_the_epochs(tiny_model_dir):
     steps = {}
     for limit in (None, 1e-4, 1e-9):
         ppo = ppo_of(tiny_model_dir(), epochs=6, lr=1e-2, target_kl=limit)
-        steps[limit] = ppo.step(sampled(ppo), SCORES)["optim/steps"]
+        steps[limit] = ppo_step(ppo, sampled(ppo), SCORES)["optim/steps"]
     assert steps[None] == 12
     assert 1 <= steps[1e-9] <= steps[1e-4] < 12
 
@@ -334,7 +344,7 @@ def test_a_smaller_batch_skips_only_its_own_steps(tiny_model_dir):
     for responses, planned in ((8, 12), (5, 12), (4, 6), (1, 6)):
         ppo = ppo_of(tiny_model_dir(), epochs=6, lr=1e-2, target_kl=1e-9, minibatch_size=4)
         rollout = sampled(ppo)
-        ppo.step(rollout.rows(torch.arange(responses)), SCORES[:responses])
+        ppo_step(ppo, rollout.rows(torch.arange(responses)), SCORES[:responses])
         assert ppo.updates.updater.scheduler.last_epoch == planned
 
 
@@ -343,7 +353,7 @@ def test_an_entropy_bonus_spreads_the_policy(tiny_model_dir):
     for coef in (0.0, 1.0):
         ppo = ppo_of(tiny_model_dir(), kl_coef=0.0, ent_coef=coef, lr=3e-3)
         for step in range(4):
-            stats = ppo.step(sampled(ppo, seed=step), SCORES)
+            stats = ppo_step(ppo, sampled(ppo, seed=step), SCORES)
         entropies[coef] = stats["policy/entropy_nats"]
     assert entropies[1.0] > entropies[0.0] + 0.05
 
@@ -365,7 +375,7 @@ def test_dual_clip_reaches_the_loss(tiny_model_dir):
 def test_gradients_are_clipped_and_their_norm_is_told(tiny_model_dir):
     ppo = ppo_of(tiny_model_dir(), optimizer="sgd", lr=1.0, max_grad_norm=1e-3, epochs=1)
     before = weights(ppo)
-    stats = ppo.step(sampled(ppo), [100 * s for s in SCORES])
+    stats = ppo_step(ppo, sampled(ppo), [100 * s for s in SCORES])
     assert stats["optim/grad_norm"] > 1e-3
     assert (weights(ppo) - before).norm() <= 2 * 1e-3 * 1.01  # two steps at rate 1
 
@@ -374,8 +384,9 @@ def test_state_goes_on_where_it_was(tiny_model_dir):
     control = {"type": "adaptive", "target": 1.0, "horizon": 50}
     settings = {"kl_control": control, "score_norm": True}
     ppo, again = (ppo_of(tiny_model_dir(), **settings) for _ in range(2))
-    ppo.step(sampled(ppo), SCORES)
+    ppo_step(ppo, sampled(ppo), SCORES)
     again.load_state_dict(ppo.state_dict())
     assert again.kl_control.value == ppo.kl_control.value != 0.05
-    a, b = (x.running_std.update(torch.tensor([9.0])) for x in (ppo, again))
-    assert a == b
+    a, b = (x.assessment.shaping.running_std for x in (ppo, again))
+    assert vars(a) == vars(b) and a.count == len(SCORES)
+    assert torch.equal(again.generator.get_state(), ppo.generator.get_state())

@@ -9,7 +9,7 @@ import torch
 from mht.config import HybridConfig
 from mht.core.component import build
 from mht.core.errors import ConfigError
-from tests.support.ppo import SCORES, ppo_of, sampled, without_times
+from tests.support.ppo import SCORES, assess, ppo_of, ppo_step, sampled, without_times
 from tests.support.training import hybrid_config
 
 MASK = torch.tensor([[True, True, True, False], [True, False, False, False]])
@@ -34,7 +34,7 @@ def test_every_aggregation_is_the_same_over_microbatches(kind, tiny_model_dir):
         ppo = ppo_of(
             tiny_model_dir(), microbatch_size=size, aggregation={"type": kind}, optimizer="sgd"
         )
-        stats.append(without_times(ppo.step(sampled(ppo, ends=range(100, 140)), SCORES)))
+        stats.append(without_times(ppo_step(ppo, sampled(ppo, ends=range(100, 140)), SCORES)))
     assert stats[0] == pytest.approx(stats[1], rel=1e-3, abs=1e-5)
 
 
@@ -43,7 +43,7 @@ def test_an_unclipped_loss_has_the_clipped_one_s_gradient_at_a_ratio_of_1(tiny_m
         ppo_of(tiny_model_dir(), policy_loss={"type": kind}, minibatch_size=8, epochs=1)
         for kind in ("clip", "unclipped")
     ]
-    norms = [ppo.step(sampled(ppo), SCORES)["optim/grad_norm"] for ppo in first]
+    norms = [ppo_step(ppo, sampled(ppo), SCORES)["optim/grad_norm"] for ppo in first]
     assert norms[0] > 0 and norms[1] == pytest.approx(norms[0], rel=1e-4)
 
 
@@ -59,7 +59,7 @@ def test_an_unclipped_loss_has_no_bound():
 
 def test_advantages_may_stay_as_they_are(tiny_model_dir):
     ppo = ppo_of(tiny_model_dir(), advantage={"whiten": False}, kl_coef=0.0)
-    experience, _ = ppo.assess(sampled(ppo), torch.tensor(SCORES))
+    experience, _ = assess(ppo, sampled(ppo), SCORES)
     raw = experience.returns - experience.old_values
     assert torch.allclose(experience.advantages, raw, atol=1e-6)
 

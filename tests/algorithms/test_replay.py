@@ -19,7 +19,16 @@ from mht.memory.base import Attempt
 from mht.models.loading import load_causal_lm
 from mht.training.hybrid import HybridTrainer
 from tests.support.jobs import Job
-from tests.support.ppo import PROMPTS, SCORES, ppo_of, sampled, weights, without_times
+from tests.support.ppo import (
+    PROMPTS,
+    SCORES,
+    assess,
+    ppo_of,
+    ppo_step,
+    sampled,
+    weights,
+    without_times,
+)
 from tests.support.training import EOS, PAD, STATEFUL, examples, hybrid_config, rollout_of
 
 numbers = st.floats(-5, 0, allow_nan=False, width=32)
@@ -221,10 +230,10 @@ def past_of(ppo, *, seed=7, drift=0.0, scores=None, prompts=PROMPTS, ages=None):
 def test_without_past_rows_nothing_changes(tiny_model_dir):
     """A share of 0, or nothing to replay yet: the same step to the bit."""
     plain = ppo_of(tiny_model_dir())
-    seen = without_times(plain.step(sampled(plain), SCORES))
+    seen = without_times(ppo_step(plain, sampled(plain), SCORES))
     for share in (0.0, 0.5):
         ppo = ppo_of(tiny_model_dir(), memory=memory_of(share))
-        stats = without_times(ppo.step(sampled(ppo), SCORES))
+        stats = without_times(ppo_step(ppo, sampled(ppo), SCORES))
         assert torch.equal(weights(ppo), weights(plain))
         replay = {k: stats.pop(k) for k in list(stats) if k.startswith("replay/")}
         assert stats == seen
@@ -234,12 +243,13 @@ def test_without_past_rows_nothing_changes(tiny_model_dir):
 def test_fresh_rows_are_assessed_as_without_past_ones(tiny_model_dir):
     ppo = ppo_of(tiny_model_dir(), memory=memory_of(), score_norm=True)
     past = past_of(ppo, drift=0.01, scores=[9.0] * 8)
-    rollout, state = sampled(ppo), dict(vars(ppo.running_std))
-    alone, figures = ppo.assess(rollout, torch.tensor(SCORES))
-    std = ppo.running_std.std
-    vars(ppo.running_std).update(state)
-    both, more = ppo.assess(rollout, torch.tensor(SCORES), None, past)
-    assert ppo.running_std.std == std, "past scores are not counted again"
+    rollout, running = sampled(ppo), ppo.assessment.shaping.running_std
+    state = dict(vars(running))
+    alone, figures = assess(ppo, rollout, SCORES)
+    std = running.std
+    vars(running).update(state)
+    both, more = assess(ppo, rollout, SCORES, past)
+    assert running.std == std, "past scores are not counted again"
     assert {k: v for k, v in more.items() if k not in FIGURES} == {
         k: v for k, v in figures.items() if k not in FIGURES
     }
@@ -258,7 +268,7 @@ def test_past_rows_of_the_same_policy_weigh_1_and_are_as_fresh_ones(tiny_model_d
     ppo.policy.value_head.weight.data.fill_(0.02)
     past = past_of(ppo)
     rollout = replace(sampled(ppo, seed=7, ends=range(100, 140)))
-    both, stats = ppo.assess(rollout, torch.tensor(SCORES), None, past)
+    both, stats = assess(ppo, rollout, SCORES, past)
     for name in ("old_logprobs", "old_values", "ref_logprobs", "rewards", "advantages", "returns"):
         values = getattr(both, name)
         torch.testing.assert_close(values[8:], values[:8], atol=1e-4, rtol=1e-4, msg=name)
@@ -287,7 +297,7 @@ def test_weights_are_of_the_sampling_logprobs(tiny_model_dir, unfrozen):
     mask = rollout.response_mask
     ratio = torch.exp(now - rollout.logprobs)[mask]
     fresh = sampled(ppo)
-    both, stats = ppo.assess(fresh, torch.tensor(SCORES), None, past)
+    both, stats = assess(ppo, fresh, SCORES, past)
     torch.testing.assert_close(
         both.weights[8:, : mask.shape[1]][mask], ratio.clamp(max=1.05), atol=1e-4, rtol=1e-4
     )
@@ -302,7 +312,7 @@ def test_weights_are_of_the_sampling_logprobs(tiny_model_dir, unfrozen):
     assert stats["replay/kl_nats"] > 0
     assert (both.value_weights[8:] == 0).all(), "values are learnt from fresh rows"
     before = weights(ppo)
-    stats = ppo.step(fresh, SCORES, None, past)
+    stats = ppo_step(ppo, fresh, SCORES, past)
     assert stats["optim/steps"] == 4, "as many as without replay"
     assert not torch.equal(weights(ppo), before)
 
@@ -321,7 +331,7 @@ def test_a_mean_of_value_losses_is_the_fresh_rows(tiny_model_dir):
             memory=memory_of(),
         )
         past = past_of(ppo) if with_past else None
-        ppo.step(sampled(ppo), SCORES, None, past)
+        ppo_step(ppo, sampled(ppo), SCORES, past)
         moved.append(ppo.policy.value_head.weight.detach().clone())
     assert moved[0].abs().max() > 0
     torch.testing.assert_close(moved[1], moved[0], atol=1e-6, rtol=1e-4)
@@ -335,7 +345,7 @@ def test_microbatches_add_up_with_past_rows(tiny_model_dir, unfrozen, size):
     for n in (None, size):
         ppo = ppo_of(tiny_model_dir(), microbatch_size=n, memory=memory_of(), **settings)
         past = past_of(ppo, drift=0.02)
-        stats = without_times(ppo.step(sampled(ppo, ends=range(100, 140)), SCORES, None, past))
+        stats = without_times(ppo_step(ppo, sampled(ppo, ends=range(100, 140)), SCORES, past))
         outcomes.append((weights(ppo), stats))
     torch.testing.assert_close(outcomes[1][0], outcomes[0][0], atol=1e-6, rtol=1e-5)
     assert outcomes[1][1] == pytest.approx(outcomes[0][1], rel=1e-4, abs=1e-6)
@@ -350,7 +360,7 @@ def test_padding_changes_nothing_in_a_replay(tiny_model_dir, unfrozen):
         )
         past = past_of(ppo, drift=0.02)
         wide = widened(past.rollout, left=left, right=right, pad_id=pad)
-        stats = ppo.step(sampled(ppo), SCORES, None, replace(past, rollout=wide))
+        stats = ppo_step(ppo, sampled(ppo), SCORES, replace(past, rollout=wide))
         outcomes.append((weights(ppo), without_times(stats)))
     torch.testing.assert_close(outcomes[1][0], outcomes[0][0], atol=1e-5, rtol=1e-4)
     assert outcomes[1][1] == pytest.approx(outcomes[0][1], rel=1e-3, abs=1e-5)
@@ -359,7 +369,7 @@ def test_padding_changes_nothing_in_a_replay(tiny_model_dir, unfrozen):
 def test_each_minibatch_has_its_part_of_the_past(tiny_model_dir):
     ppo = ppo_of(tiny_model_dir(), epochs=3, minibatch_size=4, memory=memory_of(0.25))
     past = past_of(ppo, prompts=PROMPTS[:2], scores=[0.0, 1.0])
-    both, _ = ppo.assess(sampled(ppo), torch.tensor(SCORES), None, past)
+    both, _ = assess(ppo, sampled(ppo), SCORES, past)
     batches = [batch for batch, _ in ppo.updates.minibatches(both, 8)]
     assert [len(batch.rollout) for batch in batches] == [5] * 6
     replayed = [b for batch in batches for b in (batch.value_weights[:, 0] == 0).tolist()]
@@ -378,7 +388,7 @@ def test_without_sampling_logprobs_nothing_is_replayed(tiny_model_dir, change, s
     past, before = past_of(ppo), weights(ppo)
     past = replace(past, rollout=replace(past.rollout, **change(past.rollout)))
     with pytest.raises(UserError, match=said) as caught:
-        ppo.step(sampled(ppo), SCORES, None, past)
+        ppo_step(ppo, sampled(ppo), SCORES, past)
     assert str(caught.value).startswith("ppo.memory.replay.share: ")
     assert torch.equal(weights(ppo), before)
 
@@ -386,7 +396,7 @@ def test_without_sampling_logprobs_nothing_is_replayed(tiny_model_dir, change, s
 def test_past_scores_must_be_finite(tiny_model_dir):
     ppo = ppo_of(tiny_model_dir(), memory=memory_of())
     with pytest.raises(UserError, match="finite score each"):
-        ppo.step(sampled(ppo), SCORES, None, past_of(ppo, scores=[math.nan] * 8))
+        ppo_step(ppo, sampled(ppo), SCORES, past_of(ppo, scores=[math.nan] * 8))
 
 
 def test_the_kl_controller_counts_fresh_rows_alone(tiny_model_dir):
@@ -395,7 +405,7 @@ def test_the_kl_controller_counts_fresh_rows_alone(tiny_model_dir):
         control = {"type": "adaptive", "target": 0.1, "horizon": 20}
         ppo = ppo_of(tiny_model_dir(), kl_control=control, memory=memory_of())
         past = past_of(ppo, scores=[50.0] * 8)
-        stats = ppo.step(sampled(ppo), SCORES, None, past if with_past else None)
+        stats = ppo_step(ppo, sampled(ppo), SCORES, past if with_past else None)
         coefs.append((ppo.kl_control.value, stats["score/mean"], stats["response/length_tokens"]))
     assert coefs[0] == coefs[1]
 
@@ -414,7 +424,7 @@ def test_replay_of_good_responses_makes_them_likelier(tiny_model_dir):
             return ppo.policy.score(rollout).logprobs.sum(1)
 
     before = likelihood()
-    ppo.step(fresh, [0.01, -0.01] * 4, None, past)
+    ppo_step(ppo, fresh, [0.01, -0.01] * 4, past)
     gained = likelihood() - before
     assert gained[::2].mean() > gained[1::2].mean() + 0.01
 

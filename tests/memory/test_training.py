@@ -62,7 +62,6 @@ def test_a_ppo_step_is_remembered_as_it_was_sampled(trainer):
         assert attempt.score == attempt.response.count("a") / max(len(attempt.response), 1)
         assert attempt.ended == bool(rollout.ended[i])
         assert attempt.step == 0
-    assert [a.loss for a in attempts] == each.ppo.surprises.tolist()
     assert stats["ppo/memory/responses"] == 8
 
 
@@ -72,11 +71,14 @@ def test_surprise_is_the_mean_absolute_advantage(trainer):
     assess = each.ppo.assess
     each.ppo.assess = lambda *args: seen.append(assess(*args)) or seen[-1]
     each.next_step("ppo")
-    experience = seen[0][0]
+    memory, experience = each.practice.memory, seen[0][0]
+    surprises = [attempt.loss for attempt in memory.attempts(memory.store.used)]
     mask = experience.rollout.response_mask
-    for i, keep in enumerate(mask):
-        advantages = (experience.returns - experience.old_values)[i][keep]
-        assert each.ppo.surprises[i] == pytest.approx(advantages.abs().mean().item())
+    assert len(surprises) == len(mask) == 8
+    for surprise, advantages, keep in zip(
+        surprises, experience.returns - experience.old_values, mask, strict=True
+    ):
+        assert surprise == pytest.approx(advantages[keep].abs().mean().item())
 
 
 @pytest.mark.parametrize("size", [None, 1, 3])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mht import HybridTrainer
+from mht.algorithms.base import Trainee
 from mht.algorithms.ppo.step import PPO
 from mht.algorithms.sft import batch_loss
 from mht.checks.watched import check_watched, files_of_training
@@ -19,7 +20,7 @@ from mht.models.policy import Policy
 from mht.models.references import References
 from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
 from tests.support.models import make_tiny_tokenizer
-from tests.support.ppo import SCORES, sampled, weights
+from tests.support.ppo import SCORES, ppo_step, sampled, weights
 from tests.support.training import EOS, KINDS, examples, hybrid_config, model_of, rollout_of
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]
@@ -49,7 +50,7 @@ def ppo_of(folder, references=None, *, lr=1e-3, unfrozen=1, **changes):
     made = make_optimizer(policy.parameters(), {"type": "sgd"}, lr)
     updater = Updater(policy.parameters(), made, make_scheduler(made), config.max_grad_norm)
     further = references_of(folder, policy, **references) if references else None
-    return PPO(policy, updater, config, torch.Generator().manual_seed(0), further)
+    return PPO(Trainee(policy, updater, config, -1, further))
 
 
 # -- the penalty --------------------------------------------------------------------------------
@@ -97,13 +98,13 @@ def test_a_second_reference_like_the_first_adds_its_coefficient(tiny_model_dir, 
     one = ppo_of(folder, kl_coef=0.5, **settings)
     two = ppo_of(folder, {"same": (folder, 0.2)}, kl_coef=0.3, **settings)
     for step in range(3):
-        stats = [ppo.step(sampled(ppo, seed=step), SCORES) for ppo in (one, two)]
+        stats = [ppo_step(ppo, sampled(ppo, seed=step), SCORES) for ppo in (one, two)]
         torch.testing.assert_close(weights(two), weights(one), atol=1e-5, rtol=1e-4)
     assert stats[1]["kl/same/k1_nats"] == pytest.approx(stats[1]["kl/k1_nats"], abs=1e-4)
     assert abs(stats[0]["kl/k3_nats"]) > 1e-4, "it has left the reference"
     without = ppo_of(folder, kl_coef=0.3, **settings)
     for step in range(3):
-        without.step(sampled(without, seed=step), SCORES)
+        ppo_step(without, sampled(without, seed=step), SCORES)
     assert (weights(without) - weights(one)).abs().max() > 1e-6
 
 
@@ -111,7 +112,7 @@ def test_the_adaptive_coefficient_looks_at_the_main_reference_alone(tiny_model_d
     control = {"type": "adaptive", "target": 6.0, "horizon": 100}
     far = {"far": (tiny_model_dir(seed=1), 0.1)}
     ppo = ppo_of(tiny_model_dir(), far, kl_coef=0.1, kl_control=control)
-    stats = ppo.step(sampled(ppo), SCORES)
+    stats = ppo_step(ppo, sampled(ppo), SCORES)
     assert stats["kl/far/k1_nats"] > 6 > stats["kl/k1_nats"]
     assert ppo.kl_control.value < 0.1
 

@@ -14,7 +14,7 @@ from mht.models.hf.layers import decoder_layers
 from mht.models.policy import Policy
 from mht.models.value.files import VALUE_HEAD_FILE
 from tests.support.ppo import PROMPTS as PPO_PROMPTS
-from tests.support.ppo import SCORES, ppo_on, sampled
+from tests.support.ppo import SCORES, ppo_on, ppo_step, sampled
 from tests.support.training import (
     EOS,
     KINDS,
@@ -238,7 +238,7 @@ def test_the_reward_rises_with_each(tiny_model_dir, name):
         rollout = sampled(ppo, seed=step, prompts=PPO_PROMPTS * 4)
         below = (rollout.response_ids < 200) & rollout.response_mask
         shares.append((below.sum(1) / rollout.lengths).tolist())
-        ppo.step(rollout, shares[-1])
+        ppo_step(ppo, rollout, shares[-1])
     means = [statistics.mean(s) for s in shares]
     assert statistics.mean(means[-3:]) > statistics.mean(means[:2]) + 0.2, means
 
@@ -248,7 +248,9 @@ def test_each_learns_the_score(tiny_model_dir, head):
     ppo = ppo_on(policy, lr=1e-2, kl_coef=0.0, vf_coef=1.0, value_clip_range=None, clip_range=1e-6)
     rollout = sampled(ppo)
     losses = [
-        ppo.step(rollout_of(PPO_PROMPTS, responses_of(rollout)), [2.0] * len(SCORES))["value/loss"]
+        ppo_step(ppo, rollout_of(PPO_PROMPTS, responses_of(rollout)), [2.0] * len(SCORES))[
+            "value/loss"
+        ]
         for _ in range(10)
     ]
     assert losses[0] > 1.0

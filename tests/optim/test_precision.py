@@ -25,6 +25,7 @@ from mht.models.precision import has_bfloat16_units, resolve_dtype
 from mht.optim.masters import Masters
 from mht.optim.optimizers import Diverged, Updater, make_optimizer, make_scheduler
 from mht.training.hybrid import HybridTrainer
+from tests.support.ppo import ppo_step
 from tests.support.training import examples, hybrid_config, responses_of, rollout_of
 
 CPU = torch.device("cpu")
@@ -151,8 +152,10 @@ def test_small_steps_add_up_in_the_masters(dtype):
 def test_gradients_add_up_in_float32_and_do_not_stay_in_16_bits(dtype):
     p = parameter(1.0, dtype=dtype)
     u = updater([p], lr=1.0)
-    norm = u.step([p.sum(), *(STEP * p.sum() for _ in range(4))])  # in 16 bits the sum is 1
-    assert norm == 1 + 4 * STEP
+    parts = [p.sum(), *(STEP * p.sum() for _ in range(4))]
+    update = u.step_in_parts([(part, i) for i, part in enumerate(parts)])  # in 16 bits the sum is 1
+    assert update.grad_norm == 1 + 4 * STEP
+    assert update.reports == [0, 1, 2, 3, 4]
     assert u.masters.of(p).item() == -4 * STEP
     assert p.grad is None
 
@@ -161,7 +164,7 @@ def test_clipping_is_of_the_masters_gradients():
     p = parameter(3.0, 4.0)
     u = updater([p], lr=1.0)
     u.max_grad_norm = 1.0
-    assert u.step((p * p.detach()).sum()) == pytest.approx(5.0)
+    assert u.step((p * p.detach()).sum()).grad_norm == pytest.approx(5.0)
     assert u.masters.of(p).tolist() == pytest.approx([2.4, 3.2], abs=1e-5)
 
 
@@ -204,18 +207,21 @@ def test_a_step_that_overflows_is_left_out_and_told():
     p = parameter(1.0, dtype=torch.float16)
     u = updater([p], lr=1e-3, scaler=scaler(2.0**14), scheduler={"type": "linear"})
     rate = u.lr
-    assert u.step(8 * p.sum()) == 0.0  # 8 * 2^14 is more than float16's 65504
-    assert u.figures() == {"optim/loss_scale": 2.0**13, "optim/skipped": 1.0}
+    update = u.step(8 * p.sum())  # 8 * 2^14 is more than float16's 65504
+    assert update.grad_norm == 0.0
+    assert update.scale_figures == {"optim/loss_scale": 2.0**13, "optim/skipped": 1.0}
     assert p.item() == u.masters.of(p).item() == 1.0
     assert u.lr == rate, "a step that was not made is none of the schedule's"
-    assert u.step(p.sum()) == 1.0
-    assert u.figures() == {"optim/loss_scale": 2.0**13, "optim/skipped": 0.0}
+    update = u.step(p.sum())
+    assert update.figures == {"optim/lr": rate, "optim/grad_norm": 1.0, **update.scale_figures}
+    assert update.scale_figures == {"optim/loss_scale": 2.0**13, "optim/skipped": 0.0}
     assert u.masters.of(p).item() == pytest.approx(0.999)
     assert u.lr < rate
 
 
 def test_without_a_loss_scale_there_are_no_figures_of_it():
-    assert updater([parameter(1.0)]).figures() == {}
+    p = parameter(1.0)
+    assert updater([p]).step(p.sum()).scale_figures == {}
 
 
 class Overflow(torch.autograd.Function):
@@ -233,7 +239,7 @@ class Overflow(torch.autograd.Function):
 def test_a_loss_scale_that_collapses_stops_the_run():
     p = parameter(1.0, dtype=torch.float16)
     u = updater([p], scaler=scaler(4.0))
-    assert [u.step(Overflow.apply(p)) for _ in range(2)] == [0.0, 0.0]
+    assert [u.step(Overflow.apply(p)).grad_norm for _ in range(2)] == [0.0, 0.0]
     with pytest.raises(Diverged, match=r"loss scale down to 0\.5.* model\.dtype to bfloat16"):
         u.step(Overflow.apply(p))
     assert p.item() == 1.0
@@ -347,7 +353,7 @@ def test_a_policy_in_16_bits_learns_a_toy_reward(tiny_model_dir, tiny_tokenizer,
         rollout = trainer.responder.respond(examples(tiny_tokenizer, 32), trainer.generator)
         below = (rollout.response_ids < 200) & rollout.response_mask
         shares.append(float((below.sum(1) / rollout.lengths).mean()))
-        stats = trainer.ppo.step(rollout, (below.sum(1) / rollout.lengths).tolist())
+        stats = ppo_step(trainer.ppo, rollout, (below.sum(1) / rollout.lengths).tolist())
     assert statistics.mean(shares[-3:]) > statistics.mean(shares[:3]) + 0.15, shares
     assert ("optim/loss_scale" in stats) == (dtype == "float16")
 
@@ -372,7 +378,7 @@ def test_nothing_has_changed_before_the_first_update(
     rollout = trainer.responder.respond(examples(tiny_tokenizer, 8), trainer.generator)
     rounded = rollout.logprobs + 0.01 * torch.where(rollout.response_ids % 2 == 0, 1, -1)
     rollout = replace(rollout, logprobs=rounded)  # as a real model's are
-    stats = trainer.ppo.step(rollout, [0.0] * 8)
+    stats = ppo_step(trainer.ppo, rollout, [0.0] * 8)
     assert stats["kl/k3_nats"] == pytest.approx(0, abs=1e-6)
     assert stats["policy/ratio_max"] == pytest.approx(1, abs=1e-3)
 
@@ -383,7 +389,7 @@ def test_another_temperature_stops_the_run_in_16_bits(tiny_model_dir, tiny_token
     trainer.responder.decoding["temperature"] = 0.8
     rollout = trainer.responder.respond(examples(tiny_tokenizer, 8), trainer.generator)
     with pytest.raises(RatioError, match=r"mean \|ratio - 1\| is .* on the rollout, before any"):
-        trainer.ppo.step(rollout, [0.0] * 8)
+        ppo_step(trainer.ppo, rollout, [0.0] * 8)
 
 
 def test_a_tolerance_of_ones_own(tiny_model_dir, tiny_tokenizer):
@@ -393,14 +399,14 @@ def test_a_tolerance_of_ones_own(tiny_model_dir, tiny_tokenizer):
     exact = trainer.policy.score(rollout).logprobs
     rollout = replace(rollout, logprobs=exact.detach() - 0.05)
     with pytest.raises(RatioError, match=r"is 0\.051.* over ppo\.ratio_tolerance 0\.001"):
-        trainer.ppo.step(rollout, [0.0] * 8)
-    trainer_of(tiny_model_dir(), tiny_tokenizer).ppo.step(rollout, [0.0] * 8)
+        ppo_step(trainer.ppo, rollout, [0.0] * 8)
+    ppo_step(trainer_of(tiny_model_dir(), tiny_tokenizer).ppo, rollout, [0.0] * 8)
     given = rollout_of([[40, 41]] * 8, responses_of(rollout))
     updates = trainer.ppo.updates
     updates.config = updates.config.model_copy(update={"epochs": 1, "minibatch_size": 8})
     trainer.ppo.check_ratio.tolerance = 0.05
     assert given.logprobs is None, "a user's own responses have no sampler to compare with"
-    trainer.ppo.step(given, [0.0] * 8)
+    ppo_step(trainer.ppo, given, [0.0] * 8)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2", "gemma2"])

@@ -102,7 +102,7 @@ def test_a_hinted_response_is_scored_with_its_hint(make, tiny_tokenizer):
     trainer = make({"type": "fading", "share": 0.5}, reward=None, ppo_steps_per_cycle=0)
     trainer.feed.reward = reward
     step = trainer.ppo.step
-    trainer.ppo.step = lambda rollout, *rest: stepped.append(rollout) or step(rollout, *rest)
+    trainer.ppo.step = lambda batch: stepped.append(batch.rollouts.rollout) or step(batch)
     trainer.next_step("ppo", of=100)
     by_prompt = {e.prompt: e for e in examples(tiny_tokenizer)}
     rollout = stepped[0]

@@ -1,12 +1,14 @@
 """A training run that a test kills and begins again."""
 
 import hashlib
+import json
 
 from mht.models.loading import load_causal_lm
 from mht.rewards import make_reward
 from mht.training.history import History
 from mht.training.hybrid import HybridTrainer
 from mht.training.resume.checkpoint import Checkpoints
+from mht.training.resume.state import capture
 from tests.support.training import STATEFUL, examples, hybrid_config
 
 PLAN = [(2, 1), (1, 2)]
@@ -89,17 +91,18 @@ class Job:
 
 def outcome(trainer, history):
     """Everything a run leaves, as text that differs if a bit does."""
-    weights = hashlib.sha256()
-    for name, value in sorted(trainer.policy.model.state_dict().items()):
-        weights.update(name.encode() + value.float().numpy().tobytes())
-    for master in trainer.masters.rounded.values():
-        weights.update(master.detach().numpy().tobytes())
-    for name, value in sorted(trainer.policy.value_head.state_dict().items()):
-        weights.update(name.encode() + value.float().numpy().tobytes())
+    weights = trainer.policy.model.state_dict()
+    state = capture({name: part for name, part in trainer.states.items() if name != "random"})
     rows = [
         (row.step, {k: v for k, v in row.stats.items() if "/time/" not in k})
         for row in history.rows
     ]
-    states = trainer.reward.state_dict(), trainer.ppo.state_dict()
-    scaler = trainer.updater.scaler
-    return weights.hexdigest(), rows, *states, scaler and scaler.state_dict()
+    return hash_of(weights), rows, hash_of(state.tensors), json.dumps(state.plain, default=str)
+
+
+def hash_of(tensors):
+    """A hash of tensors by name."""
+    found = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        found.update(name.encode() + value.detach().double().numpy().tobytes())
+    return found.hexdigest()

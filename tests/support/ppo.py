@@ -2,6 +2,8 @@
 
 import torch
 
+from mht.algorithms.base import Trainee
+from mht.algorithms.batch import Batch, Rollouts
 from mht.algorithms.ppo.step import PPO
 from mht.generation.sampling.decode import sample
 from mht.models.policy import Policy
@@ -29,7 +31,22 @@ def ppo_on(policy, *, seed=0, lr=1e-3, optimizer="adamw", **changes):
     config = hybrid_config(**changes)
     made = make_optimizer(policy.parameters(), {"type": optimizer}, lr)
     updater = Updater(policy.parameters(), made, make_scheduler(made), config.max_grad_norm)
-    return PPO(policy, updater, config, torch.Generator().manual_seed(seed))
+    return PPO(Trainee(policy, updater, config, seed - 1))
+
+
+def given(rollout, scores, past=None):
+    """A rollout with its scores, as PPO takes it."""
+    return Rollouts(rollout, lambda: scores, past=past)
+
+
+def ppo_step(ppo, rollout, scores, past=None):
+    """The figures of one PPO step."""
+    return ppo.step(Batch(rollouts=given(rollout, scores, past))).stats
+
+
+def assess(ppo, rollout, scores=SCORES, past=None):
+    """What the updates learn from, and the figures of the rollout."""
+    return ppo.assess(given(rollout, scores, past))
 
 
 def sampled(ppo, *, seed=0, temperature=None, ends=(EOS,), prompts=PROMPTS):

@@ -10,6 +10,7 @@ from mht.core.errors import RewardError
 from mht.training import feed
 from mht.training.background import background
 from mht.training.hybrid import HybridTrainer
+from tests.support.ppo import ppo_step
 from tests.support.training import examples
 
 CPU, GPU = torch.device("cpu"), torch.device("meta")  # anything but a CPU
@@ -112,4 +113,4 @@ def test_a_score_for_each_response(trainer, given):
     rows = made.practice.examples(range(4))
     rollout = made.responder.respond(rows, made.generator)
     with pytest.raises(RewardError, match="a finite score for each of 4 responses"):
-        made.ppo.step(rollout, lambda: given)
+        ppo_step(made.ppo, rollout, given)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from mht import HybridTrainer, make_optimizer, make_reward, make_scheduler
+from mht.algorithms.batch import Outcome
 from mht.core.errors import ConfigError, DataError, ModelError, RewardError, UserError
 from mht.core.keywords import WrongKeyword
 from mht.generation.sampling.padding import content_mask, response_content
@@ -202,6 +203,11 @@ def test_any_rows_with_any_padding(rows, data):
         assert ["".join(map(chr, i[m])) for i, m in zip(found, real, strict=True)] == texts
 
 
+def recording(rollouts):
+    """A PPO step that learns nothing and keeps the rollout."""
+    return lambda batch: rollouts.append(batch.rollouts.rollout) or Outcome({})
+
+
 def test_with_a_mask_a_token_that_is_pad_is_content(trainer):
     """At the start, in the middle and at the end of a prompt."""
     ids = torch.tensor([[PAD, 40, PAD, 41, PAD], [50, 51, 52, 53, 54]])
@@ -215,7 +221,7 @@ def test_with_a_mask_a_token_that_is_pad_is_content(trainer):
     assert seen[0][1].tolist() == [[True] * 5, [False, False, True, True, True]]
     assert seen[0][0][0].tolist() == [PAD, 40, PAD, 41, PAD]
     stepped = []
-    trainer.ppo.step = lambda rollout, *rest: stepped.append(rollout) or {}
+    trainer.ppo.step = recording(stepped)
     for responses in (response, response.clone()):
         trainer.ppo_step(ids, responses, [1.0, 0.0], mask)
     for rollout in stepped:
@@ -227,7 +233,7 @@ def test_the_logprobs_are_those_of_the_tokens_that_the_mask_names(trainer):
     """Prompts [PAD, 40] and [40]: with the mask they are two, whatever their padding."""
     responses = torch.tensor([[60, EOS], [60, EOS]])
     seen = []
-    trainer.ppo.step = lambda rollout, *rest: seen.append(rollout) or {}
+    trainer.ppo.step = recording(seen)
     ids = torch.tensor([[PAD, 40], [PAD, 40]])
     trainer.ppo_step(ids, responses, [0.0, 0.0], torch.tensor([[1, 1], [0, 1]]))
     trainer.ppo_step(ids, responses, [0.0, 0.0])
@@ -269,7 +275,7 @@ def test_reordered_filtered_and_edited_responses_have_their_own_logprobs(trainer
     edited = response.clone()
     edited[:, 0] = 77
     seen = []
-    trainer.ppo.step = lambda rollout, *rest: seen.append(rollout) or {}
+    trainer.ppo.step = recording(seen)
     order = torch.tensor([2, 0, 1])
     for p, r in (
         (prompts[order], response[order]),

@@ -23,6 +23,6 @@ class ProximalPolicyOptimisation(Algorithm):
 
     def learner(self, trainee: Trainee) -> Learner:
         """See `Algorithm.learner`."""
-        from mht.algorithms.ppo.learner import PPOLearner
+        from mht.algorithms.ppo.step import PPO
 
-        return PPOLearner(trainee)
+        return PPO(trainee)

@@ -66,25 +66,3 @@ class Experience:
         rollout = trimmed(self.rollout.rows(index))
         width = rollout.response_ids.shape[1]
         return Experience(rollout, **{n: v[index, :width] for n, v in self.columns.items()})
-
-
-class RunningStd:
-    """Standard deviation of all scores so far (Welford 1962), for ``score_norm``."""
-
-    def __init__(self) -> None:
-        self.count, self.mean, self.spread = 0, 0.0, 0.0
-
-    def update(self, scores: Tensor) -> float:
-        """Take the scores in; the standard deviation, or 1 while they are all alike."""
-        for score in scores.tolist():
-            self.count += 1
-            before = score - self.mean
-            self.mean += before / self.count
-            self.spread += before * (score - self.mean)
-        return self.std
-
-    @property
-    def std(self) -> float:
-        """Of the scores taken in, or 1 while they are all alike."""
-        std = (self.spread / max(self.count - 1, 1)) ** 0.5
-        return std if std > 1e-4 else 1.0

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from mht.algorithms.batch import Stats
 from mht.algorithms.ppo.experience import Experience
 from mht.algorithms.ppo.heads import head_terms
 from mht.algorithms.ppo.ratio import RatioCheck
@@ -16,8 +17,6 @@ from mht.data.examples.order import by_length
 from mht.losses import clip_fraction, kl_estimate
 from mht.models.policy import Policy
 from mht.optim.optimizers import Updater
-
-Stats = dict[str, float]
 
 
 class Updates:
@@ -60,23 +59,25 @@ class Updates:
         seen: list[Stats] = []
         rows = len(experience.rollout) if fresh is None else fresh
         planned = self.config.epochs * math.ceil(rows / self.config.minibatch_size)
+        limit = self.config.target_kl
         for minibatch, whole in self.minibatches(experience, fresh):
-            parts: list[tuple[Stats, float]] = []
-            rate = self.updater.lr
-            norm = self.updater.step(self._losses(minibatch, whole, parts, is_first=not seen))
-            stats = {name: sum(s[name] * share for s, share in parts) for name in parts[0][0]}
-            stats = self.devices.sums(stats)
-            worst = max(s["policy/ratio_max"] for s, _ in parts)
-            stats["policy/ratio_max"] = self.devices.largest(worst)
-            stats |= {"optim/lr": rate, "optim/grad_norm": norm}
-            seen.append(stats | self.updater.figures())
-            limit = self.config.target_kl
-            if limit is not None and stats["policy/approx_kl_nats"] > limit:
+            seen.append(self._update(minibatch, whole, is_first=not seen))
+            if limit is not None and seen[-1]["policy/approx_kl_nats"] > limit:
                 break
         self.updater.skip(planned - len(seen))
         means = {name: sum(s[name] for s in seen) / len(seen) for name in seen[0]}
         means["policy/ratio_max"] = max(s["policy/ratio_max"] for s in seen)
         return means | {"optim/steps": float(len(seen))}
+
+    def _update(self, minibatch: Experience, whole: Tensor, *, is_first: bool) -> Stats:
+        """Make the optimiser step of a minibatch; its figures."""
+        update = self.updater.step_in_parts(self._losses(minibatch, whole, is_first=is_first))
+        parts = update.reports
+        stats = {name: sum(s[name] * share for s, share in parts) for name in parts[0][0]}
+        stats = self.devices.sums(stats)
+        worst = max(s["policy/ratio_max"] for s, _ in parts)
+        stats["policy/ratio_max"] = self.devices.largest(worst)
+        return stats | update.figures
 
     def minibatches(
         self, experience: Experience, fresh: int | None = None
@@ -102,11 +103,10 @@ class Updates:
         self,
         minibatch: Experience,
         whole: Tensor,
-        parts: list[tuple[Stats, float]],
         *,
         is_first: bool,
-    ) -> Iterator[Tensor]:
-        """The minibatch's loss, microbatch by microbatch; figures and shares go to ``parts``.
+    ) -> Iterator[tuple[Tensor, tuple[Stats, float]]]:
+        """The minibatch's loss, microbatch by microbatch, with the figures and share of each.
 
         A share is of the size of the ``whole`` minibatch, of which this process may have a part.
         """
@@ -116,8 +116,7 @@ class Updates:
             m = minibatch if index is None else minibatch.rows(index)
             share = float(self.config.aggregation.size(m.mask) / whole)
             loss, stats = self.loss(m, is_first=is_first)
-            parts.append((stats, share))
-            yield loss * share
+            yield loss * share, (stats, share)
 
     def loss(self, m: Experience, *, is_first: bool) -> tuple[Tensor, Stats]:
         """The loss of a microbatch, and its figures."""

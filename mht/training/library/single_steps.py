@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mht.algorithms.batch import Batch, Examples
+from mht.algorithms.batch import Batch, Examples, Rollouts, Stats
 from mht.core.errors import DataError
 from mht.core.keywords import explain_keywords
 from mht.core.records import Rollout
@@ -18,7 +18,7 @@ from mht.models.readers import policy_model
 from mht.training.library import batches
 
 if TYPE_CHECKING:
-    from mht.algorithms.ppo.step import PPO, Stats
+    from mht.algorithms.ppo.step import PPO
     from mht.algorithms.sft import SFT
     from mht.data.given.train_data import TrainData
     from mht.devices.base import Devices
@@ -131,7 +131,9 @@ class SingleSteps:
         """
         rollout = self._rollout(input_ids, response_ids, attention_mask, response_mask)
         self._drawn = None
-        return self.ppo.step(rollout, batches.scores(rewards, len(rollout)), items)
+        scores = batches.scores(rewards, len(rollout))
+        given = Batch(rollouts=Rollouts(rollout, lambda: scores, items))
+        return self.ppo.step(given).stats
 
     def collate(self, rows: Sequence[Any]) -> dict[str, Any]:
         """A batch of rows of any form that ``train_data`` may have: a DataLoader's ``collate_fn``.
