@@ -1,4 +1,4 @@
-"""Sentence encoders into folders of the pipeline."""
+"""Writes sentence encoders into folders of the pipeline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fetch_encoder(name: str, folder: str | Path) -> dict[str, Any]:
 
     Args:
         name: a bundled encoder, a hub name or a folder.
-        folder: where; what was there goes.
+        folder: where to write it; its previous content is deleted.
 
     Returns:
         The entry of ``assets.json``.

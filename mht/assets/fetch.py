@@ -1,7 +1,7 @@
-"""Policies into folders of the pipeline: bundled ones, hub names and local folders, all alike.
+"""Writes policies into folders of the pipeline: bundled models, hub names and local folders.
 
-What comes out is checked: a causal language model with all its weights, a tokenizer with an EOS,
-and a PAD that is not the EOS (else training on EOS would be masked away with the padding).
+The result is checked: a causal language model with all its weights and a tokenizer with an EOS.
+Its PAD is not the EOS, else the padding mask would hide the EOS from training.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def fetch_policy(
 
     Args:
         config: its name, revision and dtype.
-        folder: where; what was there goes.
-        texts: of the data; the words of a fresh model.
+        folder: where to write it; its previous content is deleted.
+        texts: of the data; their words are the vocabulary of a fresh model.
 
     Returns:
         The entry of ``assets.json``: name, version, sha256, licence, source.
@@ -98,7 +98,7 @@ def stated_classes(folder: Path) -> list[str]:
 
 
 def causal_classes(classes: list[str]) -> set[str]:
-    """Those classes that are causal language models."""
+    """The classes that are causal language models."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     return set(classes) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
@@ -124,7 +124,7 @@ def _load(source: Path, config: ModelConfig, **options: Any) -> tuple[Any, Any]:
 
 
 def _stored_dtype(config: ModelConfig) -> Any:
-    """Training in 16 bits begins with all the bits that the model comes with."""
+    """The dtype to load: 16-bit training keeps all the bits of the stored weights."""
     import torch
 
     return torch.float32 if config.dtype == "float32" else "auto"

@@ -1,4 +1,4 @@
-"""Makes fresh models: random weights that follow from a seed, and a tokenizer of whole words."""
+"""Makes fresh models: random weights from a seed, and a tokenizer of whole words."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PAD, EOS = "<pad>", "</s>"
 
 
 def make_fresh(kind: FreshModel, texts: Iterable[str]) -> tuple[Any, PreTrainedTokenizerFast]:
-    """A model in evaluation mode and its tokenizer; both follow from the arguments.
+    """A model in evaluation mode and its tokenizer; the same arguments give the same pair.
 
     Args:
-        kind: its shape and the seed of its weights.
+        kind: the model's shape and the seed of its weights.
         texts: their words are the vocabulary.
 
     Raises:
@@ -48,10 +48,10 @@ def _settings(kind: FreshModel, tokenizer: PreTrainedTokenizerFast) -> Pretraine
 
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """One token for each word of the texts, PAD 0 and EOS 1 before them, and no other.
+    """A tokenizer with PAD 0, EOS 1 and one token for each word of the texts.
 
-    Words stand between spaces, of which a token has the one before it: what continues a prompt
-    decodes with its leading space. A word that was in no text can't be encoded, and says so.
+    Spaces separate words, and a token includes the space before its word. So a continuation decodes
+    with its leading space. Encoding a word that is in no text fails with an error.
 
     Args:
         texts: in any order.

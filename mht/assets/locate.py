@@ -73,5 +73,5 @@ def _licence(folder: Path) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The beginning of an error's message, or its type where it has none."""
+    """The first line of an error's message, or its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

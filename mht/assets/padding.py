@@ -15,9 +15,9 @@ NEW_PAD = "<|pad|>"
 def set_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Give model and tokenizer a PAD that ends no response, in place.
 
-    What ends a response stays as it is, also where the model's own PAD is among it. A special token
-    that the tokenizer has and nothing else uses is taken; without one, ``<|pad|>`` is added with
-    the mean of the embeddings, so that its logit is an ordinary one.
+    The tokens that end a response stay, even if the model's own PAD is one of them. The new PAD is
+    a special token of the tokenizer that nothing else uses. Without one, ``<|pad|>`` is added with
+    the mean of the embeddings, so that its logit is typical.
     """
     ends = end_ids(tokenizer, model.config.get_text_config(), model.generation_config)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:

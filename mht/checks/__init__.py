@@ -1,1 +1,1 @@
-"""What the settings ask for and cannot have, before anything loads."""
+"""Checks of the settings before anything loads: files, names, models, sizes, the machine."""

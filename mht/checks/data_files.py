@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def check_data(config: DataConfig) -> list[str]:
     """One ``path: message`` line for each source of the section ``data`` that can't be read.
 
-    Local files are read: small ones whole, of large JSON Lines, CSV and Parquet files the first
-    rows. Bundled corpora, hub data sets and plug-ins are left to `fetch`.
+    Small local files are read whole. Of large JSON Lines, CSV and Parquet files the first rows are
+    read. `fetch` checks bundled corpora, hub data sets and plug-ins.
     """
     same = config.labels == config.source
     found = [_problem("data.source", config.source, judged=same)]
@@ -28,7 +28,7 @@ def check_data(config: DataConfig) -> list[str]:
 
 
 def source_rows(config: DataConfig) -> int | None:
-    """How many rows a small local `data.source` has; None for a large one and any other source."""
+    """The number of rows of a small local `data.source`; None for a large or any other source."""
     source = config.source
     if not isinstance(source, FileSource | Text) or check_file(source.path).stat().st_size > HEAD:
         return None

@@ -1,7 +1,7 @@
-"""Names in the settings that stand for nothing: models, devices, metrics, labels.
+"""Finds names in the settings that do not exist: models, devices, metrics, labels.
 
-`mht check` asks before `dvc repro` removes what the last run made. Nothing goes online: of a hub
-model only the form of the name is looked at.
+`mht check` runs before `dvc repro` removes the outputs of the last run. It does not use the
+network, so only the form of a hub model's name is checked.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WITH_START, WITH_ENCODER = "kl_to_sft_nats", "bertscore"
 
 
 def names(config: Config) -> Iterator[str]:
-    """One ``path: message`` line for each name that nothing here has."""
+    """One ``path: message`` line for each name that does not exist."""
     yield from _model("model.name", config.model.name)
     yield from _model("reward_model.encoder", config.reward_model.encoder)
     yield from _device(config.base.device)
@@ -57,7 +57,7 @@ def _model(path: str, name: str | FreshModel) -> Iterator[str]:
 
 
 def doubtful(config: Config) -> Iterator[str]:
-    """Names of hub models that are nearly those of the bundled ones."""
+    """One line for each name of a hub model that nearly equals a bundled model's."""
     wanted = {"model.name": config.model.name, "reward_model.encoder": config.reward_model.encoder}
     for path, name in wanted.items():
         if isinstance(name, str) and "/" not in name and name not in BUNDLED:
@@ -67,7 +67,7 @@ def doubtful(config: Config) -> Iterator[str]:
 
 
 def _reward_models(path: str, reward: Reward) -> Iterator[str]:
-    """Folders that a reward reads and nobody will have made."""
+    """One line for each folder that a reward reads and that neither exists nor will be made."""
     for place, part in _parts(path, reward):
         for name in part.models():
             is_path = name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1
@@ -81,7 +81,7 @@ def _is_made(name: str) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is such a folder; a name that no disk can hold is none."""
+    """Whether the folder exists; False for a name that the file system refuses."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -89,7 +89,7 @@ def is_folder(path: Path) -> bool:
 
 
 def _device(name: str) -> Iterator[str]:
-    """The device is here; torch is loaded only where one is named."""
+    """One line if the device is missing; torch is loaded only if the settings name one."""
     if name in ("auto", "cpu"):
         return
     from mht.models.loading import resolve_device
@@ -122,7 +122,7 @@ def _metrics(config: Config) -> Iterator[str]:
 
 
 def known_metrics(config: Config) -> set[str]:
-    """The metrics that evaluation measures with these settings, were there targets."""
+    """The metrics that evaluation measures with these settings on data with targets."""
     known = set(METRICS) | ALWAYS | {f"judge/{name}" for name in config.evaluate.judges}
     if config.evaluate.kl_to is None:
         known -= {WITH_START}
@@ -142,7 +142,7 @@ def _nodes(reward: Reward, name: str) -> Iterator[str]:
 
 
 def _may_be(name: str, reward: Reward | None) -> bool:
-    """Whether a reward that adds figures of its own, as a mixture does, may give it."""
+    """Whether a reward that adds its own figures, such as a mixture, may give the metric."""
     if reward is None or not name.startswith("reward/"):
         return False
     plain = (Reward._raw, Composite._raw)
@@ -156,7 +156,7 @@ def _parts(path: str, reward: Reward) -> Iterator[tuple[str, Reward]]:
 
 
 def children_of(reward: Reward) -> Iterator[tuple[str, Reward]]:
-    """The components below with their keys in the settings."""
+    """The components of a reward with their keys in the settings."""
     for name in type(reward).model_fields:
         value = getattr(reward, name)
         if isinstance(value, Reward):
@@ -171,7 +171,7 @@ def children_of(reward: Reward) -> Iterator[tuple[str, Reward]]:
 
 
 def rewards_of(config: Config) -> dict[str, Reward]:
-    """Every reward of the settings by its path."""
+    """Every reward in the settings, by its path."""
     found = {"ppo.reward": config.ppo.reward, "evaluate.judge": config.evaluate.judge}
     found |= {f"evaluate.judges.{name}": judge for name, judge in config.evaluate.judges.items()}
     found |= {f"{path}.reward": loop.reward for path, loop in loops_of(config).items()}
@@ -190,7 +190,7 @@ def _labels(path: str, reward: Reward, config: Config) -> Iterator[str]:
 
 
 def _labels_of(model: str, config: Config) -> list[str]:
-    """The labels of a folder's classifier, or of the one that will be trained on ratings."""
+    """The labels of a folder's classifier, or of the one that the pipeline trains on ratings."""
     if model == REWARD_MODEL and config.data.labels and config.data.labels.type == "reviews":
         return ["negative", "positive"]
     if _is_made(model):

@@ -1,8 +1,7 @@
-"""What the settings ask of the models and of this machine and can't get, before anything loads.
+"""Checks the settings against the models and this machine before anything loads.
 
-A model's shape is read from its config.json: in the folder that the settings name, or in the copy
-that `fetch` made of a hub model. Where there is none yet, nothing is said; that of the bundled ones
-is known.
+A model's shape comes from the config.json of its folder, or of the copy that `fetch` made of a hub
+model. A model without that file is not checked. The shapes of bundled models are constants here.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def check(config: Config) -> None:
     """Refuse settings that the model or the machine can't serve.
 
     Raises:
-        UserError: with one line for each, its path first.
+        UserError: with one line for each problem, its path first.
     """
     found = list(problems(config))
     if found:
@@ -67,7 +66,7 @@ def _layers(path: str, wanted: int | str, model: str | FreshModel, least: int) -
 
 
 def _lengths(config: Config) -> Iterator[str]:
-    """No response or target takes the whole context: a prompt needs a token at least."""
+    """One line for each length that leaves a prompt no token of the model's context."""
     context = shape_of(config.model.name).context
     lengths = {
         f"{path}.response_tokens": section.response_tokens
@@ -83,7 +82,7 @@ def _lengths(config: Config) -> Iterator[str]:
 
 
 def _dtype(config: Config) -> Iterator[str]:
-    """The machine computes in the dtype; torch is loaded only where that is in doubt."""
+    """One line if the machine can't compute in the dtype; torch is loaded only if needed."""
     if config.model.dtype == "float16":
         from mht.models.loading import resolve_device
         from mht.models.precision import refused
@@ -94,11 +93,11 @@ def _dtype(config: Config) -> Iterator[str]:
 
 
 def notes(config: Config, rows: int | None = None) -> Iterator[str]:
-    """What is allowed and most likely not meant, one ``path: message`` line each.
+    """One ``path: message`` line for each valid setting that is most likely a mistake.
 
     Args:
         config: the settings.
-        rows: of `data.source`, where they are counted; see `mht.checks.sizes.sizes`.
+        rows: of `data.source`, or None if not counted; see `mht.checks.sizes.sizes`.
     """
     for path, section in _trained(config).items():
         if isinstance(section, HybridConfig) and section.reward is not None:
@@ -108,12 +107,12 @@ def notes(config: Config, rows: int | None = None) -> Iterator[str]:
 
 
 def _rewarded_for_the_bad(path: str, reward: Reward, sign: float = 1.0) -> Iterator[str]:
-    """Components whose low scores are the good ones, paid for high ones.
+    """One line for each component that is rewarded for high scores though low ones are good.
 
     Args:
         path: the component's place in the settings.
         reward: the component.
-        sign: below 0 where what is above it turns it round; 0 where nothing of it is paid.
+        sign: below 0 if the components above it invert it; 0 if it has no weight.
     """
     sign *= -1 if reward.invert else 1
     for step in reward.postprocess:
@@ -131,7 +130,7 @@ def _rewarded_for_the_bad(path: str, reward: Reward, sign: float = 1.0) -> Itera
 
 
 def _memory(path: str, section: HybridConfig, name: str) -> Iterator[str]:
-    """The memory to begin with is there, and stays there when the stage runs."""
+    """One line if the initial memory is missing, or is deleted when the stage runs."""
     start = section.memory.start
     if not section.memory.is_on or start is None:
         return
@@ -149,7 +148,7 @@ def _package(path: str, kind: str) -> Iterator[str]:
 
 
 def shape_of(name: str | FreshModel) -> Shape:
-    """The shape of a fresh or bundled model, of one in a folder, or of one that was fetched."""
+    """The shape of a fresh, bundled, local or fetched model."""
     if isinstance(name, FreshModel):
         return name.shape()
     if name in BUNDLED:
@@ -162,7 +161,7 @@ def shape_of(name: str | FreshModel) -> Shape:
 
 
 def _fetched(name: str) -> Path | None:
-    """Where `fetch` has put a hub model, if it has."""
+    """The folder of a hub model that `fetch` has written, or None."""
     try:
         assets = json.loads(ASSETS.read_text(encoding="utf-8"))
         names = [asset["name"] for asset in assets[:2]]
@@ -173,7 +172,7 @@ def _fetched(name: str) -> Path | None:
 
 
 def _read(folder: Path | None) -> Mapping[str, Any]:
-    """A model folder's config; {} where it can't be read, which `fetch` will say."""
+    """A model folder's config; {} if it can't be read, which `fetch` reports."""
     try:
         found = json.loads((folder / "config.json").read_text("utf-8")) if folder else {}
     except (OSError, ValueError):

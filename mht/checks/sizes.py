@@ -1,4 +1,4 @@
-"""Sizes in the settings beside the rows there are: what is most likely not meant."""
+"""Compares sizes in the settings with the number of rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SPLITS = ("train", "validation", "test")
 
 
 def sizes(config: Config, given: int | None = None, folder: Path = PREPARED) -> Iterator[str]:
-    """One ``path: message`` line for each size beyond the rows.
+    """One ``path: message`` line for each size above the number of rows.
 
     Args:
         config: the settings.
-        given: rows of `data.source`, where they are counted: the splits get their shares of them.
-        folder: of the prepared splits, which count where ``given`` is None.
+        given: rows of `data.source`, which the splits divide; None if not counted.
+        folder: of the prepared splits, which are counted if ``given`` is None.
     """
     rows = _prepared(folder) if given is None else _shares(config, given)
     about = "" if given is None else "about "
@@ -41,7 +41,7 @@ def _prepared(folder: Path) -> dict[str, int]:
 
 
 def _shares(config: Config, given: int) -> dict[str, int]:
-    """What each split will have at most, a few more or less: texts are placed by their hashes."""
+    """About how many rows each split has at most; a hash of each text decides its split."""
     splits = config.data.splits
     judged = splits.reward_model if config.data.labels == config.data.source else 0.0
     shares = {"validation": splits.validation, "test": splits.test}
@@ -70,7 +70,7 @@ def _looks(config: Config) -> dict[str, tuple[int, str]]:
 
 
 def _rows(file: Path) -> int | None:
-    """How many rows a prepared split has, from the file's end alone."""
+    """The number of rows of a prepared split, read from the end of its file."""
     if not file.is_file():
         return None
     from pyarrow import ArrowException, parquet

@@ -1,4 +1,4 @@
-"""The files that the settings name, and whether DVC reruns a stage when one of them changes."""
+"""Checks that DVC reruns a stage when a file named in the settings changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READ = ("file", "corpus", "model")  # the options of rewards that may be a path
 
 
 def files_of_training(settings: HybridConfig, section: str) -> dict[str, Path]:
-    """Key of params.yaml to the file or folder that a training section reads.
+    """The files and folders that a training section reads, by key of params.yaml.
 
     Args:
         settings: the section.
@@ -34,7 +34,7 @@ def files_of_training(settings: HybridConfig, section: str) -> dict[str, Path]:
 
 
 def files_of_evaluation(config: Config) -> dict[str, Path]:
-    """The same for what the stage evaluate reads."""
+    """The files and folders that the stage evaluate reads, by key of params.yaml."""
     parts = {
         "ppo.reward": config.ppo.reward,
         "evaluate.judge": config.evaluate.judge,
@@ -48,10 +48,10 @@ def check_watched(read: Mapping[str, Path], deps: Iterable[str]) -> None:
 
     Args:
         read: key of params.yaml to the file or folder.
-        deps: the stage's; none where DVC did not start it.
+        deps: the stage's dependencies; empty if DVC did not start it.
 
     Raises:
-        ConfigError: a change of one of them would not rerun the stage.
+        ConfigError: a change of one of the files would not rerun the stage.
     """
     problems = list(_unwatched(read, deps))
     if problems:
@@ -59,7 +59,7 @@ def check_watched(read: Mapping[str, Path], deps: Iterable[str]) -> None:
 
 
 def problems(config: Config) -> list[str]:
-    """A line for each file that a stage of this folder's dvc.yaml reads and DVC does not watch."""
+    """One line for each file that a stage of dvc.yaml reads and DVC does not watch."""
     read = {}
     for name, variant in config.variants.items():
         read[f"evaluate@{name}"] = files_of_evaluation(config)
@@ -95,7 +95,7 @@ def _unwatched(read: Mapping[str, Path], deps: Iterable[str]) -> Iterator[str]:
 
 
 def _reward_files(part: Any, key: str) -> Iterator[tuple[str, Path]]:
-    """The files and folders that rewards below a key read, with the keys of their options."""
+    """The files and folders that rewards below a key read, by the keys of their options."""
     if isinstance(part, Reward):
         for name in type(part).model_fields:
             value = getattr(part, name)

@@ -1,4 +1,4 @@
-"""What classes say about themselves, for the documentation and the command's help."""
+"""Parts of docstrings, for the documentation and the command's help."""
 
 from __future__ import annotations
 

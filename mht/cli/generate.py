@@ -89,7 +89,7 @@ def generate(
 ) -> None:
     """Answer prompts with a model: sampling, best-of-n, value-guided, MCMC, an n-gram model.
 
-    best_of_n and mcmc are guided by --reward; with the others it only scores.
+    --reward guides best_of_n and mcmc; for the other strategies it only scores.
     docs/howto/generation.md
     """
     texts = _prompts(prompts, file)
@@ -97,7 +97,7 @@ def generate(
     if not 0 < top_p <= 1:
         raise UserError(f"--top-p: should be above 0 and at most 1, got {top_p}")
     if scores is None and strategy in (Kind.best_of_n, Kind.mcmc):
-        raise UserError(f"--strategy {strategy}: is guided by a reward: give --reward")
+        raise UserError(f"--strategy {strategy}: needs a reward to guide it: give --reward")
 
     from mht.generation.decoding import MCMC, BestOfN, NGramSampling, Sampling, prompt_examples
     from mht.generation.decoding import generate as answered
@@ -166,7 +166,7 @@ def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
         except OptionError as error:
             raise DataError(f"{file}: can't be read ({error.message})") from None
     if sys.stdin.isatty():
-        raise UserError('prompts: none; write them behind the command: mht generate "..."')
+        raise UserError('prompts: none given: write them after the command: mht generate "..."')
     return prompts_of(sys.stdin.buffer.read(), "stdin")
 
 

@@ -31,7 +31,7 @@ for command in (apply, generate, tune, seeds, ablations, compare, evidence):
 
 
 def app() -> None:
-    """Run the command; a mistake of the user's is one message and exit code 2."""
+    """Run the command; a user's mistake is one message and exit code 2."""
     try:
         commands()
     except UserError as error:
@@ -41,7 +41,7 @@ def app() -> None:
 
 @commands.command()
 def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("params.yaml")) -> None:
-    """Check the settings without running anything; every mistake is shown at once."""
+    """Check the settings without running anything; report all errors together."""
     from mht.checks import watched
     from mht.checks.data_files import check_data, source_rows
     from mht.checks.names import names
@@ -108,16 +108,16 @@ def _steps(variant: HybridConfig) -> str:
 
 @commands.command()
 def rewards(
-    kind: Annotated[str, typer.Argument(metavar="TYPE", help="a type; all if left out")] = "",
+    kind: Annotated[str, typer.Argument(metavar="TYPE", help="a type; all if omitted")] = "",
 ) -> None:
-    """Every type of reward, or one of them with its options."""
+    """List every type of reward, or one type with its options."""
     from mht.cli.reward_types import show
 
     show(_console(), kind or None)
 
 
 def _console() -> Any:
-    """The terminal; where there is none, wide enough for the tables."""
+    """The terminal; without one, a console wide enough for the tables."""
     from rich.console import Console
 
     console = Console()
@@ -131,8 +131,8 @@ def score(
     prompt: Annotated[str | None, typer.Option(metavar="COLUMN")] = None,
     response: Annotated[str | None, typer.Option(metavar="COLUMN")] = None,
     target: Annotated[str | None, typer.Option(metavar="COLUMN")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="only the first so many rows")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="samples that are scored together")] = 64,
+    limit: Annotated[int | None, typer.Option(min=1, help="score only the first rows")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="samples scored together")] = 64,
     samples: Annotated[int, typer.Option(min=0, help="lowest and highest to show")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="figures as JSON on stdout")] = False,
     out: Annotated[Path | None, typer.Option(help="where to write all samples, scored")] = None,
@@ -156,11 +156,9 @@ def score(
 
 @commands.command()
 def lineage(
-    rev: Annotated[
-        str, typer.Argument(help="commit or experiment; the workspace if left out")
-    ] = "",
+    rev: Annotated[str, typer.Argument(help="commit or experiment; the workspace if omitted")] = "",
 ) -> None:
-    """For each stage, the MLflow run that made its outputs, found by their content."""
+    """List the MLflow run that made each stage's outputs, found by their content."""
     from mht.tracking.states import lineage as look_up
     from mht.tracking.store import reachable
 
@@ -204,11 +202,11 @@ def _pipeline(rev: str | None) -> Pipeline:
         return read_pipeline(rev)
     except (DvcException, SCMError) as error:
         where = f"revision {rev}" if rev else f"the folder {repo_root().name}"
-        raise UserError(f"{where}: no pipeline can be read there: {error}") from None
+        raise UserError(f"{where}: the pipeline can't be read: {error}") from None
 
 
 def _known_store(pipeline: Pipeline) -> Store | None:
-    """The store, unless opening it would make a new one."""
+    """The store; None if it does not exist yet."""
     from mht.tracking.store import open_store, store_exists
 
     return open_store(_experiment(pipeline.params)) if store_exists() else None
@@ -220,7 +218,7 @@ def _experiment(params: Mapping[str, Any]) -> str:
 
 
 def _effective(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """All settings with their defaults; an old state's as they stand in its params.yaml."""
+    """All settings with their defaults; if they are of an older version, as written."""
     from mht.config import Config
     from mht.core.component import build
 

@@ -1,4 +1,4 @@
-"""What types of reward there are, as they say themselves: the command `mht rewards`, the docs."""
+"""Descriptions of all reward types, for the command `mht rewards` and for the docs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def aliases(cls: type[Reward]) -> list[str]:
 
 
 def options(cls: type[Component], names: list[str]) -> Iterator[Option]:
-    """These options of a class, the required ones first."""
+    """The named options of a class, the required ones first."""
     said = meanings(cls)
     for name in sorted(names, key=lambda name: not cls.model_fields[name].is_required()):
         field = cls.model_fields[name]
@@ -101,7 +101,7 @@ def choices(hint: Any) -> Iterator[str]:
 
 
 def span(cls: type[Reward]) -> str:
-    """The type's range and direction in words."""
+    """The range and the direction of a type in words."""
     if issubclass(cls, Composite):
         return cls.range_note
     low, high = cls.score_range
@@ -117,7 +117,7 @@ def show(console: Console, name: str | None) -> None:
     """Print all types, or one with its options.
 
     Raises:
-        UserError: there is no such type.
+        UserError: the type does not exist.
     """
     if name is None:
         console.print(_overview())

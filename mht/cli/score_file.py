@@ -29,7 +29,7 @@ READERS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Columns:
-    """Which of a file's columns is what; None is the column of that name, where there is one."""
+    """The column of each role; None takes the column with the role's name, if it exists."""
 
     prompt: str | None = None
     response: str | None = None
@@ -43,8 +43,8 @@ class ScoredFile:
     Attributes:
         samples: in the file's order.
         scores: the final score of each.
-        nodes: name in the reward tree to its scores; None where an error on the way left none.
-        failed: node with an ``on_error`` to how many of its scorings failed.
+        nodes: the scores of each node of the reward tree; None where scoring failed.
+        failed: the number of failed scorings of each node with an ``on_error``.
     """
 
     samples: list[Sample]
@@ -119,7 +119,7 @@ def score(reward: Reward, samples: Sequence[Sample], batch_size: int) -> ScoredF
     """The samples' scores; a reward's state stays as it is, as in evaluation.
 
     Raises:
-        UserError: what can't be scored; also an error in a function of the user's.
+        UserError: a sample can't be scored, or a function of the user's fails.
     """
     count = len(samples)
     scores = [0.0] * count

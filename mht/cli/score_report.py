@@ -1,4 +1,4 @@
-"""What `mht score` says of a scored file: figures of each node, a histogram, extremes, a file."""
+"""The outputs of `mht score`: figures of each node, a histogram, extremes, a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BINS, BAR = 12, 50
 
 
 def figures(values: Sequence[float]) -> dict[str, float]:
-    """Mean, population std, minimum, quantiles (between two values: a straight line), maximum.
+    """Mean, population std, minimum, linearly interpolated quantiles, maximum.
 
     >>> figures([1.0, 2.0, 3.0, 4.0])["50%"]
     2.5
@@ -42,7 +42,7 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def histogram(values: Sequence[float], bins: int = BINS) -> list[tuple[float, float, int]]:
-    """Lower end, upper end and count of bins of one width; one bin where all are alike.
+    """Lower end, upper end and count of bins of equal width; one bin if all values are equal.
 
     >>> histogram([0.0, 0.1, 1.0], bins=2)
     [(0.0, 0.5, 2), (0.5, 1.0, 1)]
@@ -64,13 +64,13 @@ def nodes(found: ScoredFile) -> dict[str, dict[str, float]]:
 
 
 def extremes(found: ScoredFile, count: int) -> tuple[list[int], list[int]]:
-    """Places of the lowest and of the highest samples, the most extreme first, none in both."""
+    """Indices of the lowest and of the highest samples, the most extreme first; none in both."""
     order = sorted(range(len(found.scores)), key=lambda i: found.scores[i])
     return order[:count], order[count:][::-1][:count]
 
 
 def as_json(found: ScoredFile, count: int) -> str:
-    """All of it as one JSON object."""
+    """The figures and the extremes as one JSON object."""
     low, high = extremes(found, count)
     return json.dumps(
         {
@@ -155,7 +155,7 @@ def check_out(out: Path, data: Path) -> None:
     """Refuse, before anything is scored, a file that can't be written.
 
     Raises:
-        UserError: an ending that is no format, no such folder, or the data themselves.
+        UserError: an unknown suffix, a missing folder, or the data file itself.
     """
     if out.suffix.lower() not in FORMATS:
         raise UserError(f"--out: {str(out)!r} should end in one of {', '.join(FORMATS)}")

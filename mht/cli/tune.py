@@ -31,7 +31,7 @@ def tune(
     name: Annotated[str, typer.Option(help="of the search; the last file's if left out")] = "",
     dvc: Annotated[bool, typer.Option("--dvc", help="each trial as a DVC experiment")] = False,
     trials: Annotated[int | None, typer.Option(min=1, help="instead of tune.trials")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="forget the search of this name")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="start the search anew")] = False,
     apply: Annotated[
         bool, typer.Option("--apply", help="write the best trial's values into params.yaml")
     ] = False,
@@ -39,7 +39,7 @@ def tune(
 ) -> None:
     """Search for good settings on validation data; the test split is never read.
 
-    A killed search goes on where it was. `--apply` trains nothing.
+    A killed search resumes with the trial that was running. `--apply` trains nothing.
     """
     from mht.experiments.search.study import load_optuna
 
@@ -71,25 +71,25 @@ def tune(
 
 
 def _name(files: list[Path] | None, params: Path) -> str:
-    """The search's name where none is given."""
+    """The default name of a search."""
     return (files[-1] if files else params).stem
 
 
 def _go(search: Search) -> optuna.Study:
-    """The finished study; stopped, it says how to go on."""
+    """The finished study; if interrupted, print how to resume and exit."""
     from mht.tracking import Terminated
 
     try:
         return search.run()
     except (KeyboardInterrupt, Terminated) as signal:
-        typer.echo("stopped: the same command goes on with the trial that was running", err=True)
+        typer.echo("stopped: the same command resumes the trial that was running", err=True)
         raise typer.Exit(143 if isinstance(signal, Terminated) else 130) from None
 
 
 def _job(
     name: str, folder: Path, files: list[Path], params: Path, *, by_dvc: bool, trials: int | None
 ) -> Job:
-    """What is searched, checked before anything runs.
+    """The checked description of the search.
 
     Raises:
         UserError: with every mistake.
@@ -129,9 +129,9 @@ def _job(
 
 def _check_dvc(params: Path) -> None:
     if params.resolve() != Path("params.yaml").resolve():
-        raise UserError("--params: DVC's experiments are of params.yaml: leave it out with --dvc")
+        raise UserError("--params: DVC's experiments read params.yaml: omit --params with --dvc")
     if shutil.which("dvc") is None:
-        raise UserError("--dvc: there is no `dvc` on the PATH: activate the environment")
+        raise UserError("--dvc: no `dvc` on the PATH: activate the environment")
 
 
 def _pipeline() -> Pipeline:
@@ -152,7 +152,7 @@ def _apply(folder: Path, params: Path) -> None:
 
     found = best(open_study(folder))
     if found is None:
-        raise UserError(f"{folder.name}: no trial has run to its end yet")
+        raise UserError(f"{folder.name}: no trial has finished yet")
     before = params.read_text(encoding="utf-8")
     apply_values(found.params, params)
     after = params.read_text(encoding="utf-8")

@@ -1,9 +1,10 @@
 """The maths of SFT and PPO as pure functions on tensors.
 
 Shapes: B batch, R response tokens, V vocabulary. Every ``mask`` is True (or 1) at a real response
-token. Log-probabilities and KL are in nats. PPO follows Schulman et al. 2017 (arXiv:1707.06347) as
-used for language models by Ziegler et al. 2019 (arXiv:1909.08593) and Stiennon et al. 2020
-(arXiv:2009.01325), and on past responses as decoupled by Hilton et al. 2021 (arXiv:2110.00641).
+token. Log-probabilities and KL are in nats. PPO is that of Schulman et al. 2017 (arXiv:1707.06347),
+with the use for language models of Ziegler et al. 2019 (arXiv:1909.08593) and Stiennon et al. 2020
+(arXiv:2009.01325). On past responses it is the decoupled PPO of Hilton et al. 2021
+(arXiv:2110.00641).
 """
 
 from mht.losses.advantages import gae, leave_one_out, token_rewards

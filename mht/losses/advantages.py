@@ -1,4 +1,4 @@
-"""From scores and KL to rewards per token, and from these to advantages."""
+"""Rewards per token from scores and KL, and advantages from rewards."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch.nn import functional
 
 
 def leave_one_out(scores: Tensor, groups: Tensor) -> Tensor:
-    """Scores less the mean of the group's other scores; of all others for a row without any.
+    """Scores minus the mean of the group's other scores; of all other rows for a group of one.
 
-    Without bias as a baseline: it does not depend on the row's own response. RLOO, Ahmadian et al.
-    2024 (arXiv:2402.14740), after Kool et al. 2019 (openreview.net/forum?id=r1lgTGL5DE).
+    The baseline adds no bias, as it does not depend on the row's own response. RLOO, Ahmadian et
+    al. 2024 (arXiv:2402.14740), after Kool et al. 2019 (openreview.net/forum?id=r1lgTGL5DE).
 
     Args:
         scores: (B,) float.
-        groups: (B,) int64, from 0 on; rows of one group are responses to one prompt.
+        groups: (B,) int64 from 0; the rows of a group are responses to the same prompt.
 
     Returns:
         (B,). A single row keeps its score.

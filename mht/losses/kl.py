@@ -35,13 +35,13 @@ def kl_estimate(
 
 
 class FixedKL:
-    """A KL coefficient that does not move. Same face as `AdaptiveKL`."""
+    """A constant KL coefficient with the interface of `AdaptiveKL`."""
 
     def __init__(self, init: float):
         self.value = init
 
     def update(self, kl: float, n: int) -> None:
-        """Nothing to do."""
+        """Leave the coefficient as it is."""
 
 
 class AdaptiveKL:

@@ -1,4 +1,4 @@
-"""Means and whitening of what stands at real tokens alone."""
+"""Means and whitening under a mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Mean = Callable[[Tensor, Tensor], Tensor]  # of values and their mask, such as `
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``x`` over the True places of ``mask`` (same shape); 0 where there are none.
+    """Mean of ``x`` over the True places of ``mask`` (same shape); 0 if there are none.
 
     >>> masked_mean(torch.tensor([1.0, 3.0, 100.0]), torch.tensor([True, True, False])).item()
     2.0
@@ -26,8 +26,8 @@ def whiten(x: Tensor, mask: Tensor, like: tuple[Tensor, Tensor] | None = None) -
     Args:
         x: any shape.
         mask: the same shape, True = counts.
-        like: other values and their mask, of any shape: ``x`` goes through the shift and the scale
-            that whiten those.
+        like: other values and their mask, of any shape. ``x`` is shifted and scaled as whitens
+            those values; None whitens ``x`` itself.
 
     >>> whiten(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([True, True, False])).tolist()
     [-1.0, 1.0, 0.0]

@@ -26,9 +26,9 @@ def policy_losses(
 
     Args:
         logprobs: (B, R) of the policy being trained.
-        old_logprobs: (B, R) of the policy at the start of the update, which the ratio is kept close
-            to: the one that sampled, or the proximal one of Hilton et al. 2021 (arXiv:2110.00641)
-            where `importance_weights` make up for the difference.
+        old_logprobs: (B, R) of the policy at the start of the update, the ratio's denominator. It
+            is the policy that sampled, or the proximal policy of Hilton et al. 2021
+            (arXiv:2110.00641) if `importance_weights` correct the difference.
         advantages: (B, R).
         response_mask: (B, R) True = a real response token.
         clip_range: eps.
@@ -66,8 +66,8 @@ def policy_loss(
         response_mask: (B, R) True = a real response token.
         clip_range: as there.
         dual_clip: as there.
-        weights: (B, R) by which each token's loss counts, see `importance_weights`; the mean is
-            still over the number of tokens. None is 1 everywhere.
+        weights: (B, R) that multiply each token's loss, see `importance_weights`. The mean still
+            divides by the number of tokens. None is 1 everywhere.
     """
     losses = policy_losses(
         logprobs,
@@ -100,19 +100,19 @@ def importance_weights(
     *,
     max_weight: float = math.inf,
 ) -> Tensor:
-    """What the loss of a token counts that another policy sampled: ``min(pi / mu, max_weight)``.
+    """The loss weight of each token that another policy sampled: ``min(pi / mu, max_weight)``.
 
-    The ratio of the decoupled objective of Hilton et al. 2021 (arXiv:2110.00641), between the
-    proximal policy pi and the behaviour policy mu, truncated as in V-trace (Espeholt et al. 2018,
-    arXiv:1802.01561): without a truncation the expected gradient of a token, given those before
-    it, is that of a token sampled from pi; with one it is biased towards mu and of bounded
-    variance. How likely the tokens before it were is left out, as PPO leaves it out.
+    pi is the proximal policy and mu the behaviour policy of the decoupled objective of Hilton et
+    al. 2021 (arXiv:2110.00641). The ratio is truncated as in V-trace (Espeholt et al. 2018,
+    arXiv:1802.01561). Without truncation the expected gradient of a token, given those before it,
+    is that of a token sampled from pi. With it the gradient is biased towards mu and its variance
+    is bounded. As in PPO, the probabilities of the tokens before it are ignored.
 
     Args:
         logprobs: (B, R) nats, under the policy at the start of the update.
         behaviour_logprobs: (B, R) nats, under the policy that sampled, as it sampled.
         response_mask: (B, R) True = a real response token.
-        max_weight: the truncation; inf is none.
+        max_weight: the truncation; inf for none.
 
     Returns:
         (B, R), 1 at padding; no gradient.

@@ -1,4 +1,4 @@
-"""The value loss, and how good the values are."""
+"""The value loss, and the explained variance of the values."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def value_loss(
     weights: Tensor | None = None,
     mean: Mean = masked_mean,
 ) -> Tensor:
-    """Half the squared error of the values, the change of a value clipped to +- clip_range.
+    """Half the squared error of the values, with a value's change clipped to +- clip_range.
 
-    All (B, R); the larger of the clipped and the unclipped error counts, times its weight if there
-    are ``weights``, averaged by ``mean``.
+    All tensors are (B, R). The larger of the clipped and the unclipped error counts, multiplied by
+    ``weights`` if given and averaged by ``mean``.
     """
     keep = response_mask.bool()
     values, old_values, returns = (torch.where(keep, x, 0.0) for x in (values, old_values, returns))

@@ -1,7 +1,7 @@
 """What every stage does around its own work: check the settings, track the run, report mistakes.
 
-A stage ends with 0 after success, 2 after a mistake of the user's (one clear message, no
-traceback), 3 after a search's verdict, 130 after ctrl-C and 143 after SIGTERM.
+Exit codes: 0 after success, 2 after a user's mistake (one clear message, no traceback), 3 if a
+search prunes the trial, 130 after ctrl-C and 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ ENVIRONMENT = {
 def run_stage(main: Callable[[Config, Run], None], *, trains: bool = False) -> None:
     """Check params.yaml, open the tracking run, do the stage's work; exits on failure.
 
-    Nothing heavy is imported before the settings are known to be right.
+    Heavy modules are imported only after the settings have been checked.
 
     Args:
         main: the stage's work; seeds and outputs are its business.
-        trains: ``base.accelerate`` may spread this stage over several processes, each of which then
-            does the work; the main one alone has a tracking run.
+        trains: ``base.accelerate`` may run this stage in several processes. Each does the work,
+            and only the main process has a tracking run.
     """
     name = stage_name()
     try:

@@ -1,4 +1,4 @@
-"""How good and how well calibrated a reward model is, on what it has not seen."""
+"""Accuracy and calibration of a reward model on held-out judgements."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def labelled_quality(shares: Tensor, labels: Sequence[int]) -> tuple[Row, list[R
     """Of (N, classes) probabilities: accuracy, Brier score, calibration; its bins.
 
     The Brier score is the squared error summed over the classes (Brier 1950), in [0, 2]. The bins
-    hold the likeliest class's probability, against how often that class is the right one.
+    compare the likeliest class's probability with how often that class is right.
     """
     sure, likeliest = shares.max(-1)
     right = [int(a == b) for a, b in zip(likeliest.tolist(), labels, strict=True)]
@@ -75,9 +75,9 @@ def labelled_quality(shares: Tensor, labels: Sequence[int]) -> tuple[Row, list[R
 def compared_quality(chosen: Tensor, rejected: Tensor) -> tuple[Row, list[Row]]:
     """Of the (N,) scores of held-out pairs: accuracy, Brier score, calibration; its bins.
 
-    The probability is that of Bradley and Terry, ``sigmoid(chosen - rejected)``. The bins hold that
-    of the answer which the model prefers, from 0.5 on, against how often people preferred it; a
-    draw is half right.
+    The probability is that of Bradley and Terry, ``sigmoid(chosen - rejected)``. The bins compare
+    the probability of the answer that the model prefers, at least 0.5, with how often people
+    preferred it. A draw counts as half right.
     """
     ahead = chosen.double() - rejected.double()
     p = ahead.sigmoid()

@@ -129,7 +129,7 @@ def train_classifier(
 
 
 def _freeze(model: PreTrainedModel, config: RewardModelConfig) -> None:
-    """Train the head and the top layers only, where the settings say so."""
+    """Freeze all but the head and the top layers, if the settings ask for it."""
     wanted = config.num_layers_unfrozen
     if wanted == "all":
         return
@@ -174,7 +174,7 @@ def _batches(
 def _encode(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], max_tokens: int | None
 ) -> Any:
-    """The texts as a padded batch; longer ones are cut, of a pair the longer text."""
+    """The texts as a padded batch; long texts are cut, in a pair the longer text first."""
     first = [text if isinstance(text, str) else text[0] for text in texts]
     second = [text[1] for text in texts if not isinstance(text, str)] or None
     return tokenizer(

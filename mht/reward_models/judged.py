@@ -1,4 +1,4 @@
-"""What a reward model is trained on and held to: classes of texts, or pairs of answers."""
+"""The judgements that train and test a reward model: classes of texts, or pairs of answers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Rated:
 
 @dataclass(frozen=True)
 class Compared:
-    """Pairs of answers, of which people preferred the first.
+    """Pairs of answers in which people preferred the first.
 
     Attributes:
         chosen: N texts that were preferred.
@@ -90,9 +90,10 @@ def preference_loss(
     """``-log sigmoid(r_c - r_r - margin) + centering * (r_c + r_r)^2``, the mean over the pairs.
 
     The model of Bradley and Terry, as in Christiano et al. 2017 (arXiv:1706.03741) and Stiennon et
-    al. 2020 (arXiv:2009.01325). A margin asks for a distance between the two (Llama 2,
-    arXiv:2307.09288, where each pair has its own; here one for all). Only differences are learnt,
-    so the scores' zero is anywhere; the last term draws it to 0 (arXiv:2312.09244, eq. 2).
+    al. 2020 (arXiv:2009.01325). A margin requires a distance between the two scores (Llama 2,
+    arXiv:2307.09288, where each pair has its own; here all pairs share one). The model learns only
+    differences, so any constant may be added to its scores. The last term draws their mean to 0
+    (arXiv:2312.09244, eq. 2).
 
     Args:
         chosen: (B,) scores.
@@ -114,7 +115,7 @@ def _length(text: Text) -> int:
 def split_rated(
     texts: Sequence[str], ratings: Sequence[float], *, neutral: float, holdout: float, seed: int
 ) -> tuple[Rated, Rated]:
-    """Training and held-out texts, those rated close to 0 left out.
+    """Training and held-out texts without those rated close to 0.
 
     Raises:
         DataError: too few texts are left, or all have one label.
@@ -124,9 +125,9 @@ def split_rated(
     for name, part in zip(("training", "held-out"), parts, strict=True):
         if len({label for _, label in part}) < 2:
             raise DataError(
-                f"data.labels: of {len(texts)} rated texts {len(part)} are left as {name} texts, "
-                "and they are not of both kinds (rating above and below 0): give more rated texts, "
-                "or lower reward_model.neutral"
+                f"data.labels: {len(part)} of {len(texts)} rated texts are {name} texts, and they "
+                "lack ratings above or below 0: give more rated texts, or lower "
+                "reward_model.neutral"
             )
     train, held = (Rated([t for t, _ in p], [y for _, y in p]) for p in parts)
     return train, held
@@ -136,7 +137,7 @@ def split_labelled(rows: Rows, *, holdout: float, seed: int) -> tuple[Rated, Rat
     """Training and held-out texts of classes, which are in alphabetical order.
 
     Raises:
-        DataError: there is one class only, or one of them without a training text.
+        DataError: there is only one class, or a class has no training text.
     """
     names = tuple(sorted({row["label"] for row in rows}))
     if len(names) < 2:
@@ -154,12 +155,12 @@ def split_labelled(rows: Rows, *, holdout: float, seed: int) -> tuple[Rated, Rat
 def split_compared(
     rows: Rows, config: RewardModelConfig, tokenizer: Any, *, seed: int
 ) -> tuple[Compared, Compared]:
-    """Training and held-out pairs; those that begin with the same question are in one of them.
+    """Training and held-out pairs; pairs that begin with the same question stay together.
 
     Args:
         rows: ``prompt``, ``chosen``, ``rejected`` and ``turns``.
-        config: what of a pair is read, the holdout, margin and centering.
-        tokenizer: whose chat template renders conversations.
+        config: the part of a pair that is read, the holdout, margin and centering.
+        tokenizer: its chat template renders conversations.
         seed: of the split.
 
     Raises:

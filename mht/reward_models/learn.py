@@ -1,4 +1,4 @@
-"""From people's judgements to a reward model, with what it is worth on those it has not seen."""
+"""Trains a reward model on people's judgements and measures it on held-out ones."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ def learn(
     device: torch.device,
     log: Callable[[dict[str, float], int], None],
 ) -> Learnt:
-    """Train on the judgements but for a holdout, and measure on that.
+    """Train on the judgements except a holdout, and measure on the holdout.
 
     Args:
         kind: of the judgements: "ratings", "labels" or "preferences".
         rows: the judgements.
         folder: the encoder's.
-        config: how long, how fast, how many layers, what is held out.
+        config: epochs, learning rate, layers, holdout.
         seed: of the split, the new head and the order.
         device: where to train.
         log: called with each step's loss.
 
     Raises:
-        DataError: too few judgements, or all alike.
+        DataError: too few judgements, or all are equal.
         ModelError: the folder holds no encoder, or not one that these settings fit.
     """
     train, held = split(kind, rows, folder, config, seed)
@@ -89,7 +89,7 @@ def learn(
 def split(
     kind: str, rows: Rows, folder: str, config: RewardModelConfig, seed: int
 ) -> tuple[Rated, Rated] | tuple[Compared, Compared]:
-    """What is trained on, and what is held out."""
+    """The judgements to train on, and the held-out ones."""
     tokenizer = load_tokenizer(folder)
     if kind == "preferences":
         return split_compared(rows, config, tokenizer, seed=seed)

@@ -128,7 +128,7 @@ def test_rewards_by_type_by_yaml_and_from_files(tmp_path):
         (["x", "--reward", "exact_mtch"], "did you mean 'exact_match'"),
         (["x", "--reward", "{type: ["], "--reward: not YAML"),
         (["x", "--reward", "none.yaml"], "no such file"),
-        (["x", "--strategy", "mcmc"], "--strategy mcmc: is guided by a reward"),
+        (["x", "--strategy", "mcmc"], "--strategy mcmc: needs a reward to guide it"),
         (["x", "--model", "models/none"], "models/none: no such folder"),
         (["x", "--top-p", "0"], "--top-p: should be above 0"),
         (["x", "--strategy", "ngram", "--ngram-data", "none.parquet"], "none.parquet: not there"),

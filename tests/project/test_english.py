@@ -21,16 +21,9 @@ PAGES_TO_CLEAN = {
 }
 PACKAGES_TO_CLEAN = {
     "algorithms",
-    "assets",
-    "checks",
-    "cli",
     "config",
     "experiments",
-    "losses",
     "memory",
-    "pipeline",
-    "reward_models",
-    "tasks",
     "training",
 }
 

@@ -77,7 +77,7 @@ def test_split_leaves_out_the_neutral_and_loses_nothing():
 )
 def test_split_needs_both_kinds_on_both_sides(ratings):
     texts = [f"text {i}" for i in range(len(ratings))]
-    with pytest.raises(DataError, match=r"data\.labels: of .* rated texts .*reward_model\.neutral"):
+    with pytest.raises(DataError, match=r"data\.labels: .* rated texts .*reward_model\.neutral"):
         split_rated(texts, ratings, neutral=0.5, holdout=0.1, seed=0)
 
 

@@ -105,9 +105,9 @@ def test_a_walk_of_the_full_length_scores_nothing_even_at_the_goal():
 
 
 def test_settings_without_a_graph_say_what_to_change():
-    with pytest.raises(ConfigError, match=r"data\.source: no graph of 21 nodes .* raise edge_prob"):
+    with pytest.raises(ConfigError, match=r"data\.source: none of 2000 .* raise edge_prob"):
         build(Source, {"type": "randomwalks", "edge_probability": 0.001}, path="data.source")
-    with pytest.raises(ConfigError, match=r"ppo\.reward: no graph .* or max_length"):
+    with pytest.raises(ConfigError, match=r"ppo\.reward: none of 2000 .* or max_length"):
         make_reward({"type": "randomwalks", "edge_probability": 0.001}, path="ppo.reward")
 
 

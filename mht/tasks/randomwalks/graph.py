@@ -1,10 +1,10 @@
-"""Shortest paths on a random directed graph: the toy task known as randomwalks.
+"""Shortest paths on a random directed graph: the toy task randomwalks.
 
-A walk goes from node to node along directed edges until it is at the goal. The task is that of the
-Decision Transformer's illustration (Chen et al. 2021, section 2 of arXiv:2106.01345), in the form
-that trlX made known (Havrilla et al. 2023, aclanthology.org/2023.emnlp-main.530): with the same
-seed the graph and the walks are those of its example, unless that graph has a node from which the
-goal is out of reach, which is drawn anew here.
+A walk follows directed edges from node to node until it reaches the goal. The Decision Transformer
+introduced the task (Chen et al. 2021, section 2 of arXiv:2106.01345). trlX made this form of it
+popular (Havrilla et al. 2023, aclanthology.org/2023.emnlp-main.530). The same seed gives the graph
+and the walks of trlX's example, with one exception. Where a node of that graph can't reach the
+goal, the graph is drawn again here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.random import RandomState
 
 GOAL = 0
-MOST_DRAWS = 2000  # with 21 nodes and edge probability .1 about one draw in 30 will do
+MOST_DRAWS = 2000  # with 21 nodes and edge probability 0.1 about one draw in 30 is accepted
 
 Edges = tuple[tuple[int, ...], ...]
 
@@ -29,8 +29,10 @@ class Graph:
     """A directed graph in which every node reaches the goal.
 
     Attributes:
-        edges: for each node those that it leads to, in order; the goal leads to itself alone.
-        shortest: for each node how many nodes its shortest path to the goal has, both ends counted.
+        edges: for each node the nodes that its edges lead to, in order; the goal leads only to
+            itself.
+        shortest: for each node the number of nodes on its shortest path to the goal, both ends
+            counted.
     """
 
     edges: Edges
@@ -44,21 +46,21 @@ class Graph:
 
 @lru_cache(maxsize=16)
 def make_graph(nodes: int, edge_probability: float, max_length: int, seed: int) -> Graph:
-    """The graph that a seed decides; the same on every machine (numpy's frozen RandomState).
+    """The graph of a seed; the same on every machine (numpy's frozen RandomState).
 
-    Each ordered pair of different nodes is an edge with ``edge_probability``. The whole graph is
-    drawn again until every node, the goal included, has an edge that leads away, and, with the
-    goal's own edges then replaced by one to itself, every other node reaches the goal by a path of
-    fewer than ``max_length`` nodes.
+    Each ordered pair of different nodes is an edge with ``edge_probability``. A draw is accepted if
+    every node, the goal included, has an outgoing edge. The goal's edges are then replaced by one
+    to itself. Every other node must reach the goal by a path of fewer than ``max_length`` nodes. A
+    rejected graph is drawn again as a whole.
 
     Args:
-        nodes: their number; node 0 is the goal.
+        nodes: number of nodes; node 0 is the goal.
         edge_probability: of each ordered pair.
-        max_length: most nodes of a walk.
+        max_length: maximum number of nodes in a walk.
         seed: of the draw.
 
     Raises:
-        ValueError: no such graph in 2,000 draws.
+        ValueError: none of 2,000 draws was accepted.
     """
     return _draw_graph(_random(seed), nodes, edge_probability, max_length)
 
@@ -66,16 +68,16 @@ def make_graph(nodes: int, edge_probability: float, max_length: int, seed: int) 
 def random_walks(
     count: int, *, nodes: int, edge_probability: float, max_length: int, seed: int
 ) -> list[list[int]]:
-    """Walks on the graph of that seed, drawn after it from the same stream.
+    """Walks on the graph of a seed, drawn after the graph from the same random stream.
 
-    Each starts at a node other than the goal, all alike, and follows one of its node's edges, all
-    alike, until it is at the goal or has ``max_length`` nodes.
+    A walk starts at a uniformly drawn node other than the goal. It follows uniformly drawn edges
+    until it reaches the goal or has ``max_length`` nodes.
 
     Args:
-        count: how many.
+        count: number of walks.
         nodes: see `make_graph`.
         edge_probability: see `make_graph`.
-        max_length: most nodes of a walk, the start included.
+        max_length: maximum number of nodes in a walk, the start included.
         seed: of graph and walks.
     """
     random = _random(seed)
@@ -84,12 +86,11 @@ def random_walks(
 
 
 def optimality(path: Sequence[int], graph: Graph, max_length: int) -> float:
-    """How near a walk is to the best one from its start, in [0, 1].
+    """The optimality of a walk in [0, 1]; 1.0 is a shortest path from its start.
 
     ``(max_length - n) / (max_length - shortest)`` with n the number of nodes up to the goal, both
-    ends counted; 1.0 is a shortest path. 0.0 for a step that is no edge, a node that there is not,
-    or a goal that is not reached in fewer than ``max_length`` nodes. What follows the goal does
-    not count.
+    ends counted. It is 0.0 for a step that is no edge, a node that does not exist, or a goal not
+    reached in fewer than ``max_length`` nodes. Nodes after the goal are ignored.
 
     >>> line = Graph(edges=((0,), (0,), (1, 0), (2,)), shortest=(1, 2, 2, 3))
     >>> [optimality(path, line, 10) for path in ([2, 0], [2, 1, 0], [2, 3, 2, 0], [2, 1])]
@@ -127,8 +128,8 @@ def _draw_graph(random: RandomState, nodes: int, edge_probability: float, max_le
         if all(0 < length < max_length for length in shortest):
             return Graph(tuple(rows), tuple(shortest))
     raise ValueError(
-        f"no graph of {nodes} nodes whose every node reaches the goal in fewer than {max_length} "
-        f"nodes came up in {MOST_DRAWS} draws: raise edge_probability ({edge_probability:g}) or "
+        f"none of {MOST_DRAWS} graphs of {nodes} nodes has paths of fewer than {max_length} nodes "
+        f"from all nodes to the goal: raise edge_probability ({edge_probability:g}) or "
         "max_length"
     )
 

@@ -1,4 +1,4 @@
-"""The reward of the task randomwalks: how near a walk is to the shortest one."""
+"""The reward of the task randomwalks: the optimality of a walk."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mht.tasks.randomwalks.graph import Graph, make_graph, optimality
 class RandomWalks(Reward):
     """Optimality of the walk that prompt and response make, in [0, 1]; 1.0 is a shortest path.
 
-    ``(max_length - n) / (max_length - shortest)``, n nodes up to the goal 0; 0.0 for a step that
-    is no edge, and for a goal not reached in fewer than ``max_length`` nodes (the task of Chen et
-    al. 2021, arXiv:2106.01345).
+    ``(max_length - n) / (max_length - shortest)`` with n nodes up to the goal 0. It is 0.0 for a
+    step that is no edge, and for a goal not reached in fewer than ``max_length`` nodes. The task is
+    that of Chen et al. 2021 (arXiv:2106.01345).
 
     Attributes:
         nodes: as in the source.
@@ -46,7 +46,7 @@ class RandomWalks(Reward):
         return make_graph(self.nodes, self.edge_probability, self.max_length, self.graph_seed)
 
     def reads(self, sample: Sample) -> tuple[str, ...] | None:
-        """The walk, and which graph it is on."""
+        """The walk and the id of its graph."""
         return sample.full, str(sample.item.get("graph"))
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
@@ -55,10 +55,10 @@ class RandomWalks(Reward):
         return [optimality(self._path(sample, graph), graph, self.max_length) for sample in samples]
 
     def _path(self, sample: Sample, graph: Graph) -> list[int]:
-        """The nodes of the walk; -1 is what is no node.
+        """The nodes of the walk; -1 for a word that is no node.
 
         Raises:
-            DataError: the prompt is of another graph.
+            DataError: the prompt belongs to another graph.
         """
         names = {str(node): node for node in range(self.nodes)}
         path = [names.get(word, -1) for word in sample.full.split()]
@@ -66,7 +66,7 @@ class RandomWalks(Reward):
         if unknown or sample.item.get("graph", graph.id) != graph.id:
             problem = (
                 f"the prompt {sample.prompt!r:.40} is not of this reward's graph: give nodes, "
-                "max_length, edge_probability and graph_seed the values that data.source has"
+                "max_length, edge_probability and graph_seed the values of data.source"
             )
             raise DataError(problem)
         return path

@@ -1,4 +1,4 @@
-"""Random walks on a random graph, made here from a seed: a task for many quick runs."""
+"""The data of the task randomwalks: random walks on a random graph, made from a seed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class RandomWalks(Source):
     """Random walks on a random directed graph towards node 0, as texts: ``7 12 3 0``.
 
     Attributes:
-        nodes: of the graph, named by their numbers; 0 is the goal.
-        walks: how many.
-        max_length: most nodes of a walk; it ends earlier at the goal.
+        nodes: number of nodes of the graph; their names are 0, 1, ..., and 0 is the goal.
+        walks: number of walks.
+        max_length: maximum number of nodes in a walk, which ends earlier at the goal.
         edge_probability: of each ordered pair of nodes. The graph is drawn again until every node
             reaches the goal in fewer than ``max_length`` nodes.
-        graph_seed: of graph and walks; the training seed has no part in them.
+        graph_seed: of graph and walks; independent of the training seed.
     """
 
     nodes: Annotated[int, Field(ge=2, le=500)] = 21
@@ -36,7 +36,7 @@ class RandomWalks(Source):
         return self
 
     def rows(self) -> list[dict[str, Any]]:
-        """``{"text", "item": {"graph"}}`` for each walk; ``graph`` tells one graph from another."""
+        """``{"text", "item": {"graph"}}`` for each walk; ``graph`` is the id of the graph."""
         graph = make_graph(self.nodes, self.edge_probability, self.max_length, self.graph_seed)
         return [{"text": text, "item": {"graph": graph.id}} for text in self._texts()]
 

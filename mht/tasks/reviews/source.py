@@ -45,10 +45,10 @@ def _review(source_id: str, rating: str, text: str) -> dict[str, Any]:
 
 
 def mend(text: str) -> str:
-    r"""A review as its author typed it, as far as can be told.
+    r"""A review with the corpus's damage to its punctuation repaired.
 
-    The corpus lost every hyphen and dash to spaces (a dash left two or more), writes double
-    quotes as two single ones or a backquote, and has some spaces before punctuation.
+    The corpus replaced every hyphen and dash by spaces; a dash left two or more. Its
+    double quotes are two single ones or a backquote. Some spaces stand before punctuation.
 
     >>> mend("A ''wry'' film    smart , `old' &amp; sad ... and good .")
     'A "wry" film - smart, \'old\' & sad ... and good.'

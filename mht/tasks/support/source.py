@@ -25,9 +25,9 @@ class Support(Source):
     """Question-and-answer dialogues of the ChatterBot corpus: prompt -> target.
 
     Attributes:
-        topics: which of its files; every turn of the answering side becomes one row, with the
+        topics: the files to read. Every turn of the answering side becomes one row, with the
             turns before it in ``item["turns"]``.
-        max_turns: later turns of a long dialogue are left out.
+        max_turns: maximum number of turns read from a dialogue.
     """
 
     topics: list[Topic] = Field(
@@ -65,7 +65,7 @@ def _topic_rows(archive: zipfile.ZipFile, topic: str, max_turns: int) -> Iterato
 
 
 def dialogue_rows(dialogue: list[str], topic: str) -> Iterator[dict[str, Any]]:
-    """One row for each answer of a dialogue, whose odd turns are the answers."""
+    """One row for each answer of a dialogue; the odd turns, counted from 0, are the answers."""
     roles = ["user", "assistant"]
     turns = [{"role": roles[i % 2], "content": text} for i, text in enumerate(dialogue)]
     for i in range(1, len(turns), 2):
