@@ -12,9 +12,6 @@ from tools.english import in_code, in_markdown, in_prose, message, problems, sen
 PAGES_TO_CLEAN = {
     "docs/explanation/memory.md",
     "docs/howto/ablations.md",
-    "docs/howto/data.md",
-    "docs/howto/generation.md",
-    "docs/reference/evaluation.md",
     "docs/reference/rewards.md",
     "docs/results.md",
     "docs/tutorials/randomwalks.md",
