@@ -1,4 +1,4 @@
-"""What the trainer remembers of its attempts, and which rows of the data it practises next."""
+"""The trainer's memory of its attempts, which chooses the rows to practise next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adaptive memory: hard prompts more often, solved ones later."""
+"""Adaptive memory: practises hard prompts more often and easy ones later."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class AdaptiveOptions(Section):
     Attributes:
         exponent: a prompt is drawn with weight ``(1 / place) ** exponent``, place 1 the hardest
             (rank-based prioritisation, Schaul et al. 2015, arXiv:1511.05952); 0 is uniform.
-        staleness: the share of the weight that goes by the steps since a prompt was practised
-            (prioritised level replay, Jiang et al. 2020, arXiv:2010.03934).
-        floor: the share of the weight that all prompts have alike, the easy ones too.
-        boxes: of the Leitner system: a prompt found easy goes up a box, a hard one down to the
-            first, and it comes back ``interval * 2 ** box`` practice steps later; 1 spaces nothing
-            out.
+        staleness: the share of the weight that is in proportion to the steps since a prompt was
+            practised (prioritised level replay, Jiang et al. 2020, arXiv:2010.03934).
+        floor: the share of the weight that is the same for all prompts, easy ones included.
+        boxes: number of boxes of the Leitner system. An easy prompt moves up a box, a hard one back
+            to the first. It is due again after ``interval * 2 ** box`` practice steps. 1 turns
+            spacing off.
         interval: practice steps (SFT and PPO steps) until a prompt of the first box is due again.
     """
 
@@ -49,7 +49,7 @@ class AdaptiveOptions(Section):
 
 @memory("adaptive")
 class AdaptiveMemory(Memory):
-    """Draws rows whose prompts are due, by difficulty."""
+    """Draws rows of due prompts by their difficulty."""
 
     Options: ClassVar[type[Section]] = AdaptiveOptions
     options: AdaptiveOptions
@@ -60,22 +60,22 @@ class AdaptiveMemory(Memory):
         self.records |= {"box": np.zeros(count, np.int64), "due": np.zeros(count, np.int64)}
 
     def practised(self, prompts: Ints) -> None:
-        """Move the prompts to their boxes, from which they come back when due."""
+        """Move the prompts to their new boxes and set when they are due again."""
         boxes = moved(self.records["box"][prompts], self.classes[prompts], self.options.boxes)
         self.records["box"][prompts] = boxes
         self.records["due"][prompts] = next_due(self.clock, boxes, self.options.interval)
 
     @property
     def due(self) -> Ints:
-        """The known prompts whose time has come for the next practice step."""
+        """The remembered prompts that are due at the next practice step."""
         known = self.known
         return known[self.records["due"][known] <= self.clock + 1]
 
     def choose(self, n: int, generator: np.random.Generator) -> list[int]:
         """At most n rows whose prompts are due, each once.
 
-        A prompt's chance is shared by its rows. So a hard one with many rows comes several times in
-        one batch.
+        Rows of the same prompt share its probability. A hard prompt with many rows may come several
+        times in one batch.
         """
         due = self.due
         ages = (self.clock - self.records["last"][due]).astype(np.float64)
@@ -93,7 +93,7 @@ class AdaptiveMemory(Memory):
         return rows[draw(of_rows[rows], n, generator)].tolist()
 
     def statistics(self) -> dict[str, float]:
-        """Those of every memory, the share of known prompts that are due, and the mean box."""
+        """The figures of every memory, the share of due prompts, and the mean box."""
         known = self.known
         count = max(len(known), 1)
         figures = {
@@ -106,18 +106,21 @@ class AdaptiveMemory(Memory):
 def weights(
     difficulty: Floats, ages: Floats, *, exponent: float, staleness: float, floor: float
 ) -> Floats:
-    """The chances (n,) of prompts, which add up to 1.
+    """The probabilities (n,) of prompts, which add up to 1.
 
-    A mixture of three: by place, ``(1 / place) ** exponent`` with place 1 the hardest (Schaul et
-    al. 2015, arXiv:1511.05952, the rank-based variant; equal rows share the mean of their places);
-    by staleness, in proportion to the age (Jiang et al. 2020, arXiv:2010.03934); and uniform.
+    They mix three parts:
+
+    - by difficulty: ``(1 / place) ** exponent`` with place 1 the hardest, the rank-based variant of
+      Schaul et al. 2015 (arXiv:1511.05952). Equal prompts share the mean of their places.
+    - by staleness: in proportion to the age (Jiang et al. 2020, arXiv:2010.03934).
+    - uniform.
 
     Args:
         difficulty: (n,) places in (0, 1), the hardest highest.
         ages: (n,) practice steps since each was practised.
-        exponent: 0 makes the first part uniform.
-        staleness: weight of the second part.
-        floor: weight of the third.
+        exponent: 0 makes the part by difficulty uniform.
+        staleness: weight of the part by staleness.
+        floor: weight of the uniform part.
     """
     count = len(difficulty)
     if not count:
@@ -131,10 +134,10 @@ def weights(
 
 
 def draw(chances: Floats, n: int, generator: np.random.Generator) -> Ints:
-    """At most n different indices, drawn one after the other in proportion to their chances.
+    """At most n different indices, drawn one after the other in proportion to their weights.
 
-    The exponential keys of Efraimidis and Spirakis 2006 (doi:10.1016/j.ipl.2005.11.003); what has
-    no chance is not drawn.
+    The draws use the exponential keys of Efraimidis and Spirakis 2006
+    (doi:10.1016/j.ipl.2005.11.003). An index with weight 0 is never drawn.
     """
     keys = -np.log1p(-generator.random(len(chances)))  # exponential, from one number each
     with np.errstate(divide="ignore", invalid="ignore"):

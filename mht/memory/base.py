@@ -1,7 +1,7 @@
-"""What every memory has: the responses kept, a record of each prompt's practice, and its classes.
+"""The base of all memories: stored responses, and each prompt's practice and class of difficulty.
 
-A memory is told and gives numbers of rows of the training data; what a row says it is told once, as
-`Rows`. What it knows is of prompts: rows with the same prompt are one thing to practise.
+The caller and a memory name rows of the training data by their numbers; `Rows` has their texts. A
+memory keeps its records by prompt, so rows with the same prompt share one.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ RECORDS = {
 
 
 class Memory(ABC):
-    """Attempts, how each prompt's practice went, and which rows to practise next.
+    """Stores attempts and each prompt's results, and chooses the rows to practise next.
 
-    Prompts have numbers of their own, `Rows.numbers`; where all differ these are the rows'. A
+    `Rows.numbers` numbers the prompts; if all prompts differ these are the rows' numbers. A
     practice step is a call of `remember` or `saw`; ``clock`` counts them.
 
     Args:
         rows: the training data.
-        options: the kind's own.
-        capacity: responses kept; see `Store` for what goes first.
-        easy: the share of prompts called easy (`difficulty.classes`).
-        hard: the share called hard.
-        score_weight: of the place by score, against 1 for that by loss (`difficulties`).
+        options: the options of the kind.
+        capacity: maximum number of stored responses; `Store` describes which are deleted first.
+        easy: the share of prompts in the class easy (`difficulty.classes`).
+        hard: the share in the class hard.
+        score_weight: of the place by score, relative to 1 for the place by loss (`difficulties`).
         newest: weight of the newest score or loss in a prompt's running mean.
 
     Attributes:
         store: the responses.
-        records: by name, an array (prompts,): running means ``mean_score``, ``mean_loss`` and
-            ``sft_loss`` (NaN where there is none), ``practised`` (how often, SFT and PPO) and
-            ``last`` (the clock when it last was; -1 is never).
+        records: arrays (prompts,) by name. ``mean_score``, ``mean_loss`` and ``sft_loss`` are
+            running means, NaN before the first value. ``practised`` counts SFT and PPO steps.
+            ``last`` is the clock at the last practice, -1 for never.
         clock: practice steps so far.
-        Options: the section of params.yaml below ``memory.<kind>``; its fields are the kind's own
-            options.
+        Options: the section of params.yaml below ``memory.<kind>``; its fields are the options of
+            the kind.
     """
 
     Options: ClassVar[type[Section]] = Section
@@ -82,13 +82,13 @@ class Memory(ABC):
 
     @classmethod
     def needs_embeddings(cls, options: Section) -> bool:
-        """Whether it is made with ``embeddings`` (rows, D) of the prompts."""
+        """Whether the constructor takes ``embeddings`` (rows, D) of the prompts."""
         return False
 
     # -- what happened ----------------------------------------------------------------------
 
     def remember(self, attempts: Sequence[Attempt]) -> None:
-        """Take in the attempts of one PPO step."""
+        """Record the attempts of one PPO step."""
         if not attempts:
             return
         prompts = self.rows.numbers[[attempt.row for attempt in attempts]]
@@ -98,12 +98,12 @@ class Memory(ABC):
         self.store.add(attempts, self.classes, self.records["practised"])
 
     def saw(self, rows: Sequence[int], losses: Sequence[float], step: int) -> None:
-        """Take in the rows of one SFT step.
+        """Record the rows of one SFT step.
 
         Args:
             rows: of the training data.
-            losses: of each, nats per token of its target, before the step; NaN if not known.
-            step: SFT and PPO steps made before.
+            losses: nats per token of each row's target before the step; NaN if not measured.
+            step: number of SFT and PPO steps before this one.
         """
         if not len(rows):
             return
@@ -132,7 +132,7 @@ class Memory(ABC):
         self.practised(prompts)
 
     def rank_all(self) -> None:
-        """Every prompt's difficulty and class, from the means alone."""
+        """Compute every prompt's difficulty and class from the running means."""
         prompts = np.arange(len(self.rows.first))
         self._rankings = {name: Ranking(len(prompts)) for name in MEANS}
         for name, ranking in self._rankings.items():
@@ -145,23 +145,23 @@ class Memory(ABC):
         self.classes = classes(self.difficulty, self.easy, self.hard)
 
     def practised(self, prompts: Ints) -> None:  # noqa: B027 (not every kind needs it)
-        """The prompts (n,), each once, were practised; their places and classes are up to date."""
+        """Update a kind after the prompts (n,), each once, were practised and classified."""
 
     # -- what to do -------------------------------------------------------------------------
 
     @abstractmethod
     def choose(self, n: int, generator: np.random.Generator) -> list[int]:
-        """At most n rows to practise; fewer where fewer are worth it."""
+        """At most n rows to practise; fewer if fewer are worth practising."""
 
     def best(self, n: int, generator: np.random.Generator, min_quantile: float) -> list[Attempt]:
-        """At most n attempts that went well, no two of one prompt, drawn without preference.
+        """At most n of the best attempts, one for each prompt, drawn uniformly.
 
-        Where all scores are alike nothing is best.
+        If all scores are equal, no attempt counts as best.
 
         Args:
             n: how many.
             generator: draws.
-            min_quantile: what counts as good (`best.best`).
+            min_quantile: the quantile from which a score is good (`best.best`).
         """
         columns = self.store.columns
         slots = np.flatnonzero(columns["order"] >= 0)
@@ -171,7 +171,7 @@ class Memory(ABC):
         return self.attempts(_some(slots[good], n, generator))
 
     def recent(self, n: int, generator: np.random.Generator, *, since_step: int) -> list[Attempt]:
-        """At most n attempts of this run, from a step on, drawn without preference."""
+        """At most n attempts of this run from a step on, drawn uniformly."""
         slots = self.store.used
         young = slots[self.store.columns["step"][slots] >= max(since_step, 0)]
         return self.attempts(_some(young, n, generator))
@@ -199,17 +199,17 @@ class Memory(ABC):
 
     @property
     def known(self) -> Ints:
-        """The prompts of which it knows anything."""
+        """The numbers of the prompts with any record."""
         return np.flatnonzero(self.records["practised"])
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what it keeps; the training data is not counted."""
+        """Bytes of the memory without the training data."""
         arrays = [*self.records.values(), self.difficulty, self.classes]
         return self.store.nbytes + sum(a.nbytes for a in arrays)
 
     def statistics(self) -> dict[str, float]:
-        """Figures for curves: of the prompts known, and of the responses kept."""
+        """Figures for curves, about the remembered prompts and the stored responses."""
         known = self.known
         count = max(len(known), 1)
         found = {"responses": float(len(self.store)), "prompts": float(len(known))}
@@ -221,7 +221,7 @@ class Memory(ABC):
         return found | {"age_steps": float(ages.sum() / count)}
 
     def report(self, tables: Path, plots: Path) -> None:  # noqa: B027 (not every kind has one)
-        """Write what a kind has to show beside ``memory.parquet``.
+        """Write a kind's own outputs, beside ``memory.parquet``.
 
         Args:
             tables: the model's folder.
@@ -231,7 +231,7 @@ class Memory(ABC):
     # -- what lasts ---------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes, for a checkpoint: tensors, numbers and lists of text."""
+        """The state for a checkpoint: tensors, numbers and lists of text."""
         import torch
 
         state = {**self.store.state_dict(), **self.records, "clock": self.clock}
@@ -242,7 +242,7 @@ class Memory(ABC):
         return found | {"own": self.own_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         arrays = {k: v.numpy() if hasattr(v, "numpy") else v for k, v in state.items()}
         for name in self.records:
             self.records[name] = arrays[name].copy()
@@ -252,11 +252,11 @@ class Memory(ABC):
         self.rank_all()
 
     def own_state(self) -> dict[str, Any]:
-        """What a kind keeps beside the store and the records, as JSON-able data."""
+        """A kind's own state beside the store and the records, as JSON-able data."""
         return {}
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (not all have one)
-        """Put back what `own_state` gave."""
+        """Restore what `own_state` returned."""
 
 
 def _some(slots: Ints, n: int, generator: np.random.Generator) -> Ints:
@@ -265,15 +265,15 @@ def _some(slots: Ints, n: int, generator: np.random.Generator) -> Ints:
 
 
 def make_memory(kind: str, rows: Rows, **options: Any) -> Memory:
-    """A memory by its kind.
+    """A new memory of a kind.
 
     Args:
         kind: "adaptive", "markov", or a name that a plug-in adds.
         rows: the training data.
-        options: the kind's own, and those of `Memory`.
+        options: those of the kind, and those of `Memory`.
 
     Raises:
-        UserError: no such kind.
+        UserError: the kind does not exist.
         ConfigError: a wrong option.
     """
     try:

@@ -1,4 +1,4 @@
-"""Which remembered responses are worth imitating. A pure function."""
+"""Chooses the remembered responses that are worth imitating. A pure function."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ def best(
     order: Ints,
     min_quantile: float,
 ) -> Ints:
-    """Of each prompt its best response, where that is good: the indices, by prompt.
+    """The indices of each prompt's best response if it is good, ordered by prompt.
 
-    Good is what stands out among all: at or above the quantile, and above the lowest. Good is as
-    well the best of so many responses to one prompt that one of them is in the top share
-    ``1 - min_quantile`` of its own (best-of-K, RAFT, Dong et al. 2023, arXiv:2304.06767), where it
-    is above their mean (self-imitation, Oh et al. 2018, arXiv:1806.05635). So hard prompts are
-    learned too where they were tried often, and one response alone is compared with all others.
+    A response is good if its score is at or above the quantile of all scores, and above the lowest.
+    It is also good if it stands out among the responses to its own prompt. That takes two responses
+    or more, and at least ``1 / (1 - min_quantile)`` (best-of-K, RAFT, Dong et al. 2023,
+    arXiv:2304.06767). It must also be above their mean (self-imitation, Oh et al. 2018,
+    arXiv:1806.05635). So the policy also learns hard prompts that were tried often.
 
     Args:
-        prompts: (n,) numbers, one for each different prompt.
+        prompts: (n,) number of each response's prompt.
         scores: (n,).
-        ended: (n,) by EOS; the others break off somewhere, and who learns them learns not to end.
-        order: (n,) when each was given; of equal scores the newest counts.
+        ended: (n,) True = ended by EOS. Other responses are never chosen, as imitating them
+            teaches the policy not to end.
+        order: (n,) time of each response; of equal scores the newest counts.
         min_quantile: in [0, 1].
 
     >>> three = np.array([0, 0, 1]), np.array([0.1, 0.3, 0.9]), np.ones(3, bool), np.arange(3)

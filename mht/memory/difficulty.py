@@ -1,8 +1,8 @@
-"""Easy, medium or hard: a row's place among all that are remembered. Pure functions.
+"""Ranks rows from easy to hard among all remembered rows. Pure functions.
 
-Nothing here has a fixed threshold: values are turned into places (mid-ranks), so a difficulty says
-how a row compares with the others now. Rows that are alike share the mean of their places; where
-all are alike, every one stands at 0.5 and is medium.
+There is no fixed threshold. Values become places (mid-ranks), so a difficulty compares a row with
+the others now. Equal rows share the mean of their places; if all are equal, each has 0.5 and is
+medium.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ EASY, MEDIUM, HARD = range(3)
 def places(values: Floats) -> Floats:
     """Mid-ranks, scaled: (n,) numbers to (n,) places in (0, 1), the smallest first.
 
-    Equal values share the mean of their places. NaN, which is not known, stays NaN and takes no
-    place.
+    Equal values share the mean of their places. NaN, a missing value, stays NaN and takes no place.
 
     >>> places(np.array([3.0, 1.0, 1.0, 7.0])).tolist()
     [0.625, 0.25, 0.25, 0.875]
@@ -42,19 +41,19 @@ def mid_ranks(ordered: Floats) -> Floats:
 def difficulties(
     by_score: Floats, by_loss: Floats, by_sft_loss: Floats, score_weight: float
 ) -> Floats:
-    """How hard each row is, in (0, 1): its place by the mean of its places.
+    """The difficulty (n,) of each row in (0, 1): its place by the mean of its places.
 
-    A low score is hard and so is a high loss. The two losses are not comparable, so each is ranked
-    among its own kind; a row that has both has the mean of both places.
+    A low score means hard, and so does a high loss. The two losses are not comparable, so each is
+    ranked on its own. A row with both has the mean of both places.
 
     Args:
-        by_score: (n,) places, the lowest score highest; NaN where there is none.
-        by_loss: (n,) places by the loss of the rows' attempts, NaN where there is none.
-        by_sft_loss: (n,) places by the loss of the rows' targets, NaN where there is none.
-        score_weight: of the place by score, against 1 for that by loss.
+        by_score: (n,) places, the lowest score highest; NaN if missing.
+        by_loss: (n,) places by the loss of the rows' attempts, NaN if missing.
+        by_sft_loss: (n,) places by the loss of the rows' targets, NaN if missing.
+        score_weight: of the place by score, relative to 1 for the place by loss.
 
     Returns:
-        (n,) places, NaN for rows of which nothing is known.
+        (n,) places, NaN for rows without any value.
 
     >>> nothing = np.full(2, np.nan)
     >>> difficulties(np.array([0.25, 0.75]), np.array([0.25, 0.75]), nothing, 1.0).tolist()
@@ -67,9 +66,9 @@ def difficulties(
 
 
 def _mean(a: Floats, b: Floats, weight: float) -> Floats:
-    """Of each row the mean of what is known, a's weight against 1 for b; NaN where nothing is.
+    """The mean of each row's values, with a's weight relative to 1 for b; NaN without a value.
 
-    Where all that is known has weight 0 it is 0.5.
+    It is 0.5 if the only value has weight 0.
     """
     no_a, no_b = np.isnan(a), np.isnan(b)
     alone = a if weight else np.where(no_a, np.nan, 0.5)
@@ -78,12 +77,12 @@ def _mean(a: Floats, b: Floats, weight: float) -> Floats:
 
 
 def classes(difficulty: Floats, easy: float, hard: float) -> NDArray[np.int8]:
-    """`EASY`, `MEDIUM` or `HARD` for each place; what is not known (NaN) is medium.
+    """`EASY`, `MEDIUM` or `HARD` for each place; a missing one (NaN) is medium.
 
     Args:
         difficulty: (n,) places in (0, 1).
-        easy: the share from the easiest on that is called easy.
-        hard: the share from the hardest on that is called hard.
+        easy: the share of the easiest rows that are in the class easy.
+        hard: the share of the hardest rows that are in the class hard.
 
     >>> classes(np.array([0.1, 0.5, 0.9]), 0.33, 0.33).tolist()
     [0, 1, 2]

@@ -1,4 +1,4 @@
-"""The places of values of which few change at a time."""
+"""Updates the places of values when only few values change."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Floats = NDArray[np.float64]
 
 
 class Ranking:
-    """What `difficulty.places` says of all values, without sorting them all again.
+    """Keeps the result of `difficulty.places` without sorting all values again.
 
     Args:
-        count: how many values there are; at first none is known (NaN).
+        count: number of values, which are all missing (NaN) at first.
 
     Attributes:
         places: (count,) as `difficulty.places` gives them.
@@ -26,11 +26,11 @@ class Ranking:
         self._order, self._ordered = np.zeros(0, np.int64), np.zeros(0)
 
     def change(self, which: Ints, values: Floats) -> None:
-        """Some of the values are other ones now.
+        """Change some of the values.
 
         Args:
-            which: (n,) of the values, each once.
-            values: (n,) what they are; NaN is not known.
+            which: (n,) indices of the values, each once.
+            values: (n,) the new values; NaN is missing.
         """
         leaves = np.zeros(len(self.places), np.bool_)
         leaves[which] = True

@@ -1,4 +1,4 @@
-"""The training data as a memory knows it: rows, and the prompts that they share."""
+"""The training data of a memory: rows, and the prompts that they share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rows:
-    """The training data as a memory knows it; row i everywhere is the i-th.
+    """The training data of a memory; index i is row i in every field.
 
     Attributes:
         prompts: texts.
@@ -32,7 +32,7 @@ class Rows:
 
     @cached_property
     def numbers(self) -> Ints:
-        """(rows,) the number of each row's prompt; prompts are numbered as they first come."""
+        """(rows,) the number of each row's prompt, in the order of first occurrence."""
         found: dict[tuple[int, ...], int] = {}
         return np.array([found.setdefault(tuple(p), len(found)) for p in self.prompt_ids], np.int64)
 
@@ -43,13 +43,13 @@ class Rows:
 
     @cached_property
     def sizes(self) -> Ints:
-        """(prompts,) how many rows each different prompt has."""
+        """(prompts,) the number of rows of each different prompt."""
         return np.bincount(self.numbers)
 
     def draw(self, prompts: Ints, generator: np.random.Generator) -> Ints:
-        """(n,) a row of each of the prompts (n,), different ones for as long as a prompt has some.
+        """(n,) a row of each of the prompts (n,); a repeated prompt gets its other rows first.
 
-        Where every prompt has one row nothing is drawn.
+        If every prompt has one row, no random number is drawn.
         """
         found = self.first[prompts]
         for prompt in np.unique(prompts[self.sizes[prompts] > 1]).tolist():
@@ -60,7 +60,7 @@ class Rows:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of all of it, in its order."""
+        """The sha256 of all rows in their order."""
         digest = sha256()
         for row in zip(self.prompts, self.targets, self.prompt_ids, strict=True):
             digest.update(repr(row).encode(errors="surrogatepass"))

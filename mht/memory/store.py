@@ -1,4 +1,4 @@
-"""The responses that are kept: a table of fixed height, column by column."""
+"""The stored responses: a table with a fixed number of rows, column by column."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ LAST = np.int64(1) << 62  # above every other part of `_value`
 
 @dataclass(frozen=True)
 class Attempt:
-    """One response of the policy to a row of the training data, and how it went.
+    """One response of the policy to a row of the training data, with its results.
 
     Attributes:
         row: number of the row.
         prompt: its text.
-        response: the text, special tokens left out.
+        response: the text without special tokens.
         target: the reference text.
         prompt_ids: without padding.
         response_ids: as sampled, EOS included where the policy gave it.
         logprobs: nats of each response token when it was sampled.
         ended: by EOS, not by the length limit.
         score: the reward's.
-        loss: mean absolute advantage of its tokens, before whitening: how wrong the critic was (the
-            TD error of prioritised replay, Schaul et al. 2015, arXiv:1511.05952).
-        step: the PPO step that sampled it, from 0 on; -1 is in an earlier run.
+        loss: mean absolute advantage of its tokens, before whitening. It measures the critic's
+            error, as the TD error does in prioritised replay (Schaul et al. 2015,
+            arXiv:1511.05952).
+        step: the PPO step that sampled it, from 0; -1 for an earlier run.
     """
 
     row: int
@@ -54,19 +55,19 @@ class Attempt:
 
 
 class Store:
-    """At most ``capacity`` responses; the rows' texts are kept elsewhere.
+    """Stores at most ``capacity`` responses; `Rows` has the texts of the rows.
 
-    What goes when it is full: responses to easy prompts before those to medium and hard ones, among
-    these the most practised prompt's, among these the oldest. The newest response to a hard prompt
-    stays for as long as anything else can go.
+    A full store deletes responses to easy prompts before those to medium and hard ones. Among these
+    it deletes those of the most practised prompt first, and among these the oldest. The newest
+    response to a hard prompt is deleted last.
 
     Args:
-        capacity: how many.
+        capacity: maximum number of responses.
         numbers: (rows,) the number of the prompt of each row of the training data.
 
     Attributes:
-        columns: by name (capacity,): those of `SCALARS`, of which ``order`` counts all responses
-            ever and is -1 in an empty slot.
+        columns: the arrays (capacity,) of `SCALARS` by name. ``order`` numbers all responses ever
+            stored and is -1 in an empty slot.
         ids: (capacity, W) int32 response ids, ``length`` of each row are real; W grows as needed.
         logprobs: (capacity, W) float32.
         texts: capacity responses.
@@ -90,7 +91,7 @@ class Store:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it holds, the texts included."""
+        """Bytes of the store, the texts included."""
         arrays = [*self.columns.values(), self.ids, self.logprobs, self._newest]
         return sum(a.nbytes for a in arrays) + self._text_bytes
 
@@ -101,12 +102,12 @@ class Store:
         return slots[np.argsort(self.columns["order"][slots])]
 
     def add(self, attempts: Sequence[Attempt], classes: NDArray[np.int8], practised: Ints) -> None:
-        """Keep the attempts, and let others go where there is no room.
+        """Store the attempts; a full store deletes others.
 
         Args:
             attempts: the newest last.
             classes: (prompts,) of difficulty.
-            practised: (prompts,) how often each was.
+            practised: (prompts,) number of practice steps of each.
         """
         attempts = attempts[-self.capacity :]
         if not attempts:
@@ -128,7 +129,7 @@ class Store:
         self._size += len(attempts)
 
     def _free(self, count: int, classes: NDArray[np.int8], practised: Ints) -> Ints:
-        """``count`` slots: empty ones first, then those worth least."""
+        """``count`` slots to overwrite: empty ones first, then those with the lowest value."""
         if self._size + count <= self.capacity:
             return np.flatnonzero(self.columns["order"] < 0)[:count]
         values = self._values(classes, practised)
@@ -142,7 +143,7 @@ class Store:
         return slots
 
     def _values(self, classes: NDArray[np.int8], practised: Ints) -> Ints:
-        """(capacity,) what each slot is worth, as one number: finding the least is fast."""
+        """(capacity,) the value of each slot as one number, so that the lowest is found fast."""
         rarely = ((1 << 20) - 1) - np.minimum(practised, (1 << 20) - 1)
         of_prompts = (classes.astype(np.int64) << 60) | (rarely << 40)
         values = of_prompts[self._numbers[self.columns["row"]]] | self.columns["order"]
@@ -163,7 +164,7 @@ class Store:
         self.texts[slot] = text
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it: arrays by name, ``texts`` and ``given``."""
+        """The whole state: arrays by name, ``texts`` and ``given``."""
         used = self.used
         width = int(self.columns["length"][used].max(initial=0))
         arrays = {name: column[used] for name, column in self.columns.items()}
@@ -172,7 +173,7 @@ class Store:
         return {**arrays, "texts": [self.texts[i] for i in used], "given": self._given}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         slots = np.asarray(state["slot"])
         for name, column in self.columns.items():
             column[:] = -1 if name == "order" else 0
@@ -190,7 +191,7 @@ class Store:
 
 
 def _padded(real: NDArray[np.bool_], lists: Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    """(n, W) the lists' numbers where they are real, 0 elsewhere."""
+    """(n, W) the numbers of the lists, padded with 0."""
     found = np.zeros(real.shape)
     found[real] = np.fromiter(chain.from_iterable(lists), np.float64)
     return found

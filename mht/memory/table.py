@@ -1,7 +1,7 @@
-"""A memory as a Parquet file that a person can open, and back.
+"""Writes a memory to a Parquet file that people can open, and reads it again.
 
-One line for each response kept, oldest first, then one for each prompt known that has none. The
-file says what it belongs to, and is refused elsewhere.
+The file has a row for each stored response, oldest first. Then it has a row for each remembered
+prompt without a response. It names the run that it belongs to, and `load` refuses it elsewhere.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def save(memory: Memory, path: str | Path, identity: Mapping[str, Any]) -> None:
     """Write a memory; the same memory gives the same bytes.
 
     Args:
-        memory: what is written.
-        path: the file.
-        identity: plain data that `load` must be given again.
+        memory: the memory to write.
+        path: of the file.
+        identity: plain data that describes the run; `load` needs the same.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -60,7 +60,7 @@ def _digest(data: Any) -> str:
 
 
 def _columns(memory: Memory, untried: Any) -> dict[str, Any]:
-    """Values by column: those of the responses, then those of the ``untried`` rows."""
+    """Values by column: the responses, then the ``untried`` rows."""
     slots = memory.store.used
     attempts = memory.attempts(slots)
     rows = np.r_[memory.store.columns["row"][slots], untried]
@@ -100,18 +100,18 @@ def _schema(memory: Memory) -> Any:
 
 
 def load(memory: Memory, path: str | Path, identity: Mapping[str, Any]) -> None:
-    """Begin with what another run has remembered.
+    """Load another run's memory into a new one.
 
-    Its responses count as those of an earlier run (step -1). Where the file has more than the
-    memory's capacity, its oldest are left out.
+    Its responses get the step -1, of an earlier run. Responses beyond the memory's capacity are
+    dropped, the oldest first.
 
     Args:
         memory: a new one.
         path: the file that `save` wrote.
-        identity: as `save` was given.
+        identity: that of this run, as for `save`.
 
     Raises:
-        UserError: there is no such file, it is damaged, or it belongs to something else.
+        UserError: the file is missing or damaged, or belongs to another run.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
@@ -126,7 +126,7 @@ def load(memory: Memory, path: str | Path, identity: Mapping[str, Any]) -> None:
 
 
 class _Damaged(Exception):
-    """What a file can't be read for."""
+    """The reason why a file can't be read."""
 
 
 def _read(path: str | Path) -> tuple[dict[str, list[Any]], dict[str, Any]]:
@@ -153,7 +153,7 @@ def _read(path: str | Path) -> tuple[dict[str, list[Any]], dict[str, Any]]:
 def _strangers(
     memory: Memory, about: Mapping[str, Any], identity: Mapping[str, Any]
 ) -> Iterator[str]:
-    """What it belongs to and is not here."""
+    """One message for each difference between the file's identity and this run's."""
     data = about["data"]
     if data["sha256"] != memory.rows.fingerprint:
         yield f"it remembers other training data ({data['rows']} rows, here {len(memory.rows)})"

@@ -18,7 +18,6 @@ PACKAGES_TO_CLEAN = {
     "algorithms",
     "config",
     "experiments",
-    "memory",
     "training",
 }
 

@@ -1,1 +1,1 @@
-"""Markov memory: practice moves along a chain that is learned from rewards."""
+"""Markov memory: practice follows a Markov chain that is learned from rewards."""

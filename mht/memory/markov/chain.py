@@ -1,4 +1,4 @@
-"""A sparse, bounded Markov chain over integer states: its transitions are learned from rewards."""
+"""A sparse, bounded Markov chain over integer states, which learns its transitions from rewards."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ Numbers = Sequence[float] | NDArray[Any]
 
 
 class Chain:
-    """Weights ``w(from, to) >= 0``, of which a row's shares are its transition probabilities.
+    """Weights ``w(from, to) >= 0``; a row divided by its sum has its transition probabilities.
 
     A step from a state to another adds ``alpha * (reward + gamma * next_reward)`` to its weight. A
-    weight is never below 0: a negative gain lowers it, at most to 0, and a weight of 0 is
-    forgotten. So a transition that only ever cost anything is as if it had never been made, and a
-    debt is not kept. A state without a transition leads to every state alike.
+    negative gain lowers a weight to 0 at most, and a transition of weight 0 is removed. So losses
+    below 0 are not carried over. A state without a transition leads to every state with the same
+    probability.
 
-    Of every state the ``out_degree`` heaviest transitions are kept, at 12 bytes each: into a full
-    row a new one comes only if its gain is more than the row's lightest weight, which then goes.
+    Each state keeps its ``out_degree`` heaviest transitions, at 12 bytes each. A full row takes a
+    new transition only if its gain exceeds the row's lowest weight, which it replaces.
 
-    Decay multiplies all weights at once by one number that is kept beside them, in O(1). It changes
-    no probability; it makes old experience count less against what comes after.
+    Decay multiplies all weights by one shared factor, in O(1). It changes no probability, but old
+    experience counts less than later steps.
 
     Args:
-        states: how many; they are 0 to ``states - 1``.
-        alpha: of the update.
-        gamma: what the next state's reward counts.
-        decay: every update multiplies all weights by this first.
-        exploration: share of `sample`'s draws that go to any state, all alike.
-        out_degree: most transitions that are kept of a state.
+        states: number of states, 0 to ``states - 1``.
+        alpha: factor of every gain.
+        gamma: weight of the next state's reward.
+        decay: factor by which every update first multiplies all weights.
+        exploration: share of `sample`'s draws that are uniform over all states.
+        out_degree: maximum number of transitions of a state.
 
     Raises:
-        ValueError: no state, or a number out of its range.
+        ValueError: no state, or a number outside its range.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Chain:
 
     @property
     def transitions(self) -> int:
-        """How many are kept."""
+        """The number of transitions."""
         return int((self._to != EMPTY).sum())
 
     @property
@@ -83,15 +83,15 @@ class Chain:
         rewards: Numbers,
         next_rewards: Numbers,
     ) -> None:
-        """Let the chain decay once, then take in steps that were made side by side.
+        """Apply the decay once, then add steps that were made at the same time.
 
-        Gains of one transition that occurs several times are added up before they are clipped at 0.
+        The gains of a transition that occurs several times are added before the clip at 0.
 
         Args:
-            states: (B,) from which.
-            next_states: (B,) to which.
-            rewards: (B,) of the states left.
-            next_rewards: (B,) of the states reached.
+            states: (B,) before the step.
+            next_states: (B,) after the step.
+            rewards: (B,) of ``states``.
+            next_rewards: (B,) of ``next_states``.
         """
         self.fade(self.decay)
         gains = self.alpha * (np.asarray(rewards) + self.gamma * np.asarray(next_rewards))
@@ -125,12 +125,12 @@ class Chain:
     # -- what it says -----------------------------------------------------------------------
 
     def next_state(self, state: int) -> int | None:
-        """The state to which the heaviest transition leads; None where nothing is known."""
+        """The target of the heaviest transition; None if the state has no transition."""
         slot = self._weight[state].argmax()
         return int(self._to[state, slot]) if self._weight[state, slot] > 0 else None
 
     def transition_probabilities(self, state: int) -> NDArray[np.float64]:
-        """(S,) of every next state, without exploration; they add up to 1."""
+        """(S,) probabilities of the next states, without exploration; they add up to 1."""
         kept = self._to[state] != EMPTY
         if not kept.any():
             return np.full(self.states, 1 / self.states)
@@ -141,8 +141,8 @@ class Chain:
     def matrix(self) -> csr_array:
         """(S, S) sparse probabilities, without exploration.
 
-        A row adds up to 1, or is empty where the state has no transition: it then leads to every
-        state alike.
+        A row adds up to 1. It is empty if the state has no transition, and then leads to every
+        state with the same probability.
         """
         from scipy.sparse import csr_array
 
@@ -154,11 +154,11 @@ class Chain:
     def sample(
         self, states: Sequence[int] | NDArray[Any], generator: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Draw where to go from each state.
+        """Draw a next state for each state.
 
         Args:
-            states: (B,) where the lanes are.
-            generator: of the random numbers, three for each lane whatever comes of them.
+            states: (B,) of the lanes.
+            generator: of the random numbers, always three for each lane.
 
         Returns:
             (B,) next states.
@@ -176,19 +176,18 @@ class Chain:
     def stationary(
         self, restart: float | None = None, *, tolerance: float = 1e-10, iterations: int = 10_000
     ) -> NDArray[np.float64]:
-        """(S,) share of the time that a walker spends in each state, by power iteration.
+        """(S,) the stationary distribution, by power iteration.
 
-        At every step the walker jumps to any state, all alike, with probability ``restart`` (as in
-        PageRank, Brin & Page 1998, doi:10.1016/S0169-7552(98)00110-X), and always from a state
-        without a transition. So the distribution is the only one, however many closed classes (sets
-        of states that nothing leaves) there are: each keeps what jumps into it or flows into it.
-        With a restart of 0 and several closed classes there are many; what comes back is the one
-        that a walker reaches who started at any state, all alike.
+        With probability ``restart`` a step goes to a uniformly drawn state, as in PageRank (Brin &
+        Page 1998, doi:10.1016/S0169-7552(98)00110-X). From a state without a transition it always
+        does. So the distribution is unique, even with several closed classes (sets of states that
+        no transition leaves). With a restart of 0 and several closed classes it is not unique. The
+        result is then the limit from a uniform start.
 
         Args:
-            restart: None is ``exploration``: what comes back is where `sample` spends its draws.
-            tolerance: stops when no iteration moves more than this mass.
-            iterations: stops after so many in any case.
+            restart: None takes ``exploration``, which gives the distribution of `sample`'s draws.
+            tolerance: the iteration ends once it moves at most this mass.
+            iterations: maximum number of iterations.
         """
         restart = self.exploration if restart is None else restart
         matrix = self.matrix()
@@ -206,10 +205,10 @@ class Chain:
         return found / found.sum()
 
     def entropy(self, weights: Numbers) -> float:
-        """Nats of surprise in a step: of the rows' entropies, the mean with these weights.
+        """The weighted mean of the rows' entropies, in nats per step.
 
         With the stationary distribution this is the chain's entropy rate. A state without a
-        transition has that of the uniform distribution.
+        transition has the entropy of the uniform distribution.
 
         Args:
             weights: (S,) that add up to 1.
@@ -224,14 +223,14 @@ class Chain:
     # -- state ------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes: two arrays and a number."""
+        """The state: two arrays and a number."""
         return {"to": self._to.copy(), "weight": self._weight.copy(), "scale": self._scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave, to the last bit.
+        """Restore what `state_dict` returned, bit by bit.
 
         Raises:
-            ValueError: it is of a chain with other states or another out-degree.
+            ValueError: the state is of a chain with another number of states or out-degree.
         """
         to, weight = state["to"].copy(), state["weight"].copy()
         if to.shape != self._to.shape or weight.shape != to.shape:
@@ -240,7 +239,7 @@ class Chain:
 
 
 def _shares(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows that add up to 1, or hold 0 alone; neither tiny nor huge weights are lost on the way."""
+    """Rows divided by their sums, safe for tiny and huge weights; a row of zeros stays."""
     scaled = weights / np.where((top := weights.max(axis=1, keepdims=True)) > 0, top, 1.0)
     sums = scaled.sum(axis=1, keepdims=True)
     return np.asarray(scaled / np.where(sums > 0, sums, 1.0))

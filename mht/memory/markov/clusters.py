@@ -1,4 +1,4 @@
-"""Prompts in groups of like meaning: k-means of their embeddings."""
+"""Groups prompts of similar meaning by k-means on their embeddings."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def cluster(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Group rows by k-means with k-means++ starts (Arthur & Vassilvitskii 2007).
 
-    The same data and seed give the same groups on one machine. Another machine may round otherwise,
-    so whoever goes on from saved work keeps the groups with it.
+    The same data and seed give the same groups on one machine. Another machine may round
+    differently, so saved work includes its groups.
 
     Args:
         embeddings: (N, D), one row per prompt; not empty.
-        clusters: how many groups at most: there are no more than different rows, and a group that
-            lost its last row is dropped.
+        clusters: maximum number of groups. There are at most as many as different rows, and an
+            empty group is dropped.
         seed: of the first centroids.
         iterations: of Lloyd's algorithm.
 
@@ -47,5 +47,5 @@ def cluster(
 
 
 def _central(points: NDArray[np.float64]) -> int:
-    """Which of the points is nearest to their mean."""
+    """The index of the point nearest to the mean."""
     return int(np.square(points - points.mean(axis=0)).sum(axis=1).argmin())

@@ -1,4 +1,4 @@
-"""Markov memory: practice moves from state to state along a chain learned from what it brought."""
+"""Markov memory: practice moves between states along a chain learned from its rewards."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class MarkovOptions(Section):
     """A Markov chain over states of practice, along which each row of a batch moves.
 
     Attributes:
-        states: "clusters": classes of difficulty x groups of prompts of like meaning; "rows": the
-            different prompts, at most 20,000 of them.
-        clusters: groups of prompts at most, each with its three classes of difficulty.
-        alpha: of the update ``alpha * (reward + gamma * next_reward)``; it scales all transitions
-            alike, so the probabilities are the same whatever it is.
-        gamma: what the state that was reached counts beside the one that was left.
-        decay: what is left of every transition after a PPO step.
-        exploration: share of the moves that go to any state, all alike.
-        out_degree: transitions kept of each state; the lightest goes first.
-        signal: what is the reward of practising: "score", the response's; "regret", how far it is
-            from the best score remembered, 0 to 1 at the worst; "progress", how much better it is
-            than the prompt's mean so far.
+        states: "clusters": classes of difficulty x groups of prompts with similar meaning; "rows":
+            the different prompts, at most 20,000 of them.
+        clusters: maximum number of groups of prompts, each with its three classes of difficulty.
+        alpha: of the update ``alpha * (reward + gamma * next_reward)``. It scales all transitions
+            by the same factor and changes no probability.
+        gamma: weight of the next state's reward relative to the state's own.
+        decay: factor of every transition's weight at each PPO step.
+        exploration: share of the moves that are uniform over all states.
+        out_degree: maximum number of transitions of a state; the lightest is removed first.
+        signal: the reward of practising a state. With "score" it is the response's score. With
+            "regret" it is the distance from the best remembered score, scaled to [0, 1] with 1 for
+            the worst. With "progress" it is the gain over the prompt's mean so far.
         exponent: a prompt of a state is drawn with weight ``(1 / place) ** exponent``, place 1 the
             hardest of all; 0 is uniform.
     """
@@ -62,26 +62,26 @@ class MarkovOptions(Section):
 
 @memory("markov")
 class MarkovMemory(Memory):
-    """Chooses states of practice by a chain, and prompts within them by difficulty.
+    """Chooses states of practice by a Markov chain, and prompts within them by difficulty.
 
-    Place i of the batch is a lane. From one PPO step to the next it moves from the state that it
-    practised to another, and the chain's transition between them gains ``alpha * (signal + gamma *
-    next_signal)``. A lane that the memory fills moves by the chain, one with fresh data as the
-    data's order has it; both teach the chain.
+    Place i of the batch is a lane. At each PPO step it moves from the state that it practised to
+    another one, and the transition between them gains ``alpha * (signal + gamma * next_signal)``.
+    The chain moves the lanes that the memory fills. The order of the data moves the lanes with
+    fresh data. The chain learns from both.
 
-    What the signal is decides what is practised. With the score itself the chain returns to where
-    the policy is good already, which teaches it little. Regret, the distance from the best score,
-    leads to where there is most to gain, as in curricula by regret (PAIRED, Dennis et al. 2020,
-    arXiv:2012.02096), and to what can't be learned too. Progress leads to where scores rise (Graves
-    et al. 2017, arXiv:1704.03003), but one response says little of it: chance looks like progress
-    wherever scores vary.
+    The signal decides which prompts are practised. The score leads the chain back to prompts that
+    the policy already solves, which teaches it little. Regret, the distance from the best score,
+    leads to prompts with the most to gain (PAIRED, Dennis et al. 2020, arXiv:2012.02096). It also
+    leads to prompts that can't be learned. Progress leads to prompts whose scores rise (Graves et
+    al. 2017, arXiv:1704.03003). One response measures it poorly, as noise in the scores looks like
+    progress.
 
     Args:
         rows: the training data.
-        options: its own.
-        embeddings: (rows, D), of the rows' prompts, for ``states`` "clusters".
+        options: those of this kind.
+        embeddings: (rows, D) of the rows' prompts, for ``states`` "clusters".
         seed: of the clusters.
-        common: of `Memory`.
+        common: the options of `Memory`.
 
     Attributes:
         chain: over the states.
@@ -131,24 +131,24 @@ class MarkovMemory(Memory):
 
     @classmethod
     def needs_embeddings(cls, options: Section) -> bool:
-        """For clusters of prompts."""
+        """Whether the states are clusters of prompts."""
         return isinstance(options, MarkovOptions) and options.states == "clusters"
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what it keeps; the training data is not counted."""
+        """Bytes of the memory without the training data."""
         arrays = [self._group, self._typical, self._lanes, self._signals]
         return super().nbytes + self.chain.nbytes + sum(array.nbytes for array in arrays)
 
     def states_of(self, prompts: Ints) -> Ints:
-        """(n,) the states that the prompts are in now."""
+        """(n,) the current states of the prompts."""
         groups = self._group[prompts]
         return groups * len(CLASSES) + self.classes[prompts] if self.by_class else groups
 
     # -- what happened ----------------------------------------------------------------------
 
     def remember(self, attempts: Sequence[Attempt]) -> None:
-        """Take in the attempts of one PPO step, in the batch's order, and move the lanes."""
+        """Record the attempts of one PPO step, in the batch's order, and move the lanes."""
         if not attempts:
             return
         prompts = self.rows.numbers[[attempt.row for attempt in attempts]]
@@ -167,7 +167,7 @@ class MarkovMemory(Memory):
         self._lanes, self._signals = states, signals
 
     def _regret(self, scores: Floats) -> Floats:
-        """0 for the best of the scores remembered, 1 for the worst; 0 where all are alike."""
+        """0 for the best remembered score, 1 for the worst; 0 if all are equal."""
         columns = self.store.columns
         kept = columns["score"][columns["order"] >= 0]
         best, worst = max(kept.max(), scores.max()), min(kept.min(), scores.min())
@@ -176,11 +176,11 @@ class MarkovMemory(Memory):
     # -- what to do -------------------------------------------------------------------------
 
     def choose(self, n: int, generator: np.random.Generator) -> list[int]:
-        """As many rows of known prompts as are asked for, one for each lane; none if none is known.
+        """Rows (n,) of remembered prompts, one for each lane; none if no prompt is remembered.
 
-        A lane begins at the state of some known prompt. Where the chain leads to a state without
-        any, the lane jumps to one that has some, all alike. Lanes in one state have different
-        prompts for as long as it has, and then different rows of them.
+        A lane begins at the state of a remembered prompt. If the chain leads to a state without
+        one, the lane jumps to a uniformly drawn state that has one. Lanes in the same state get
+        different prompts while there are any, then different rows of the same prompts.
         """
         known = self.known
         if not len(known):
@@ -208,7 +208,7 @@ class MarkovMemory(Memory):
         return chosen
 
     def _drawn(self, prompts: Ints, n: int, known: int, generator: np.random.Generator) -> Ints:
-        """(n,) of the prompts by their places among all that are known; all before one comes again.
+        """(n,) of the prompts, drawn by their places; a prompt repeats only after all others.
 
         The exponential keys of `adaptive.draw`.
         """
@@ -220,11 +220,11 @@ class MarkovMemory(Memory):
     # -- what it is like --------------------------------------------------------------------
 
     def statistics(self) -> dict[str, float]:
-        """Those of every memory, and the chain's.
+        """The figures of every memory, and those of the chain.
 
-        ``transitions`` are those kept; with at most 1,000 states also ``entropy_nats``, the
-        surprise in a move, and ``stationary_easy`` and so on: the share of the moves that end in
-        prompts of each class if the chain goes on as it is.
+        ``transitions`` is the number of transitions. With at most 1,000 states there are also
+        ``entropy_nats``, the entropy of a move, and ``stationary_easy``, ``stationary_medium`` and
+        ``stationary_hard``. These are the shares of the stationary distribution in each class.
         """
         found = super().statistics() | {"transitions": float(self.chain.transitions)}
         if self.chain.states > FEW:
@@ -235,7 +235,7 @@ class MarkovMemory(Memory):
         return found | {"entropy_nats": self.chain.entropy(stationary)}
 
     def _by_class(self, stationary: Floats) -> Floats:
-        """(classes,) mass of a distribution over states; only states with known prompts count."""
+        """(classes,) mass of a distribution over the states with remembered prompts."""
         known = self.known
         states = self.states_of(known)
         sizes = np.bincount(states, minlength=self.chain.states)
@@ -245,12 +245,12 @@ class MarkovMemory(Memory):
         return mass / max(mass.sum(), 1e-300)
 
     def report(self, tables: Path, plots: Path) -> None:
-        """Write the chain as it is now."""
+        """Write the current chain."""
         known = np.bincount(self.states_of(self.known), minlength=self.chain.states)
         write_transitions(self.chain, self.state_names(), known.tolist(), tables, plots)
 
     def state_names(self) -> list[str]:
-        """What each state is: its prompt, or its class and its cluster's most typical prompt."""
+        """The name of each state: its prompt, or its class and its cluster's central prompt."""
         prompts = [self.rows.prompts[row] for row in self._typical.tolist()]
         if not self.by_class:
             return prompts
@@ -259,7 +259,7 @@ class MarkovMemory(Memory):
     # -- what lasts ---------------------------------------------------------------------------
 
     def own_state(self) -> dict[str, Any]:
-        """The chain, the lanes, and the clusters: another machine might round to others."""
+        """The chain, the lanes, and the clusters, as another machine may round to others."""
         arrays = {"lanes": self._lanes, "signals": self._signals}
         arrays |= {"group": self._group, "typical": self._typical}
         packed = {name: _packed(array) for name, array in arrays.items()}
@@ -269,7 +269,7 @@ class MarkovMemory(Memory):
         }
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
-        """Put back what `own_state` gave."""
+        """Restore what `own_state` returned."""
         chain = state["chain"]
         self.chain.load_state_dict(
             {k: v if k == "scale" else _unpacked(v) for k, v in chain.items()}
@@ -279,7 +279,7 @@ class MarkovMemory(Memory):
 
 
 def _packed(array: NDArray[Any]) -> dict[str, Any]:
-    """An array as plain data, exact and shorter than its numbers would be."""
+    """An array as plain data, exact and shorter than a list of its numbers."""
     data = b64encode(compress(array.tobytes(), 1)).decode()
     return {"dtype": array.dtype.str, "shape": list(array.shape), "zlib_base64": data}
 

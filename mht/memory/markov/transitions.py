@@ -1,4 +1,4 @@
-"""What a chain of practice looks like: its matrix as a picture, and as tables to open."""
+"""Writes a chain of practice as a picture and as tables."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ LONGEST = 32  # letters of a state's name in it
 def write_transitions(
     chain: Chain, names: Sequence[str], known: Sequence[int], tables: str | Path, plots: str | Path
 ) -> None:
-    """Write a chain as it is now.
+    """Write the current state of a chain.
 
     Args:
         chain: over S states.
-        names: S.
-        known: S numbers of known prompts.
-        tables: a folder for ``memory_states.csv`` (each state with its known prompts and its share
-            of the stationary distribution) and ``memory_transitions.csv`` (those that are kept,
-            with their probabilities).
-        plots: a folder for ``memory_transitions.png``.
+        names: of the S states.
+        known: number of remembered prompts of each of the S states.
+        tables: folder for two files. ``memory_states.csv`` has each state with its remembered
+            prompts and its share of the stationary distribution. ``memory_transitions.csv`` has
+            the transitions with their probabilities.
+        plots: folder for ``memory_transitions.png``.
     """
     tables, plots = Path(tables), Path(plots)
     stationary = chain.stationary()
@@ -62,13 +62,13 @@ def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
 def draw(
     matrix: NDArray[np.float64], stationary: NDArray[np.float64], names: Sequence[str], of: int
 ) -> bytes:
-    """A PNG: the transition probabilities as a heat map, the stationary distribution beside it.
+    """A PNG with a heat map of the transition probabilities and the stationary distribution.
 
     Args:
         matrix: (n, n), from row to column.
         stationary: (n,).
-        names: n.
-        of: how many states there are in all.
+        names: of the n states.
+        of: number of states in all.
     """
     from matplotlib.figure import Figure
 
