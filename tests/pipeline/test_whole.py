@@ -574,7 +574,7 @@ def test_queued_experiments_land_in_the_same_store(clone):
 
 def overrides() -> list[str]:
     """Every ``-S key=value`` in the documentation."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     found = re.findall(r"(?:-S|--set-param)[ =]('[^'\n]+'|\"[^\"\n]+\"|[^\s`]+)", text)
     return sorted({item.strip("'\"") for item in found if "=" in item and "..." not in item})

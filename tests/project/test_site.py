@@ -11,7 +11,6 @@ from tools.site_pages import Citation, cited, metrics, write_pages
 
 DOCS = Path("docs")
 PAGES = {file.relative_to(DOCS).with_suffix("") for file in DOCS.rglob("*.md")}
-NOW = sorted(file for file in DOCS.rglob("*.md") if file.name != "log.md")
 CONTENTS = re.compile(r"^```\{toctree\}\n(?:.*\n)*?```$", re.MULTILINE)
 
 
@@ -49,17 +48,6 @@ def test_papers_of_docstrings_are_found(tmp_path):
 
 def test_metrics_have_range_and_direction():
     assert "| `vader` ↑ | -1 to 1 | " in metrics()
-
-
-@pytest.mark.parametrize("page", [Path("README.md"), *NOW], ids=str)
-def test_commands_on_the_pages_exist(page):
-    import typer
-
-    from mht.cli.main import commands
-
-    known = typer.main.get_command(commands).commands
-    text = page.read_text(encoding="utf-8")
-    assert set(re.findall(r"(?:^|`|&& )mht ([a-z]+)", text, re.MULTILINE)) <= known.keys()
 
 
 @pytest.mark.slow
