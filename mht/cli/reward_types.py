@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FAMILIES = {
-    "match": "Like the target",
-    "surface": "The text's surface",
+    "match": "Match with the target",
+    "surface": "Surface of the text",
     "fluency": "Fluency",
     "classifiers": "Classifiers",
     "safety": "Safety",
     "truth": "Truth",
     "relevance": "Relevance",
     "diversity": "Diversity",
-    "domain": "A domain's own",
-    "task": "A task's own",
+    "domain": "Domains",
+    "task": "Tasks",
     "learned": "Learned",
     "composition": "Composition",
     "yours": "Yours",

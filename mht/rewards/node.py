@@ -50,11 +50,11 @@ class Node(Component):
     """The options and methods that each type of reward has of its own; `Reward` scores with them.
 
     Attributes:
-        weight: its share in a ``weighted_sum``; of no meaning at the top of a tree.
+        weight: its share in a ``weighted_sum``; without effect at the top of a tree.
         scale: its range is mapped onto [0, 1]: by a straight line where both ends are finite. From
             a single finite end on it is ``x / (1 + x)``, without one ``1 / (1 + exp(-x))``.
-        invert: turned round, after any scaling: ``low + high - score``, or ``-score`` where an end
-            of the range is not finite.
+        invert: its direction is reversed, after any scaling: ``low + high - score``, or ``-score``
+            where an end of the range is not finite.
         on_error: "stop", or the score of a response whose scoring fails or is not finite. Scale
             and invert leave it alone. Failures are counted as ``<name>.failed``. A missing model or
             package always stops.

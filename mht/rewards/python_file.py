@@ -1,4 +1,4 @@
-"""The type `python`: a reward that is a function in a file of yours."""
+"""The type `python`: a reward that is a function in a file of the user."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mht.rewards.base import Example, Reward, reward
 
 @reward("python")
 class PythonFile(Reward):
-    """What a function of yours returns: a list of one number per sample.
+    """The scores that your own function returns, one per sample.
 
     It is called as ``function(samples, **options)`` with the batch as a list of `mht.Sample`. Where
     it has a parameter ``completions`` it is called as TRL calls its reward functions:

@@ -1,6 +1,6 @@
 """Rewards of a field of knowledge: medical_accuracy, legal_validity, scientific_integrity.
 
-Nothing in them is about medicine, law or science: a classifier or a corpus of the user's own is.
+They contain no medicine, law or science: the user gives a classifier or a corpus of the field.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from mht.rewards.truth.grounding import ByEvidence
 
 
 class Domain(ByEvidence):
-    """By a classifier of the field: its probability of a label. By a corpus: as truth_rag.
+    """The probability of a label by a classifier of the field, or `truth_rag` on its corpus.
 
     Attributes:
         model: folder or hub name of a sequence classifier; or null, and a corpus.
-        target: the classifier's label that is the good one, in upper or lower case.
+        target: the classifier's label for good responses, in upper or lower case.
         text: what the classifier reads: the "response", or the "full" text, prompt first.
     """
 
@@ -76,23 +76,23 @@ class Domain(ByEvidence):
 
 @reward("medical_accuracy")
 class MedicalAccuracy(Domain):
-    """What a classifier or a corpus of medicine of your own makes of the response, in [0, 1].
+    """The score by your own classifier or corpus of medicine, in [0, 1].
 
-    It knows no medicine by itself, and no score replaces a physician's judgement.
+    The type alone knows no medicine, and no score replaces a physician's judgement.
     """
 
 
 @reward("legal_validity")
 class LegalValidity(Domain):
-    """What a classifier or a corpus of law of your own makes of the response, in [0, 1].
+    """The score by your own classifier or corpus of law, in [0, 1].
 
-    It knows no law by itself, and no score replaces a lawyer's judgement.
+    The type alone knows no law, and no score replaces a lawyer's judgement.
     """
 
 
 @reward("scientific_integrity")
 class ScientificIntegrity(Domain):
-    """What a classifier or a corpus of science of your own makes of the response, in [0, 1].
+    """The score by your own classifier or corpus of science, in [0, 1].
 
-    It knows no science by itself: the corpus may hold abstracts, findings or rules of method.
+    The type alone knows no science: the corpus may hold abstracts, findings or rules of method.
     """
