@@ -1,4 +1,4 @@
-"""What a step is given to learn from, and what the memory is told of it afterwards."""
+"""The batch that a step learns from, and what the memory keeps of the step."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from mht.devices.base import Devices
 from mht.generation.sampling.rollout import Responder
 from mht.memory import Attempt
 from mht.rewards import Reward
+from mht.training.attempts import as_examples
 from mht.training.background import background
 from mht.training.figures import text_stats
 from mht.training.hints import Hinted, with_hints
@@ -93,7 +94,7 @@ class Given:
 
 
 class Feed:
-    """Takes the next of the training data, samples, scores, and tells the memory.
+    """Takes the next of the training data, samples, scores, and remembers what came of it.
 
     Args:
         practice: the training data with the memory.
@@ -141,25 +142,26 @@ class Feed:
 
     def _examples(self, moment: Moment) -> GivenExamples:
         practice = self.practice
-        own = practice.own_responses()
-        rows = practice.sft_rows(len(own))
-        examples = [*practice.as_examples(own), *practice.examples(rows)]
+        own = practice.draw_own_responses()
+        rows = practice.take_sft_rows(len(own))
+        own_rows = [attempt.row for attempt in own]
+        examples = [*as_examples(own, practice.examples(own_rows)), *practice.examples(rows)]
         batch = collate_sft(examples, self.responder.pad_id)
-        weights = self._weights(moment, [*(attempt.row for attempt in own), *rows])
+        weights = self._weights(moment, [*own_rows, *rows])
         return GivenExamples(Examples(batch, weights), own, rows)
 
     @contextmanager
     def _rollouts(self, moment: Moment) -> Iterator[GivenRollouts]:
         began = time.perf_counter()
         practice, responder = self.practice, self.responder
-        rows = practice.ppo_rows()
-        shares = self.mix.hints(moment, practice.known(rows))
+        rows = practice.take_ppo_rows()
+        shares = self.mix.hints(moment, practice.prompts(rows))
         hinted = with_hints(practice.examples(rows), shares)
         prompts = collate_prompts(hinted.examples, responder.pad_id)
         rollout = self.devices.draw(responder, *prompts, self.generator)
         sampled = time.perf_counter()
         samples = responder.samples(rollout, hinted.examples, hinted.lengths)
-        past = practice.past(responder.pad_id, rollout.response_ids.device)
+        past = practice.draw_past(responder.pad_id, rollout.response_ids.device)
         items = [example.item for example in hinted.examples]
         weights = self._weights(moment, rows)
         with self._scoring(samples) as result:
@@ -167,7 +169,7 @@ class Feed:
             yield GivenRollouts(part, rows, hinted, samples, result, sampled - began)
 
     def _weights(self, moment: Moment, rows: Sequence[int]) -> Tensor | None:
-        weights = self.mix.weights(moment, self.practice.known(rows))
+        weights = self.mix.weights(moment, self.practice.prompts(rows))
         return None if weights is None else torch.tensor(weights, dtype=torch.float32)
 
     @contextmanager
@@ -189,24 +191,24 @@ class Feed:
             [float(score(s.response, s.target, prompt=s.prompt, item=s.item)) for s in samples]
         )
 
-    def told(self, given: Given, outcome: Outcome, moment: Moment) -> Stats:
-        """Tell the memory what came of a step; figures of the batch and of the memory."""
+    def remember(self, given: Given, outcome: Outcome, moment: Moment) -> Stats:
+        """Remember what came of a step; figures of the batch and of the memory."""
         stats: Stats = {}
         if given.examples:
-            stats |= self._told_examples(given.examples, outcome, moment)
+            stats |= self._remember_examples(given.examples, outcome, moment)
         if given.rollouts:
-            stats |= self._told_rollouts(given.rollouts, outcome)
+            stats |= self._remember_rollouts(given.rollouts, outcome)
         return stats
 
-    def _told_examples(self, given: GivenExamples, outcome: Outcome, moment: Moment) -> Stats:
+    def _remember_examples(self, given: GivenExamples, outcome: Outcome, moment: Moment) -> Stats:
         losses = outcome.losses[len(given.own) :] or [math.nan] * len(given.rows)
-        return self.practice.rehearsed(given.rows, losses, moment.step, given.own)
+        return self.practice.remember_examples(given.rows, losses, moment.step, given.own)
 
-    def _told_rollouts(self, given: GivenRollouts, outcome: Outcome) -> Stats:
+    def _remember_rollouts(self, given: GivenRollouts, outcome: Outcome) -> Stats:
         scored, scoring_s = given.scoring()
         surprises = outcome.surprises or [math.nan] * len(given.rows)
         free = given.hinted.free  # a response to a hint is none to the prompt alone
-        remembered = self.practice.tried(
+        remembered = self.practice.remember_attempts(
             [given.rows[row] for row in free],
             _rows(given.part.rollout, free),
             [given.samples[row] for row in free],

@@ -221,28 +221,27 @@ class HybridTrainer(SingleSteps):
             checkpoints: written on the way; a run that was killed goes on from the last one.
         """
         plan = self.config.plan if plan is None else as_plan(plan)
-        log = log or (lambda stats, step: None)
         counts = steps_of(plan)
         for name in counts:
             self.learner(name)
-        parts = schedule(plan)
+        parts, total = schedule(plan), sum(counts.values())
         done = checkpoints.resume(self) if checkpoints else 0
         if done and self.devices.is_main:
             print(f"resumed after step {self.step}", flush=True)
-        with track(range(sum(counts.values())), "training") as bar:
-            bar.advance(sum(part.phase is not None for part in parts[:done]))
-            for cycle, phase in parts[done:]:
-                if phase is None:
-                    stats = after_cycle(cycle) if after_cycle else {}
-                else:
-                    stats = self.next_step(phase, of=sum(counts.values()))
-                    bar.advance()
+        with track(range(total), "training") as bar:
+            bar.advance(sum(part.is_step for part in parts[:done]))
+            for number, part in enumerate(parts[done:], done + 1):
+                stats: Stats = {}
+                if part.phase is not None:
+                    stats = self.next_step(part.phase, of=total)
+                elif after_cycle:
+                    stats = after_cycle(part.cycle)
+                bar.advance(part.is_step)
                 bar.figures(**headline(stats))
-                if stats:
+                if stats and log:
                     log(stats, self.step)
-                done += 1
                 if checkpoints:
-                    checkpoints.offer(self, done)
+                    checkpoints.offer(self, number)
 
     @property
     def states(self) -> dict[str, Stateful]:
@@ -272,7 +271,7 @@ class HybridTrainer(SingleSteps):
         moment, needs = Moment(phase, self.step, steps), self.config.needs(phase)
         with self.feed.given(needs, moment) as (batch, given):
             outcome = self.learner(phase).step(batch)
-        stats = outcome.stats | self.feed.told(given, outcome, moment)
+        stats = outcome.stats | self.feed.remember(given, outcome, moment)
         seconds = time.perf_counter() - began
         stats |= {"time/step_s": seconds, "time/tokens_per_s": given.tokens / seconds}
         self.step += 1

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +17,11 @@ from mht.algorithms.ppo.replay import replayed
 from mht.config import HybridConfig
 from mht.core.errors import ConfigError, UserError
 from mht.data.examples.example import Example
-from mht.memory import Attempt, Memory, Rows, make_memory, table
+from mht.memory import Attempt, Memory, table
 from mht.rewards import Reward
+from mht.training.attempts import attempts_of
 from mht.training.cursor import Cursor
+from mht.training.start_memory import StartError, memory_identity, start_memory
 
 if TYPE_CHECKING:
     import torch
@@ -32,10 +31,6 @@ if TYPE_CHECKING:
     from mht.data.text.sample import Sample
 
 FILE = "memory.parquet"
-
-
-class StartError(ConfigError):
-    """A memory's settings don't fit the data or its start; their paths lack the section's name."""
 
 
 @contextmanager
@@ -54,7 +49,7 @@ def section_named(section: str) -> Iterator[None]:
 class Practice:
     """The training data, by row number, with the memory of how each row went.
 
-    With several processes each has one of its own, is told the same and draws the same.
+    With several processes each has one, which remembers and draws the same.
 
     Args:
         examples: the training data; None where there is none to walk through.
@@ -69,6 +64,7 @@ class Practice:
         memory: None where it is switched off.
         generator: draws what the memory chooses.
         ppo_steps: made so far.
+        identity: what a stored memory must have been made with.
 
     Raises:
         ConfigError: a memory without training data.
@@ -84,8 +80,7 @@ class Practice:
         reward: Reward | None = None,
         embeddings: NDArray[np.float32] | None = None,
     ):
-        self.config, self._tokenizer, self._reward = config, tokenizer, reward
-        self._examples = examples or ()
+        self.config, self._examples = config, examples or ()
         self.cursors: dict[str, Cursor[int]] = {}
         if examples:
             rows = range(len(examples))
@@ -93,63 +88,44 @@ class Practice:
                 rows, seed + 1000, batch_size=config.sft_batch_size, length=self._length
             )
             self.cursors["ppo"] = Cursor(rows, seed + 2000)
-        self.memory = self._make_memory(embeddings) if config.memory.is_on else None
+        self.identity: dict[str, Any] = {}
+        self.memory: Memory | None = None
+        if config.memory.is_on:
+            self.identity = memory_identity(config, tokenizer, reward)
+            self.memory = start_memory(config, self._examples, embeddings, self.identity)
         self.generator = np.random.default_rng(seed + 3000)
         self.ppo_steps = 0
-        if self.memory is not None and config.memory.start is not None:
-            try:
-                table.load(self.memory, config.memory.start, self.identity)
-            except UserError as error:
-                what = f"memory.start: {error}: give a memory of this task, or null"
-                raise StartError([what]) from None
 
     def _length(self, row: int) -> int:
         example = self._examples[row]
         return len(example.prompt_ids) + len(example.target_ids)
 
-    def _make_memory(self, embeddings: NDArray[np.float32] | None) -> Memory:
-        settings, examples = self.config.memory, self._examples
-        if not examples:
-            what = f"{settings.type} remembers rows of the training data, and there is none"
-            raise ConfigError([f"memory.type: {what}: give train_data, or set none"])
-        rows = Rows(
-            [e.prompt for e in examples],
-            [e.target for e in examples],
-            [e.prompt_ids for e in examples],
-        )
-        options = dict(settings.difficulty) | settings.options
-        options |= {"embeddings": embeddings} if settings.groups_prompts else {}
-        try:
-            return make_memory(settings.type, rows, capacity=settings.capacity, **options)
-        except ConfigError as error:
-            raise StartError(error.problems) from None
-
     # -- before a step ------------------------------------------------------------------------
 
-    def own_responses(self) -> list[Attempt]:
-        """The policy's own best, which the next SFT batch learns beside its rows."""
+    def draw_own_responses(self) -> list[Attempt]:
+        """Draw the policy's own best responses for the next SFT batch."""
         own = self.config.memory.own_responses
         wanted = round(own.share * self._rehearsed_per_step)
         if self.memory is None or not wanted:
             return []
         return self.memory.best(wanted, self.generator, own.min_quantile)
 
-    def sft_rows(self, own: int = 0) -> list[int]:
-        """The rows of the next SFT batch, beside so many of the policy's own responses."""
-        return self._next("sft", self.config.sft_batch_size - own, self._rehearsed_per_step - own)
+    def take_sft_rows(self, own: int = 0) -> list[int]:
+        """Take the rows of the next SFT batch, which has ``own`` responses of the policy too."""
+        return self._take("sft", self.config.sft_batch_size - own, self._rehearsed_per_step - own)
 
     @property
     def _rehearsed_per_step(self) -> int:
         return round(self.config.memory.rehearsal * self.config.sft_batch_size)
 
-    def ppo_rows(self) -> list[int]:
-        """The rows whose prompts come next, each as often as it is to be answered."""
+    def take_ppo_rows(self) -> list[int]:
+        """Take the rows whose prompts come next, each as often as it is to be answered."""
         size = self.config.prompts_per_step
-        rows = self._next("ppo", size, round(self.config.memory.prompts * size))
+        rows = self._take("ppo", size, round(self.config.memory.prompts * size))
         return [row for row in rows for _ in range(self.config.responses_per_prompt)]
 
-    def _next(self, phase: str, size: int, wanted: int) -> list[int]:
-        """At most ``wanted`` rows that the memory chooses, then the next of the data."""
+    def _take(self, phase: str, size: int, wanted: int) -> list[int]:
+        """Take at most ``wanted`` rows that the memory chooses, then the next of the data."""
         if phase not in self.cursors:
             raise UserError("HybridTrainer.train needs train_data")
         chosen = self.memory.choose(wanted, self.generator) if self.memory and wanted else []
@@ -159,16 +135,8 @@ class Practice:
         """The rows' examples."""
         return [self._examples[row] for row in rows]
 
-    def as_examples(self, attempts: Sequence[Attempt]) -> list[Example]:
-        """Attempts as examples with the response, token by token, for the target."""
-        examples = self.examples([attempt.row for attempt in attempts])
-        return [
-            replace(example, target=own.response, target_ids=own.response_ids)
-            for example, own in zip(examples, attempts, strict=True)
-        ]
-
-    def past(self, pad_id: int, device: torch.device) -> Replayed | None:
-        """What the next PPO step replays; None where that is nothing, or not enough is kept."""
+    def draw_past(self, pad_id: int, device: torch.device) -> Replayed | None:
+        """Draw what the next PPO step replays; None for nothing, or where too little is kept."""
         wanted = self.config.replayed_per_step
         if self.memory is None or not wanted:
             return None
@@ -179,8 +147,8 @@ class Practice:
         items = [example.item for example in self.examples([a.row for a in attempts])]
         return replayed(attempts, items, step=self.ppo_steps, pad_id=pad_id, device=device)
 
-    def known(self, rows: Sequence[int]) -> Prompts:
-        """What the memory knows of the prompts of some rows."""
+    def prompts(self, rows: Sequence[int]) -> Prompts:
+        """The memory's records of the prompts of some rows."""
         if self.memory is None:
             unknown = [math.nan] * len(rows)
             return Prompts(rows, unknown, unknown, unknown)
@@ -190,7 +158,7 @@ class Practice:
 
     # -- after it -----------------------------------------------------------------------------
 
-    def tried(
+    def remember_attempts(
         self,
         rows: Sequence[int],
         rollout: Rollout,
@@ -205,31 +173,28 @@ class Practice:
             rollout: their responses.
             samples: the same as texts.
             scores: the reward's.
-            surprises: B mean absolute advantages, before whitening; NaN where it is not known.
+            surprises: B mean absolute advantages, before whitening; NaN where a step gives none.
 
         Returns:
             The memory's figures; none where it is switched off.
         """
         if self.memory is None:
             return {}
-        attempts = _attempts(rows, self.examples(rows), rollout, samples)
+        examples = self.examples(rows)
         self.memory.remember(
-            [
-                Attempt(**attempt, score=float(score), loss=loss, step=self.ppo_steps)
-                for attempt, score, loss in zip(attempts, scores, surprises, strict=True)
-            ]
+            attempts_of(rows, examples, rollout, samples, scores, surprises, self.ppo_steps)
         )
         self.ppo_steps += 1
         return self._figures()
 
-    def rehearsed(
+    def remember_examples(
         self,
         rows: Sequence[int],
         losses: Sequence[float],
         step: int,
         own: Sequence[Attempt] = (),
     ) -> dict[str, float]:
-        """Remember the rows of an SFT step with their losses, nats per token; as `tried`.
+        """Remember the rows of an SFT step with their losses, nats per token.
 
         Own responses that it learnt are figures alone: a loss is of a row's own target.
         """
@@ -247,24 +212,6 @@ class Practice:
         return {f"memory/{name}": value for name, value in self.memory.statistics().items()}
 
     # -- what lasts: files --------------------------------------------------------------------
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What a memory is of no use without; the training data are checked by the memory itself.
-
-        The tokenizer, for its token ids; the reward, which makes scores comparable; the
-        temperature, for the logprobs; and the settings that its records follow from.
-        """
-        vocabulary = json.dumps(sorted(self._tokenizer.get_vocab().items()))
-        settings = self.config.memory
-        return {
-            "tokenizer": sha256(vocabulary.encode()).hexdigest(),
-            "reward": self._reward and self._reward.model_dump(mode="json"),
-            "temperature": self.config.temperature,
-            "memory.type": settings.type,
-            "memory.difficulty": settings.difficulty.model_dump(),
-            f"memory.{settings.type}": settings.options,
-        }
 
     def save(self, folder: str | Path) -> None:
         """Write the memory, where there is one, beside the policy."""
@@ -299,28 +246,3 @@ class Practice:
             self.memory.load_state_dict(state["memory"])
             self.generator.bit_generator.state = state["draws"]
             self.ppo_steps = state["ppo_steps"]
-
-
-def _attempts(
-    rows: Sequence[int],
-    examples: Sequence[Example],
-    rollout: Rollout,
-    samples: Sequence[Sample],
-) -> list[dict[str, Any]]:
-    """What is known of each attempt before it is scored."""
-    assert rollout.logprobs is not None  # the trainer has sampled it
-    lengths, ended = rollout.lengths.tolist(), rollout.ended.tolist()
-    ids, logprobs = rollout.response_ids.tolist(), rollout.logprobs.tolist()
-    return [
-        {
-            "row": row,
-            "prompt": example.prompt,
-            "response": samples[i].response,
-            "target": example.target,
-            "prompt_ids": example.prompt_ids,
-            "response_ids": ids[i][: lengths[i]],
-            "logprobs": logprobs[i][: lengths[i]],
-            "ended": ended[i],
-        }
-        for i, (row, example) in enumerate(zip(rows, examples, strict=True))
-    ]

@@ -20,6 +20,11 @@ class Part(NamedTuple):
     cycle: int
     phase: str | None = None
 
+    @property
+    def is_step(self) -> bool:
+        """Whether it is a step of a phase."""
+        return self.phase is not None
+
 
 def schedule(plan: Plan) -> list[Part]:
     """Every part of a run in order.

@@ -571,7 +571,7 @@ def test_replay_looks_at_each_rows_references(tiny_model_dir, tiny_tokenizer):
     reference = {"model": str(tiny_model_dir(seed=1)), "kl_coef": 0.1, "where": {"number": [0, 3]}}
     trainer = trainer_of(tiny_model_dir(), tiny_tokenizer, references={"other": reference})
     trainer.next_step("ppo")
-    past = trainer.practice.past(PAD, trainer.policy.device)
+    past = trainer.practice.draw_past(PAD, trainer.policy.device)
     prompts = {tuple(e.prompt_ids): e.item for e in examples(tiny_tokenizer, 6)}
     for ids, mask, item in zip(
         past.rollout.prompt_ids, past.rollout.prompt_mask, past.items, strict=True

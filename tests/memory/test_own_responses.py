@@ -6,6 +6,7 @@ import torch
 
 from mht.data.examples.example import collate_sft
 from mht.memory import Attempt, Rows, make_memory
+from mht.training.attempts import as_examples
 from mht.training.hybrid import HybridTrainer
 from mht.training.practice import Practice
 from tests.support.training import EOS, PAD, TokenShare, examples, hybrid_config, model_of
@@ -124,7 +125,7 @@ def test_the_response_is_the_target_token_by_token(tiny_tokenizer):
     """Ids that no text stands for stay as they were: nothing is tokenised again."""
     practice = practice_of(tiny_tokenizer, settings())
     odd = [300, 301, 300, EOS]
-    (example,) = practice.as_examples([attempt(3, odd, 1.0)])
+    (example,) = as_examples([attempt(3, odd, 1.0)], practice.examples([3]))
     data = practice.examples([3])[0]
     assert example.target_ids == odd
     assert example.target == "text"
@@ -140,9 +141,9 @@ def test_the_response_is_the_target_token_by_token(tiny_tokenizer):
 def test_the_share_is_of_the_rehearsed_rows(tiny_tokenizer, share, rehearsal, own):
     practice = practice_of(tiny_tokenizer, settings(share, rehearsal=rehearsal))
     practice.memory.remember([attempt(i, [7, EOS], float(i)) for i in range(11)])
-    found = practice.own_responses()
+    found = practice.draw_own_responses()
     assert len(found) == own
-    rows = practice.sft_rows(len(found))
+    rows = practice.take_sft_rows(len(found))
     assert len(rows) == 8 - own
     assert practice.positions[0] == 8 - round(rehearsal * 8), "as many of the data as without"
 
@@ -150,7 +151,7 @@ def test_the_share_is_of_the_rehearsed_rows(tiny_tokenizer, share, rehearsal, ow
 def test_losses_of_own_responses_are_not_the_rows(tiny_tokenizer):
     practice = practice_of(tiny_tokenizer, settings())
     own = [attempt(3, [7, EOS], 2.0), attempt(4, [7, EOS], 4.0)]
-    figures = practice.rehearsed([1, 2], [0.5, 0.25], 0, own)
+    figures = practice.remember_examples([1, 2], [0.5, 0.25], 0, own)
     losses = practice.memory.records["sft_loss"]
     assert np.flatnonzero(~np.isnan(losses)).tolist() == [1, 2]
     assert figures["own_responses/rows"] == 2
@@ -161,9 +162,9 @@ def test_off_means_no_draw_and_no_figure(tiny_tokenizer):
     practice = practice_of(tiny_tokenizer, settings(0.0))
     practice.memory.remember([attempt(i, [7, EOS], float(i)) for i in range(11)])
     before = practice.generator.bit_generator.state
-    assert practice.own_responses() == []
+    assert practice.draw_own_responses() == []
     assert practice.generator.bit_generator.state == before
-    assert not any("own" in name for name in practice.rehearsed([1], [0.5], 0))
+    assert not any("own" in name for name in practice.remember_examples([1], [0.5], 0))
 
 
 def test_sft_makes_the_best_responses_likelier(tiny_model_dir, tiny_tokenizer):

@@ -15,7 +15,8 @@ from mht.core.errors import ConfigError
 from mht.data.examples.example import collate_sft
 from mht.models.loading import load_causal_lm
 from mht.training.hybrid import HybridTrainer
-from mht.training.practice import StartError, section_named
+from mht.training.practice import section_named
+from mht.training.start_memory import StartError
 from tests.support.jobs import Job
 from tests.support.training import TokenShare, examples, hybrid_config
 
@@ -86,7 +87,7 @@ def test_the_prompts_of_an_sft_step_have_the_mean_loss_of_their_rows(
     trainer, tiny_model_dir, tiny_tokenizer, size
 ):
     each = trainer(microbatch_size=size)
-    rows = each.practice.sft_rows()
+    rows = each.practice.take_sft_rows()
     each.practice.positions = [0, 0]
     each.next_step("sft")
     model, pad = load_causal_lm(tiny_model_dir()), each.responder.pad_id
@@ -119,17 +120,17 @@ def test_the_loss_is_the_same_with_and_without_rows(trainer):
 def test_shares_of_the_batches_come_from_memory_and_the_rest_in_the_datas_order(trainer):
     each = trainer(memory=MemoryConfig(type="adaptive", prompts=0.25, rehearsal=0.5))
     plain = trainer(memory=MemoryConfig())
-    first = each.practice.ppo_rows()
-    assert first == plain.practice.ppo_rows(), "it knows nothing yet"
+    first = each.practice.take_ppo_rows()
+    assert first == plain.practice.take_ppo_rows(), "it knows nothing yet"
     each.practice.positions = [0, 0]
     each.next_step("ppo")
     memory = each.practice.memory
     memory.choose = lambda n, generator: [5, 9][:n]
-    rows = each.practice.ppo_rows()
+    rows = each.practice.take_ppo_rows()
     assert rows[:2] == [5, 9]
-    assert rows[2:] == plain.practice.ppo_rows()[:6]
+    assert rows[2:] == plain.practice.take_ppo_rows()[:6]
     assert each.practice.positions == [0, 14]
-    assert each.practice.sft_rows()[:2] == [5, 9]
+    assert each.practice.take_sft_rows()[:2] == [5, 9]
 
 
 def test_without_a_memory_nothing_is_kept_drawn_or_written(trainer, tmp_path):
@@ -194,7 +195,7 @@ def test_a_run_begins_with_the_file_of_another(trainer, tmp_path):
     second = trainer(memory=beginning(tmp_path / "memory.parquet", prompts=0.125))
     known = second.practice.memory.known.tolist()
     assert known == first.practice.memory.known.tolist()
-    assert second.practice.memory.rows.numbers[second.practice.ppo_rows()[0]] in known
+    assert second.practice.memory.rows.numbers[second.practice.take_ppo_rows()[0]] in known
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A head from outside, beside the value head: a package registers it, params.yaml names it."""
 
+import signal
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -8,6 +10,8 @@ from mht.config import HybridConfig
 from mht.core.component import build
 from mht.core.errors import ConfigError, ModelError
 from mht.models.policy import Policy
+from mht.training.resume.checkpoint import TENSORS
+from tests.support.jobs import PLAN, Job, run_and_kill
 from tests.support.plugins import install, on_path
 from tests.support.training import model_of
 
@@ -76,6 +80,24 @@ def test_it_is_saved_beside_the_value_head_and_restored(
 def test_mistakes_are_refused(package, named, message):
     with pytest.raises(ConfigError, match=message):
         heads(**named)
+
+
+def test_a_run_killed_within_a_cycle_ends_the_same(
+    package, tmp_path, tiny_model_dir, tiny_tokenizer
+):
+    """SIGKILL after the first of the second cycle's two PPO steps, with a head that has learnt."""
+    whole, broken = (
+        Job(tmp_path / name, tiny_model_dir(), tiny_tokenizer, heads={"first": {"type": "length"}})
+        for name in ("whole", "broken")
+    )
+    assert PLAN == [(2, 1), (1, 2)]
+    assert run_and_kill(broken, kill_at=7) == -signal.SIGKILL
+    newest = max(broken.folder.iterdir())
+    assert newest.name == "00000006"
+    state = load_file(newest / TENSORS)
+    fresh = broken.trainer().policy.heads["first"]
+    assert not torch.equal(state["first_head.weight"], fresh.weight), "it has learnt"
+    assert broken.run() == whole.run()
 
 
 def test_the_pipeline_trains_it(clone, package):

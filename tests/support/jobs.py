@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import multiprocessing
+import os
+import signal
 
 from mht.models.loading import load_causal_lm
 from mht.rewards import make_reward
@@ -25,6 +28,11 @@ SETTINGS = {
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing after it runs."""
+
+
+def power_off():
+    """End a run without ending the process."""
+    raise Killed
 
 
 class Job:
@@ -63,8 +71,11 @@ class Job:
     def checkpoints(self, history=None):
         return Checkpoints(self.folder, {"plan": self.plan}, every_s=0, history=history)
 
-    def run(self, *, kill_at=None):
-        """Train to the end, or to the part of the schedule after which the power goes off."""
+    def run(self, *, kill_at=None, die=power_off):
+        """Train to the end, or to the part of the schedule after which the power goes off.
+
+        ``die`` is what happens then.
+        """
         history = History(
             lambda stats, step, at_ms: self.told.append((step, at_ms, stats)), hold=True
         )
@@ -77,7 +88,7 @@ class Job:
             history(stats, step)
             parts += 1
             if parts == kill_at:
-                raise Killed
+                die()
 
         try:
             trainer.train(self.plan, log, lambda cycle: {"validation/cycle": cycle}, checkpoints)
@@ -87,6 +98,18 @@ class Job:
             checkpoints._lock.lock.release()  # as the end of the process does
         history.publish()
         return outcome(trainer, history)
+
+
+def run_and_kill(job, kill_at):
+    """Train in a process of its own, which a SIGKILL ends; its exit code."""
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(job, kill_at))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def _run(job, kill_at):
+    job.run(kill_at=kill_at, die=lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def outcome(trainer, history):

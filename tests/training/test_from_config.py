@@ -28,9 +28,9 @@ def trainer_of(folder, tokenizer, **options):
 
 def test_sft_goes_on_with_the_rows_that_come_next(tiny_model_dir, tiny_tokenizer):
     stage = trainer_of(tiny_model_dir("gpt2"), tiny_tokenizer)
-    walk = [stage.practice.sft_rows() for _ in range(6)]
+    walk = [stage.practice.take_sft_rows() for _ in range(6)]
     later = trainer_of(tiny_model_dir("gpt2"), tiny_tokenizer, after=STAGE)
-    assert [later.practice.sft_rows() for _ in range(4)] == walk[2:]
+    assert [later.practice.take_sft_rows() for _ in range(4)] == walk[2:]
     assert sorted(row for rows in walk for row in rows) == list(
         range(12)
     )  # so no row is seen twice before all are once
