@@ -142,3 +142,21 @@ def test_targets_of_make_exist(page):
 def test_modules_that_the_pages_start_exist(page):
     for module in re.findall(r"python -m ([a-z_.]+)", code_of(page)):
         assert find_spec(module.rstrip(".")), module
+
+
+# -- headings ---------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and MyST make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", NOW, ids=str)
+def test_links_to_headings_lead_to_one(page):
+    text = page.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\(([\w./]*)#([\w-]+)\)", text):
+        to = (page.parent / target) if target else page
+        assert not to.is_file() or anchor in anchors(to), f"{target}#{anchor}"
