@@ -386,6 +386,7 @@ FILES = {
     "stages/variants.py": set(),
     "mht/core/progress.py": set(),
     "mht/cli/main.py": set(),
+    "mht/tasks/support/settings.yaml": set(),
     "docs/reference/rewards.md": set(),
     "tests/conftest.py": set(),
     "README.md": set(),
