@@ -78,6 +78,16 @@ class Rollout:
         return torch.cat([self.prompt_mask, self.response_mask], 1)
 
     @property
+    def prompt_tokens(self) -> list[list[int]]:
+        """The tokens of each prompt, without padding."""
+        return _token_lists(self.prompt_ids, self.prompt_mask)
+
+    @property
+    def response_tokens(self) -> list[list[int]]:
+        """The tokens of each response, without padding."""
+        return _token_lists(self.response_ids, self.response_mask)
+
+    @property
     def lengths(self) -> Tensor:
         """(B,) int64, real tokens of each response."""
         return self.response_mask.sum(1)
@@ -86,6 +96,10 @@ class Rollout:
         """The rollout of some of the rows, in the order of ``index`` (int64)."""
         picked = {f.name: getattr(self, f.name) for f in fields(self)}
         return Rollout(**{k: None if v is None else v[index] for k, v in picked.items()})
+
+
+def _token_lists(ids: Tensor, mask: Tensor) -> list[list[int]]:
+    return [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
 
 
 def distinct(prompt_ids: Tensor, prompt_mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from mht.core.errors import UserError
-from mht.core.records import Rollout, Scored
-from mht.data.examples.example import Example
+from mht.core.records import Scored
+from mht.data.examples.example import Example, collate_prompts
 from mht.data.examples.tokenize import Cut, read
 from mht.data.text.clean import content_key
 from mht.data.text.sample import Sample, joiner
@@ -16,10 +16,53 @@ from mht.data.text.texts import Codec
 from mht.generation.sampling.seeds import RowSeeds, row_seeds
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from mht.generation.sampling.rollout import Responder
     from mht.rewards import Reward
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """B prompts that a strategy is to answer.
+
+    Attributes:
+        responder: the model with its tokenizer and its sampling options.
+        examples: the prompts.
+        seeds: one for each; a response depends on its own alone.
+        reward: scores responses; its state stays as it is.
+    """
+
+    responder: Responder
+    examples: Sequence[Example]
+    seeds: Sequence[int]
+    reward: Reward | None
+
+    def guide(self, strategy: str) -> Reward:
+        """The reward, for a strategy that is guided by one.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.reward is None:
+            raise UserError(f"{strategy} is guided by a reward: give one")
+        return self.reward
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Ids and mask (B, P) on the model's device, left-padded, True = a real token.
+
+        Raises:
+            DataError: a prompt is empty, or leaves no room for a response.
+        """
+        ids, mask = collate_prompts(self.examples, self.responder.pad_id)
+        self.responder.check_lengths(mask.sum(1))
+        device = self.responder.model.device
+        return ids.to(device), mask.to(device)
+
+    def numbers(self) -> RowSeeds:
+        """A stream of random numbers for each prompt, on the model's device."""
+        return RowSeeds(self.seeds, self.responder.model.device)
 
 
 @dataclass(frozen=True)
@@ -48,21 +91,8 @@ class Generated:
 class Strategy(Protocol):
     """A way to answer prompts."""
 
-    def run(
-        self,
-        responder: Responder,
-        examples: Sequence[Example],
-        seeds: Sequence[int],
-        reward: Reward | None,
-    ) -> Generated:
-        """One response for each of B prompts.
-
-        Args:
-            responder: the model with its tokenizer and its sampling options.
-            examples: the prompts.
-            seeds: one for each; a response depends on its own alone.
-            reward: scores responses; its state stays as it is.
-        """
+    def run(self, prompts: Prompts) -> Generated:
+        """One response for each prompt."""
         ...
 
 
@@ -70,17 +100,12 @@ class Strategy(Protocol):
 class Sampling:
     """Ancestral sampling with the responder's temperature and truncation."""
 
-    def run(
-        self,
-        responder: Responder,
-        examples: Sequence[Example],
-        seeds: Sequence[int],
-        reward: Reward | None,
-    ) -> Generated:
+    def run(self, prompts: Prompts) -> Generated:
         """See `Strategy.run`."""
-        rollout = responder.respond(examples, RowSeeds(seeds, responder.model.device))
-        samples = responder.samples(rollout, examples)
-        return Generated(samples, token_lists(rollout), computed_tokens=int(rollout.lengths.sum()))
+        responder = prompts.responder
+        rollout = responder.respond(prompts.examples, prompts.numbers())
+        samples, tokens = responder.samples(rollout, prompts.examples), rollout.response_tokens
+        return Generated(samples, tokens, computed_tokens=int(rollout.lengths.sum()))
 
 
 def generate(
@@ -107,9 +132,9 @@ def generate(
     parts = []
     for start in range(0, len(examples), batch_size):
         rows = slice(start, start + batch_size)
-        part = strategy.run(responder, examples[rows], seeds[rows], reward)
+        part = strategy.run(Prompts(responder, examples[rows], seeds[rows], reward))
         if reward is not None and part.scored is None:
-            part = _with_scores(part, reward.evaluate(part.samples, update=False))
+            part = replace(part, scored=reward.evaluate(part.samples, update=False))
         parts.append(part)
     return parts[0] if len(parts) == 1 else _joined(parts)
 
@@ -139,27 +164,6 @@ def prompt_examples(
         ids = read(codec, cut).ids
         found.append(Example(key[:16], prompt, "", ids, [], joiner=between))
     return found
-
-
-def needed(reward: Reward | None, strategy: str) -> Reward:
-    """The reward.
-
-    Raises:
-        UserError: there is none.
-    """
-    if reward is None:
-        raise UserError(f"{strategy} is guided by a reward: give one")
-    return reward
-
-
-def token_lists(rollout: Rollout) -> list[list[int]]:
-    """The response tokens of each row, without padding."""
-    pairs = zip(rollout.response_ids, rollout.response_mask, strict=True)
-    return [ids[keep].tolist() for ids, keep in pairs]
-
-
-def _with_scores(part: Generated, scored: Scored) -> Generated:
-    return replace(part, scored=scored)
 
 
 def _joined(parts: Sequence[Generated]) -> Generated:

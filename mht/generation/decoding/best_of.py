@@ -5,17 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mht.core.errors import UserError
 from mht.core.records import Scored
-from mht.data.examples.example import Example
-from mht.generation.decoding.base import Generated, needed, token_lists
+from mht.generation.decoding.base import Generated, Prompts
 from mht.generation.sampling.seeds import RowSeeds, copies
-
-if TYPE_CHECKING:
-    from mht.generation.sampling.rollout import Responder
-    from mht.rewards import Reward
 
 
 def kl_bound(n: int) -> float:
@@ -49,19 +43,13 @@ class BestOfN:
         if self.n < 1:
             raise UserError(f"best-of-n: n should be at least 1, got {self.n}")
 
-    def run(
-        self,
-        responder: Responder,
-        examples: Sequence[Example],
-        seeds: Sequence[int],
-        reward: Reward | None,
-    ) -> Generated:
+    def run(self, prompts: Prompts) -> Generated:
         """See `Strategy.run`; ``drawn`` has all n, ``kl_bound_nats`` is `kl_bound`."""
-        reward = needed(reward, "best-of-n")
-        repeated = [example for example in examples for _ in range(self.n)]
-        numbers = RowSeeds(copies(seeds, self.n), responder.model.device)
+        reward, responder = prompts.guide("best-of-n"), prompts.responder
+        repeated = [example for example in prompts.examples for _ in range(self.n)]
+        numbers = RowSeeds(copies(prompts.seeds, self.n), responder.model.device)
         rollout = responder.respond(repeated, numbers)
-        samples, tokens = responder.samples(rollout, repeated), token_lists(rollout)
+        samples, tokens = responder.samples(rollout, repeated), rollout.response_tokens
         scored = reward.evaluate(samples, update=False)
         groups = [range(start, start + self.n) for start in range(0, len(repeated), self.n)]
         best = [max(group, key=scored.score.__getitem__) for group in groups]

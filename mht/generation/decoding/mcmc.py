@@ -26,9 +26,8 @@ from torch import Tensor
 
 from mht.core.errors import UserError
 from mht.core.records import Rollout
-from mht.data.examples.example import Example, collate_prompts
 from mht.data.text.sample import Sample
-from mht.generation.decoding.base import Generated, needed, token_lists
+from mht.generation.decoding.base import Generated, Prompts
 from mht.generation.decoding.ngram import NGramProposal
 from mht.generation.decoding.ngram_model import NGram
 from mht.generation.sampling.decode import sample
@@ -206,28 +205,20 @@ class MCMC:
                 f"mcmc: score_temperature should be above 0, got {self.score_temperature}"
             )
 
-    def run(
-        self,
-        responder: Responder,
-        examples: Sequence[Example],
-        seeds: Sequence[int],
-        reward: Reward | None,
-    ) -> Generated:
+    def run(self, prompts: Prompts) -> Generated:
         """See `Strategy.run`; ``drawn`` has the kept states, ``acceptance_rate`` is a figure."""
-        reward = needed(reward, "mcmc")
+        reward, responder = prompts.guide("mcmc"), prompts.responder
         if responder.decoding["temperature"] == 0:
             raise UserError("mcmc: temperature 0 proposes the same response for ever; set another")
 
         def score(rollout: Rollout) -> list[float]:
-            return reward.evaluate(responder.samples(rollout, examples), update=False).score
+            samples = responder.samples(rollout, prompts.examples)
+            return reward.evaluate(samples, update=False).score
 
-        device = responder.model.device
-        prompts = [x.to(device) for x in collate_prompts(examples, responder.pad_id)]
-        responder.check_lengths(prompts[1].sum(1))
+        ids, mask = prompts.batch()
         limit = responder.decoding["response_tokens"]
-        numbers, model = RowSeeds(seeds, device), ModelProposal(responder)
-        limits = torch.full((len(examples),), limit, device=device)
-        start = model.draw(prompts[0], prompts[1], limits, numbers)
+        numbers, model = prompts.numbers(), ModelProposal(responder)
+        start = model.draw(ids, mask, ids.new_full((len(ids),), limit), numbers)
         chains = Chains(
             start,
             NGramProposal(self.proposal, responder) if self.proposal else model,
@@ -238,8 +229,8 @@ class MCMC:
             numbers=numbers,
         )
         together = chains.scores.tolist()
-        self._warn_of_company(reward, responder.samples(start, examples), together)
-        return self._walked(chains, responder, examples, reward, int(start.lengths.sum()))
+        self._warn_of_company(reward, responder.samples(start, prompts.examples), together)
+        return self._walked(chains, prompts, int(start.lengths.sum()))
 
     def _warn_of_company(
         self, reward: Reward, samples: Sequence[Sample], together: Sequence[float]
@@ -260,14 +251,8 @@ class MCMC:
                 stacklevel=4,
             )
 
-    def _walked(
-        self,
-        chains: Chains,
-        responder: Responder,
-        examples: Sequence[Example],
-        reward: Reward,
-        computed: int,
-    ) -> Generated:
+    def _walked(self, chains: Chains, prompts: Prompts, computed: int) -> Generated:
+        examples, responder = prompts.examples, prompts.responder
         drawn: list[list[Sample]] = [[] for _ in examples]
         scores: list[list[float]] = [[] for _ in examples]
         for number in range(1, self.steps + 1):
@@ -280,8 +265,8 @@ class MCMC:
         samples = responder.samples(chains.state, examples)
         return Generated(
             samples,
-            token_lists(chains.state),
-            reward.evaluate(samples, update=False),
+            chains.state.response_tokens,
+            prompts.guide("mcmc").evaluate(samples, update=False),
             drawn,
             scores,
             {"acceptance_rate": chains.accepted},

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from mht.core.errors import UserError
 from mht.core.records import Rollout
-from mht.data.examples.example import Example, collate_prompts
-from mht.generation.decoding.base import Generated, token_lists
+from mht.data.examples.example import collate_prompts
+from mht.generation.decoding.base import Generated, Prompts
 from mht.generation.decoding.ngram_model import NGram
 from mht.generation.sampling.draw import draw
 from mht.generation.sampling.seeds import RowSeeds
@@ -20,7 +20,6 @@ from mht.models.logprobs import response_logprobs
 
 if TYPE_CHECKING:
     from mht.generation.sampling.rollout import Responder
-    from mht.rewards import Reward
 
 
 def ngram_sample(
@@ -32,10 +31,7 @@ def ngram_sample(
     eos_ids: Collection[int],
     pad_id: int,
     numbers: RowSeeds,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
+    **shape: Any,
 ) -> Rollout:
     """One response for each prompt; as `decode.sample`, from an n-gram model.
 
@@ -47,10 +43,7 @@ def ngram_sample(
         eos_ids: tokens that end a response.
         pad_id: fills the responses on the right.
         numbers: a stream for each row.
-        temperature: divides the log-probabilities; 0 takes the likeliest token.
-        top_k: see `mht.generation.sampling.draw.truncate_logits`, as for the next two.
-        top_p: see there.
-        min_p: see there.
+        **shape: ``temperature`` and truncation of the log-probabilities; see `draw`.
     """
     device = prompt_ids.device
     texts = [ids[keep].tolist() for ids, keep in zip(prompt_ids, prompt_mask, strict=True)]
@@ -63,11 +56,8 @@ def ngram_sample(
         known = {context: model.probabilities(context) for context in dict.fromkeys(contexts)}
         drawn = draw(
             torch.stack([known[context] for context in contexts]).log().to(device),
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
             generator=numbers.of(rows),
+            **{"temperature": 1.0, **shape},
         )
         steps = zip(going, drawn.tokens.tolist(), drawn.logprobs.tolist(), strict=True)
         going = []
@@ -99,17 +89,12 @@ class NGramSampling:
 
     model: NGram
 
-    def run(
-        self,
-        responder: Responder,
-        examples: Sequence[Example],
-        seeds: Sequence[int],
-        reward: Reward | None,
-    ) -> Generated:
+    def run(self, prompts: Prompts) -> Generated:
         """See `mht.generation.decoding.base.Strategy.run`."""
-        ids, mask = collate_prompts(examples, responder.pad_id)
+        responder = prompts.responder
+        ids, mask = collate_prompts(prompts.examples, responder.pad_id)
         options = dict(responder.decoding)
-        limits = torch.full((len(examples),), options.pop("response_tokens"))
+        limits = torch.full((len(ids),), options.pop("response_tokens"))
         rollout = ngram_sample(
             self.model,
             ids,
@@ -117,10 +102,10 @@ class NGramSampling:
             limits,
             eos_ids=responder.eos_ids,
             pad_id=responder.pad_id,
-            numbers=RowSeeds(seeds),
+            numbers=RowSeeds(prompts.seeds),
             **options,
         )
-        return Generated(responder.samples(rollout, examples), token_lists(rollout))
+        return Generated(responder.samples(rollout, prompts.examples), rollout.response_tokens)
 
 
 class NGramProposal:
@@ -162,8 +147,6 @@ class NGramProposal:
         temperature = responder.decoding["temperature"]
         of_model = response_logprobs(responder.model, rollout, temperature).sum(1)
         own = []
-        for row, prompt in enumerate(rollout.prompt_ids):
-            before = prompt[rollout.prompt_mask[row]].tolist()
-            after = rollout.response_ids[row][rollout.response_mask[row]].tolist()
+        for before, after in zip(rollout.prompt_tokens, rollout.response_tokens, strict=True):
             own.append(sum(self.model.logprobs([*before, *after], len(before))))
         return of_model - torch.tensor(own, device=of_model.device)

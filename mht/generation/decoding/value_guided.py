@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mht.core.errors import ModelError, UserError
 from mht.core.records import Rollout
-from mht.data.examples.example import Example, collate_prompts
-from mht.generation.decoding.base import Generated, token_lists
+from mht.generation.decoding.base import Generated, Prompts
 from mht.generation.sampling.decode import Steps
 from mht.generation.sampling.draw import draw, truncate_logits
 from mht.generation.sampling.seeds import RowSeeds
@@ -22,10 +21,6 @@ from mht.models.readers import policy_model
 from mht.models.value.critics import make_critic
 from mht.models.value.files import VALUE_HEAD_FILE, load_value_head, stored_value_head
 from mht.models.value.heads import LinearHead
-
-if TYPE_CHECKING:
-    from mht.generation.sampling.rollout import Responder
-    from mht.rewards import Reward
 
 
 def read_value_head(model: nn.Module, folder: str | Path) -> LinearHead:
@@ -176,34 +171,25 @@ class ValueGuided:
         if self.candidates < 1:
             raise UserError(f"value-guided: candidates should be at least 1, got {self.candidates}")
 
-    def run(
-        self,
-        responder: Responder,
-        examples: Sequence[Example],
-        seeds: Sequence[int],
-        reward: Reward | None,
-    ) -> Generated:
+    def run(self, prompts: Prompts) -> Generated:
         """See `Strategy.run`; ``kl_nats`` is the log ratio to p, summed over the response (k1)."""
-        prompt_ids, prompt_mask = collate_prompts(examples, responder.pad_id)
-        responder.check_lengths(prompt_mask.sum(1))
-        device = responder.model.device
+        responder = prompts.responder
         rollout, guided = guided_sample(
             responder.model,
             self.head,
-            prompt_ids.to(device),
-            prompt_mask.to(device),
+            *prompts.batch(),
             beta=self.beta,
             candidates=self.candidates,
             eos_ids=responder.eos_ids,
             pad_id=responder.pad_id,
-            generator=RowSeeds(seeds, device),
+            generator=prompts.numbers(),
             **responder.decoding,
         )
         assert rollout.logprobs is not None
         ratios = ((guided - rollout.logprobs) * rollout.response_mask).sum(1)
         return Generated(
-            responder.samples(rollout, examples),
-            token_lists(rollout),
+            responder.samples(rollout, prompts.examples),
+            rollout.response_tokens,
             figures={"kl_nats": float(ratios.mean())},
             computed_tokens=int(rollout.lengths.sum()) * self.candidates,
         )

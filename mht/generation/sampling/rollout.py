@@ -73,7 +73,7 @@ class Responder:
         self.pad_id = pad_token(tokenizer, self.eos_ids)
         self.codec = Codec(tokenizer, self.eos_ids)
 
-    def respond(self, examples: Sequence[Example], generator: torch.Generator) -> Rollout:
+    def respond(self, examples: Sequence[Example], generator: Generator) -> Rollout:
         """One response for each example's prompt."""
         return self.draw(*collate_prompts(examples, self.pad_id), generator)
 
@@ -156,8 +156,7 @@ class Responder:
             hints: B numbers of tokens at the prompts' ends that are read as the responses'
                 beginnings; None is 0 everywhere.
         """
-        prompts = _token_lists(rollout.prompt_ids, rollout.prompt_mask)
-        responses = _token_lists(rollout.response_ids, rollout.response_mask)
+        prompts, responses = rollout.prompt_tokens, rollout.response_tokens
         if hints is not None:
             ends = [len(prompt) - hint for prompt, hint in zip(prompts, hints, strict=True)]
             responses = [p[end:] + r for p, r, end in zip(prompts, responses, ends, strict=True)]
@@ -167,11 +166,6 @@ class Responder:
             Sample(e.prompt, text, e.target, e.item, e.joiner)
             for e, text in zip(examples, texts, strict=True)
         ]
-
-
-def _token_lists(ids: Tensor, mask: Tensor) -> list[list[int]]:
-    """The tokens of each row that are not padding."""
-    return [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
 
 
 def trimmed(rollout: Rollout) -> Rollout:
