@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from mht.losses import kl_estimate
 from mht.models.logprobs import response_logprobs
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from mht.rewards import Reward
 
@@ -32,21 +33,22 @@ def model_columns(
     ``kl_nats`` is the log ratio summed over the response (k1): its mean estimates the KL per
     response.
     """
-    columns: Columns = {
-        name: []
-        for name in ("kl_nats", "nll_generated", "tokens_generated", "response_length", "ended")
-    }
+    columns: Columns = defaultdict(list)
     for rollout, _ in track(list(answered), "base model"):
         under_base = response_logprobs(base, rollout, temperature)
-        kl = kl_estimate(rollout.logprobs, under_base) * rollout.response_mask
         lengths = rollout.lengths.float().tolist()
-        columns["kl_nats"] += kl.sum(1).tolist()
+        columns["kl_nats"] += _kl_nats(rollout, under_base)
         columns["nll_generated"] += (-under_base.sum(1)).tolist()
         columns["tokens_generated"] += lengths
         columns["response_length"] += lengths
-        columns["ended"] += rollout.ended.float().tolist()
-    columns["ended_by_eos"] = columns.pop("ended")
+        columns["ended_by_eos"] += rollout.ended.float().tolist()
     return columns
+
+
+def _kl_nats(rollout: Rollout, logprobs: Tensor) -> list[float]:
+    """Each response's KL to a model whose log-probabilities of its tokens are (B, R)."""
+    kl = kl_estimate(rollout.logprobs, logprobs) * rollout.response_mask
+    return kl.sum(1).tolist()
 
 
 def start_columns(
@@ -55,35 +57,25 @@ def start_columns(
     """``kl_to_sft_nats``: as ``kl_nats``, to the SFT model that the cycles began with."""
     found: list[float] = []
     for rollout, _ in track(list(answered), "SFT model"):
-        under_start = response_logprobs(start, rollout, temperature)
-        kl = kl_estimate(rollout.logprobs, under_start) * rollout.response_mask
-        found += kl.sum(1).tolist()
+        found += _kl_nats(rollout, response_logprobs(start, rollout, temperature))
     return {"kl_to_sft_nats": found}
 
 
-def judge_columns(
-    judges: Mapping[str, Reward], samples: Sequence[Sample], batch_size: int
+def reward_columns(
+    judges: Mapping[str, Reward],
+    reward: Reward | None,
+    samples: Sequence[Sample],
+    batch_size: int,
 ) -> Columns:
-    """``judge/<name>`` of every judge, state untouched."""
-    columns: Columns = {f"judge/{name}": [] for name in judges}
+    """The scores of judges, by column, and every node of the reward tree; state untouched."""
+    columns: Columns = defaultdict(list)
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
         for name, judge in judges.items():
-            columns[f"judge/{name}"] += judge.evaluate(batch, update=False).score
-    return columns
-
-
-def reward_columns(
-    judge: Reward, reward: Reward | None, samples: Sequence[Sample], batch_size: int
-) -> Columns:
-    """The judge's ``p_positive`` and every node of the reward tree, state untouched."""
-    columns: Columns = {"p_positive": []}
-    for start in range(0, len(samples), batch_size):
-        batch = samples[start : start + batch_size]
-        columns["p_positive"] += judge.evaluate(batch, update=False).score
+            columns[name] += judge.evaluate(batch, update=False).score
         if reward is not None:
             for name, values in reward.evaluate(batch, update=False).components.items():
-                columns.setdefault(name.replace(".", "/"), []).extend(values)
+                columns[name.replace(".", "/")] += values
     return columns
 
 
@@ -122,6 +114,7 @@ def evaluate_policy(
             sees two to one prompt.
     """
     temperature = responder.decoding["temperature"] or 1.0
+    named = {f"judge/{name}": other for name, other in (judges or {}).items()}
     nats, tokens = target_nll(policy, examples, responder.pad_id, batch_size=batch_size)
     samples: list[Sample] = []
     columns: Columns = {}
@@ -131,8 +124,7 @@ def evaluate_policy(
         drawn = [sample for _, batch in answered for sample in batch]
         found = model_columns(base, answered, temperature)
         found["nll_human"], found["tokens_human"] = nats, tokens
-        found |= reward_columns(judge, reward, drawn, batch_size)
-        found |= judge_columns(judges or {}, drawn, batch_size)
+        found |= reward_columns({"p_positive": judge, **named}, reward, drawn, batch_size)
         if start is not None:
             found |= start_columns(start, answered, temperature)
         samples += drawn

@@ -140,21 +140,20 @@ def exact_match(samples: Sequence[Sample]) -> list[float]:
     return [float(normalise(s.response) == normalise(s.target)) for s in samples]
 
 
-def vader(samples: Sequence[Sample]) -> list[float]:
-    """VADER's compound sentiment of prompt and response, in [-1, 1] (Hutto & Gilbert 2014)."""
-    warn_of_other_scripts("vader", "is a list of English words", (s.full for s in samples))
-    return [_compound(s.full) for s in samples]
+def vader(name: str, text: Callable[[Sample], str]) -> Score:
+    """A function giving VADER's compound sentiment of texts, in [-1, 1] (Hutto & Gilbert 2014).
 
+    Args:
+        name: of the metric, for the warning about other scripts.
+        text: what of a sample is read.
+    """
 
-def vader_response(samples: Sequence[Sample]) -> list[float]:
-    """VADER's compound sentiment of the response alone, in [-1, 1]."""
-    responses = (s.response for s in samples)
-    warn_of_other_scripts("vader_response", "is a list of English words", responses)
-    return [_compound(s.response) for s in samples]
+    def score(samples: Sequence[Sample]) -> list[float]:
+        texts = [text(sample) for sample in samples]
+        warn_of_other_scripts(name, "is a list of English words", texts)
+        return [float(_vader_analyzer().polarity_scores(t)["compound"]) for t in texts]
 
-
-def _compound(text: str) -> float:
-    return float(_vader_analyzer().polarity_scores(text)["compound"])
+    return score
 
 
 @lru_cache(maxsize=1)
@@ -170,8 +169,8 @@ def response_words(samples: Sequence[Sample]) -> list[float]:
 
 
 SCORES: dict[str, Score] = {  # a key of METRICS to what scores it
-    "vader": vader,
-    "vader_response": vader_response,
+    "vader": vader("vader", lambda sample: sample.full),
+    "vader_response": vader("vader_response", lambda sample: sample.response),
     "response_words": response_words,
     "bleu": Bleu().score,
     "rouge_1": rouge("rouge1"),

@@ -107,12 +107,12 @@ def test_reward_columns_leave_the_reward_s_state_alone():
     reward, judge = make_reward(spec), TokenShare()
     before = reward.state_dict()
     samples = [Sample("p", r, "a dog") for r in ("a dog", "cat", "banana")]
-    columns = reward_columns(judge, reward, samples, batch_size=2)
+    columns = reward_columns({"p_positive": judge}, reward, samples, batch_size=2)
     assert reward.state_dict() == before
     assert columns["p_positive"] == pytest.approx([1 / 5, 1 / 3, 3 / 6])
     assert columns["reward/a"] == [1.0, 0.0, 0.0]
     assert {len(values) for values in columns.values()} == {3}
-    assert set(reward_columns(judge, None, samples, 2)) == {"p_positive"}
+    assert set(reward_columns({"p_positive": judge}, None, samples, 2)) == {"p_positive"}
 
 
 def test_evaluate_policy(policy, responder, tiny_tokenizer):
