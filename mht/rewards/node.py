@@ -25,6 +25,17 @@ ANY: Range = (-math.inf, math.inf)
 UNIT: Range = (0.0, 1.0)
 
 
+def stored_number(value: Any, what: str) -> float:
+    """A number of a saved state.
+
+    Raises:
+        RewardError: it is none; ``what`` says whose state lacks it.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise RewardError(f"the saved state of {what}: got {value!r}")
+    return value
+
+
 class Postprocess(Component):
     """What happens to a component's scores before its parent sees them; the whole batch at once."""
 

@@ -14,6 +14,7 @@ from mht.core.errors import RewardError
 from mht.data.text.sample import Sample
 from mht.rewards.base import Positive, Range, State, reward
 from mht.rewards.composed.composite import OfComponents
+from mht.rewards.node import stored_number
 from mht.rewards.scoring import refuse_low, unit
 
 
@@ -135,7 +136,9 @@ class Mixture(OfComponents):
     def set_state(self, state: State) -> None:
         """Put the weights and levels back."""
         names = list(self.children())
-        self._weights = {name: _number(state, "weights", name) for name in names}
+        what = "mixture has no number for"
+        weights = {name: _of(state, "weights", name) for name in names}
+        self._weights = {n: stored_number(w, f"{what} {n!r}") for n, w in weights.items()}
         self._levels = {name: list(_of(state, "levels", name)) for name in names}
 
 
@@ -154,10 +157,3 @@ def _of(state: State, key: str, name: str) -> Any:
         return state[key][name]
     except (KeyError, TypeError):
         raise RewardError(f"the saved state of mixture has no {key} of {name!r}") from None
-
-
-def _number(state: State, key: str, name: str) -> float:
-    value = _of(state, key, name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RewardError(f"the saved state of mixture has no number for {name!r}: got {value!r}")
-    return value

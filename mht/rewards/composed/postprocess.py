@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from mht.core.errors import RewardError
 from mht.rewards.base import Postprocess, Range, State, postprocess
+from mht.rewards.node import stored_number
 
 Epsilon = Annotated[float, Field(gt=0)]
 
@@ -129,7 +129,4 @@ def _moments(values: list[float]) -> tuple[float, float]:
 
 
 def _number(state: State, key: str) -> float:
-    value: Any = state.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RewardError(f"the saved state of ema_normalize has no number {key!r}: got {value!r}")
-    return value
+    return stored_number(state.get(key), f"ema_normalize has no number {key!r}")

@@ -8,12 +8,13 @@ from typing import ClassVar
 from mht.core.errors import ModelError
 from mht.data.text.sample import Sample
 from mht.data.text.special import broken_up
-from mht.rewards.base import ANY, Device, Positive, Range, TargetReward, reward
+from mht.rewards.base import ANY, Positive, Range, TargetReward, reward
+from mht.rewards.learned.model_reward import ModelReward
 from mht.rewards.models.sequence_classifier import classifier, warn_of_long
 
 
 @reward("bleurt")
-class Bleurt(TargetReward):
+class Bleurt(TargetReward, ModelReward):
     """BLEURT's rating of the response against the target, any number.
 
     Sellam et al. 2020 (arXiv:2004.04696): a regression on human ratings, read off target and
@@ -23,8 +24,6 @@ class Bleurt(TargetReward):
 
     Attributes:
         model: folder or hub name (with a revision: name@revision) of a model with one output.
-        device: "auto" (a GPU if there is one) or a torch device.
-        batch_size: pairs per forward pass.
         max_tokens: longer pairs are cut; null is the model's own limit.
     """
 
@@ -33,13 +32,7 @@ class Bleurt(TargetReward):
     range_note: ClassVar[str] = "about -2 (unrelated) to 1 (alike) with the default"
 
     model: str = "Elron/bleurt-base-512@refs/pr/1"
-    device: Device = "auto"
-    batch_size: Positive = 32
     max_tokens: Positive | None = None
-
-    def models(self) -> tuple[str, ...]:
-        """The metric's model."""
-        return (self.model,)
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The model's output."""

@@ -11,13 +11,9 @@ from pydantic import Field, model_validator
 from mht.core.component import refuse
 from mht.core.errors import ModelError
 from mht.data.text.sample import Sample
-from mht.rewards.base import UNIT, Device, Positive, Range, TextReward
-from mht.rewards.models.sequence_classifier import (
-    Classifier,
-    classifier,
-    probabilities,
-    texts_read,
-)
+from mht.rewards.base import UNIT, Range, TextReward
+from mht.rewards.learned.model_reward import ClassifierReward
+from mht.rewards.models.sequence_classifier import Classifier, classifier, probabilities
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Names = Annotated[list[str], Field(min_length=1)]
@@ -26,7 +22,7 @@ NUMBERED = re.compile(r"LABEL_\d+")
 ABSENCE = re.compile(r"not?([-_ ]|$)|non|nothate|neutral|normal|neither|clean|safe|unbiased")
 
 
-class LabelReward(TextReward):
+class LabelReward(TextReward, ClassifierReward):
     """Probability of a label, as a sequence classifier sees it in the text.
 
     Several targets are one event. Labels that exclude each other (softmax) add up. Of labels that
@@ -43,10 +39,6 @@ class LabelReward(TextReward):
         activation: "auto" follows the checkpoint's config; a single output with the target's name
             gets sigmoid. Regression heads are refused. Set "softmax" or "sigmoid" where the config
             is wrong.
-        device: "auto" (a GPU if there is one) or a torch device.
-        batch_size: texts per forward pass.
-        max_tokens: of longer texts the end of the prompt and the whole response are read; null is
-            the model's own limit.
         checkpoints: short names of models.
         spellings: label names that mean the same.
         unnamed: what the numbered outputs (LABEL_0...) of some hub models mean, in their order.
@@ -61,15 +53,11 @@ class LabelReward(TextReward):
     spellings: ClassVar[tuple[Spellings, ...]] = ()
     unnamed: ClassVar[Mapping[str, Spellings]] = {}
 
-    model: str
     target: str | Names
     scale: bool = True
     threshold: Share | None = None
     labels: Names | None = None
     activation: Literal["auto", "softmax", "sigmoid"] = "auto"
-    device: Device = "auto"
-    batch_size: Positive = 32
-    max_tokens: Positive | None = None
 
     @model_validator(mode="after")
     def _threshold_is_for_0_and_1(self) -> LabelReward:
@@ -97,11 +85,7 @@ class LabelReward(TextReward):
         return "high" if self.better == "low" and absent else self.better
 
     def classifier(self) -> Classifier:
-        """The loaded model.
-
-        Raises:
-            ModelError: it can't be had, or is no classifier.
-        """
+        """See `ClassifierReward.classifier`; by the checkpoint's whole name."""
         return classifier(self.checkpoint, self.device)
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
@@ -109,9 +93,7 @@ class LabelReward(TextReward):
         model = self.classifier()
         independent = self._independent(model)
         chosen = self._chosen(model)
-        texts = texts_read(self.warn_once, model, samples, self.text, self.max_tokens)
-        logits = model.logits(texts, self.batch_size, self.max_tokens)
-        shares = probabilities(logits, independent)
+        shares = probabilities(self.logits(model, samples, self.text), independent)
         part = shares[:, chosen]
         values = part.amax(-1) if independent else part.sum(-1).clamp(max=1)
         if self.scale:

@@ -10,12 +10,13 @@ from pydantic import field_validator
 
 from mht.data.text.sample import Sample
 from mht.data.text.truncation import end_note
-from mht.rewards.base import Device, Positive, Reward, reward
+from mht.rewards.base import Positive, reward
+from mht.rewards.learned.model_reward import ModelReward
 from mht.rewards.models.comet_model import CHECKPOINT, HPARAMS, comet_model, weights_of
 
 
 @reward("comet")
-class Comet(Reward):
+class Comet(ModelReward):
     """A trained estimate of how good the response is as a translation of the prompt.
 
     COMET's regression metric, Rei et al. 2020 (arXiv:2009.09025). An XLM-R encoder reads prompt
@@ -29,8 +30,6 @@ class Comet(Reward):
             hparams.yaml and checkpoints/model.ckpt (or model.safetensors beside it).
         encoder: folder or hub name that the encoder's config and tokenizer come from; null is the
             one that hparams.yaml names.
-        device: "auto" (a GPU if there is one) or a torch device.
-        batch_size: texts per forward pass.
     """
 
     family: ClassVar[str] = "learned"
@@ -38,9 +37,7 @@ class Comet(Reward):
     range_note: ClassVar[str] = "about 0 to 1 for wmt22-comet-da"
     example: ClassVar[Mapping[str, Any] | None] = None
 
-    model: str
     encoder: str | None = None
-    device: Device = "auto"
     batch_size: Positive = 16
 
     @field_validator("model")

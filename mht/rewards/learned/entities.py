@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import regex
 from pydantic import Field
@@ -14,8 +14,9 @@ from mht.data.text.sentences import sentences
 from mht.data.text.special import broken_up
 from mht.data.text.truncation import MOST_TOKENS, end_note, token_limit
 from mht.data.text.words import CASED, CLUSTER, SPACED, fold, nfc, warn_of_other_scripts
-from mht.rewards.base import UNIT, Device, Positive, Range, TargetReward, reward
-from mht.rewards.models.shared import batches, load, pretrained, quiet, valid_unicode
+from mht.rewards.base import UNIT, Positive, Range, TargetReward, reward
+from mht.rewards.learned.model_reward import ModelReward
+from mht.rewards.models.shared import load, padded_batches, pretrained, quiet, valid_unicode
 
 NUMBER = r"\d+(?:[.,:\u066b\u066c]\d+)*"
 TOKEN = regex.compile(rf"{NUMBER}|{CLUSTER}|{SPACED}", regex.VERSION1)
@@ -23,7 +24,7 @@ CAPITALISED = r"\p{Lu}[\p{L}\p{M}\p{N}]+(?:-[\p{L}\p{M}\p{N}]+)*"
 
 
 @reward("entity_consistency")
-class EntityConsistency(TargetReward):
+class EntityConsistency(TargetReward, ModelReward):
     """How many of the response's names and numbers the source has too, in [0, 1].
 
     The precision-source and the precision, recall and F1 against the target of Nan et al. 2021
@@ -43,8 +44,6 @@ class EntityConsistency(TargetReward):
         nothing: the score where there is no entity to look for; for "f1" in neither text, while
             a single one without gives 0.
         model: folder or hub name of a token classifier with the labels O, B-..., I-....
-        device: "auto" (a GPU if there is one) or a torch device.
-        batch_size: texts per forward pass.
         max_tokens: how many tokens of a text are searched; null is the model's own limit, or 8192.
     """
 
@@ -57,8 +56,6 @@ class EntityConsistency(TargetReward):
     mode: Literal["precision", "recall", "f1"] = "precision"
     nothing: Annotated[float, Field(ge=0, le=1)] = 1.0
     model: str = "dslim/bert-base-NER"
-    device: Device = "auto"
-    batch_size: Positive = 32
     max_tokens: Positive | None = None
 
     def reads(self, sample: Sample) -> tuple[str, ...] | None:
@@ -198,24 +195,14 @@ class Tagger:
         offsets = encoded.pop("offset_mapping")
         lengths = [len(ids) for ids in encoded["input_ids"]]
         with torch.inference_mode(), quiet():
-            size = batch_size if self.tokenizer.pad_token is not None else 1
-            for chosen in batches(lengths, size):
-                best = self._forward(encoded, chosen)
+            parts = padded_batches(self.tokenizer, encoded, batch_size, self.device)
+            for chosen, part in parts:
+                best = self.model(**part).logits.argmax(-1).tolist()
                 for row, i in zip(best, chosen, strict=True):
                     names = [self.labels[k] for k in row[: lengths[i]]]
                     ends = spans(names, encoded.word_ids(i), offsets[i])
                     found[filled[i]] = [texts[filled[i]][a:b].strip() for a, b in ends]
         return found
-
-    def _forward(self, encoded: Any, chosen: Sequence[int]) -> list[list[int]]:
-        """The likeliest label of each token of some texts."""
-        part = {key: [values[i] for i in chosen] for key, values in encoded.items()}
-        if len(chosen) > 1:
-            part = self.tokenizer.pad(part, padding_side="right")
-        import torch
-
-        tensors = {key: torch.tensor(value, device=self.device) for key, value in part.items()}
-        return self.model(**tensors).logits.argmax(-1).tolist()
 
 
 def spans(

@@ -10,14 +10,15 @@ from pydantic import model_validator
 
 from mht.core.errors import ModelError
 from mht.data.text.sample import Sample
-from mht.rewards.base import UNIT, Device, Positive, Range, TextReward, reward
+from mht.rewards.base import UNIT, Positive, Range, TextReward, reward
+from mht.rewards.learned.model_reward import ModelReward
 from mht.rewards.models.causal_lm import CausalLM, Loss, causal_lm
 
 UNSEEN = 0.01  # share of the unigram distribution that is spread over the whole vocabulary
 BITS_OF_NOTHING = 8.0  # per byte, for who knows nothing
 
 
-class LanguageModelReward(TextReward):
+class LanguageModelReward(TextReward, ModelReward):
     """A reward of a text's loss under a causal language model, read in windows.
 
     Each token is scored once; the first one after the model's BOS token, or not at all where it has
@@ -29,7 +30,6 @@ class LanguageModelReward(TextReward):
         model: folder or hub name of a causal language model.
         stride: tokens by which the window moves on.
         max_length: tokens in a window; null is the model's own limit, at most 1024.
-        device: "auto" (a GPU if there is one) or a torch device.
         batch_size: windows per forward pass, at most.
     """
 
@@ -40,7 +40,6 @@ class LanguageModelReward(TextReward):
     model: str = "gpt2"
     stride: Positive = 512
     max_length: Positive | None = None
-    device: Device = "auto"
     batch_size: Positive = 16
 
     @model_validator(mode="after")
@@ -53,10 +52,6 @@ class LanguageModelReward(TextReward):
         if self.max_length == 1:
             raise ValueError("max_length must be at least 2: a token is predicted from another")
         return self
-
-    def models(self) -> tuple[str, ...]:
-        """The language model."""
-        return (self.model,)
 
     def losses(self, samples: Sequence[Sample]) -> tuple[CausalLM, list[Loss]]:
         """The model, and the loss of each sample's text under it."""

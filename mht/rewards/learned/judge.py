@@ -15,7 +15,8 @@ from mht.core.errors import RewardError
 from mht.data.text.sample import Sample
 from mht.data.text.special import broken_up
 from mht.data.text.truncation import cut_note
-from mht.rewards.base import UNIT, Device, Positive, Range, Reward, reward
+from mht.rewards.base import UNIT, Positive, Range, reward
+from mht.rewards.learned.model_reward import ModelReward
 from mht.rewards.models.causal_lm import CausalLM, Window, causal_lm
 from mht.rewards.models.instruct import TOKENS, Instruction, names_in
 
@@ -53,7 +54,7 @@ class Grade:
 
 
 @reward("llm_judge")
-class LLMJudge(Reward):
+class LLMJudge(ModelReward):
     """The grade that a causal language model gives the response, from its probabilities.
 
     No text is sampled: the score is an expectation, as in G-Eval (Liu et al. 2023,
@@ -82,7 +83,6 @@ class LLMJudge(Reward):
         template: the instruction, with {prompt}, {response}, {target}, {criterion} and {answers}
             ("Yes or No", "a number from 1 to 5"); null is a short one for each method.
         system: what the system's turn says; null leaves it out.
-        device: "auto" (a GPU if there is one) or a torch device.
         batch_size: sequences per forward pass, at most.
         max_tokens: of instruction and answer; null is the model's own limit, or 8192.
     """
@@ -93,7 +93,6 @@ class LLMJudge(Reward):
     range_note: ClassVar[str] = "verdicts: from the worst to the best; gptscore: up to 0"
     example: ClassVar[Mapping[str, Any] | None] = {"model": "models/base"}
 
-    model: str
     method: Literal["verdicts", "rubric", "gptscore"] = "verdicts"
     verdicts: Annotated[dict[str, float], Field(min_length=2)] = Field(
         default={"Yes": 1.0, "No": 0.0}
@@ -103,7 +102,6 @@ class LLMJudge(Reward):
     criterion: str | None = None
     template: str | None = None
     system: str | None = None
-    device: Device = "auto"
     batch_size: Positive = 8
     max_tokens: Positive | None = None
 
@@ -133,10 +131,6 @@ class LLMJudge(Reward):
     def reads(self, sample: Sample) -> tuple[str, ...] | None:
         """The texts that the template has, and the scored one."""
         return tuple(getattr(sample, name) for name in self._texts)
-
-    def models(self) -> tuple[str, ...]:
-        """The judge."""
-        return (self.model,)
 
     def bounds(self) -> Range:
         """The worst and the best verdict, 0 and 1, or all that a log-probability can be."""

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from mht.data.text.sample import Sample
-from mht.rewards.base import Device, Positive, TargetReward, reward
+from mht.rewards.base import Positive, TargetReward, reward
+from mht.rewards.learned.model_reward import ModelReward
 from mht.rewards.models.entailment import Aggregation, Entailment
 from mht.rewards.models.sequence_classifier import texts_read, warn_of_long
 
 
 @reward("truth_nli", "truthfulness")
-class TruthNLI(TargetReward):
+class TruthNLI(TargetReward, ModelReward):
     """Whether the premise entails the response, by natural language inference, in [0, 1].
 
     The classifier sees (premise, response) as its two segments; its labels are found by their
@@ -23,8 +24,6 @@ class TruthNLI(TargetReward):
         aggregation: "p_e_minus_p_c" is (p_e - p_c + 1) / 2; "p_e"; "p_e_plus_half_neutral" is
             p_e + p_n / 2, which equals the first because the three add up to 1.
         premise: what is taken as true, "target" or "prompt".
-        device: "auto" (a GPU if there is one) or a torch device.
-        batch_size: pairs per forward pass.
         max_tokens: longer pairs are cut, a prompt at its beginning, a target and then the response
             at their ends; null is the model's own limit.
     """
@@ -35,17 +34,12 @@ class TruthNLI(TargetReward):
     model: str = "cross-encoder/nli-deberta-v3-small"
     aggregation: Aggregation = "p_e_minus_p_c"
     premise: Literal["target", "prompt"] = "target"
-    device: Device = "auto"
     batch_size: Positive = 16
     max_tokens: Positive | None = None
 
     def reads(self, sample: Sample) -> tuple[str, ...] | None:
         """Premise and response."""
         return getattr(sample, self.premise), sample.response
-
-    def models(self) -> tuple[str, ...]:
-        """The classifier."""
-        return (self.model,)
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The aggregated probabilities."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,12 +12,12 @@ from mht.core.errors import ModelError
 from mht.data.text.sample import Sample
 from mht.data.text.special import broken_up
 from mht.rewards.base import UNIT, Device, Positive, Range, Reward, reward
+from mht.rewards.learned.model_reward import ClassifierReward
 from mht.rewards.models.sentence_encoder import embed
 from mht.rewards.models.sequence_classifier import (
     Classifier,
     classifier,
     probabilities,
-    texts_read,
     warn_of_long,
 )
 
@@ -163,7 +163,7 @@ def _sides(model: Classifier, name: str) -> tuple[int, int]:
 
 
 @reward("qa_relevance")
-class QARelevance(Reward):
+class QARelevance(ClassifierReward):
     """How relevant the response is as an answer to the prompt, by a ranker, 0 to 1.
 
     A cross-encoder reads prompt and response as its two segments (Nogueira & Cho 2019,
@@ -174,10 +174,6 @@ class QARelevance(Reward):
     Attributes:
         model: folder or hub name of a ranker or of a classifier of pairs.
         target: the label, for a model with several.
-        device: "auto" (a GPU if there is one) or a torch device.
-        batch_size: pairs per forward pass.
-        max_tokens: of longer pairs the end of the prompt and the whole response are read; null is
-            the model's own limit.
     """
 
     family: ClassVar[str] = "relevance"
@@ -186,36 +182,16 @@ class QARelevance(Reward):
 
     model: str = "cross-encoder/ms-marco-MiniLM-L6-v2"
     target: str | None = None
-    device: Device = "auto"
-    batch_size: Positive = 32
-    max_tokens: Positive | None = None
 
     def reads(self, sample: Sample) -> tuple[str, ...] | None:
         """Prompt and response."""
         return sample.prompt, sample.response
 
-    def models(self) -> tuple[str, ...]:
-        """The ranker."""
-        return (self.model,)
-
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The sigmoid or the label's probability."""
-        model = classifier(self.model, self.device)
+        model = self.classifier()
         model.refuse_regression()
-        output = self._output(model)
-        pairs = texts_read(self.warn_once, model, samples, "pair", self.max_tokens)
-        logits: Any = model.logits(pairs, self.batch_size, self.max_tokens)
-        single = len(model.labels) == 1
-        return probabilities(logits, model.multi_label or single)[:, output].tolist()
-
-    def _output(self, model: Classifier) -> int:
-        if len(model.labels) == 1:
-            if self.target is not None:
-                raise ModelError(f"model {self.model!r} has one output and no labels: leave target")
-            return 0
-        if self.target is None:
-            raise ModelError(
-                f"model {self.model!r} has several outputs: set target to one of "
-                + ", ".join(model.labels)
-            )
-        return model.label(self.target)
+        output = self.output(model, self.target)
+        independent = model.multi_label or len(model.labels) == 1
+        shares = probabilities(self.logits(model, samples, "pair"), independent)
+        return shares[:, output].tolist()

@@ -13,31 +13,24 @@ from mht.data.text.sample import Sample
 from mht.data.text.special import broken_up
 from mht.data.text.truncation import MOST_TOKENS, cut_note, token_counts, token_limit
 from mht.rewards.base import Device, Positive, Range, TargetReward, reward
+from mht.rewards.learned.model_reward import ModelReward
 from mht.rewards.models.sentence_encoder import embed
 from mht.rewards.models.shared import load, quiet, valid_unicode
 
 
 @reward("cosine_sts", "sts")
-class CosineSTS(TargetReward):
+class CosineSTS(TargetReward, ModelReward):
     """``(cos + 1) / 2`` of the two texts' sentence embeddings, in [0, 1].
 
     Reimers & Gurevych 2019 (arXiv:1908.10084).
 
     Attributes:
         model: folder or hub name of a sentence-transformers model.
-        device: "auto" (a GPU if there is one) or a torch device.
-        batch_size: texts per forward pass.
     """
 
     needs: ClassVar[str] = "a target; a sentence-transformers model, such as data/raw/encoder"
 
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
-    device: Device = "auto"
-    batch_size: Positive = 32
-
-    def models(self) -> tuple[str, ...]:
-        """The encoder."""
-        return (self.model,)
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The mapped cosine."""

@@ -13,7 +13,7 @@ from mht.core.errors import ModelError
 from mht.core.model_files.checks import check_tensors
 from mht.data.text.special import broken_up
 from mht.data.text.truncation import token_limit
-from mht.rewards.models.shared import batches, first_line, load, quiet, valid_unicode
+from mht.rewards.models.shared import first_line, load, padded_batches, quiet, valid_unicode
 
 HPARAMS, CHECKPOINT = "hparams.yaml", "checkpoints/model.ckpt"
 ACTIVATIONS = ("GELU", "LeakyReLU", "ReLU", "Sigmoid", "SiLU", "Tanh")
@@ -150,11 +150,8 @@ class CometModel:
 
         with quiet():
             encoded = self.tokenizer(texts, truncation=True, max_length=self.limit)
-        lengths = [len(ids) for ids in encoded["input_ids"]]
         rows = torch.empty(len(texts), self.encoder.config.hidden_size, device=self.device)
-        for chosen in batches(lengths, batch_size):
-            part = {key: [values[i] for i in chosen] for key, values in encoded.items()}
-            padded = self.tokenizer.pad(part, return_tensors="pt").to(self.device)
+        for chosen, padded in padded_batches(self.tokenizer, encoded, batch_size, self.device):
             with torch.inference_mode():
                 states = self.encoder(**padded, output_hidden_states=True).hidden_states
                 rows[chosen] = self._pooled(states, padded["attention_mask"])

@@ -8,7 +8,7 @@ from typing import Any
 from mht.core.errors import ModelError
 from mht.data.text.sample import Sample
 from mht.data.text.truncation import MOST_TOKENS, end_note, fitted, token_limit
-from mht.rewards.models.shared import batches, load, pretrained, quiet, valid_unicode
+from mht.rewards.models.shared import load, padded_batches, pretrained, quiet, valid_unicode
 
 Warn = Callable[[str], None]
 
@@ -117,16 +117,10 @@ class Classifier:
         import torch
 
         encoded = self._encode(texts, max_tokens)
-        lengths = [len(ids) for ids in encoded["input_ids"]]
-        size = batch_size if self.tokenizer.pad_token is not None else 1
         rows = torch.empty(len(texts), len(self.labels))
         with torch.inference_mode(), quiet():
-            for chosen in batches(lengths, size):
-                part = {key: [values[i] for i in chosen] for key, values in encoded.items()}
-                if size > 1:
-                    part = self._pad(part)
-                else:
-                    part = {k: torch.tensor(v, device=self.device) for k, v in part.items()}
+            parts = padded_batches(self.tokenizer, encoded, batch_size, self.device)
+            for chosen, part in parts:
                 rows[chosen] = self.model(**part).logits.float().cpu()
         return rows
 
@@ -164,10 +158,6 @@ class Classifier:
             for i, spans in zip(long, offsets, strict=True):
                 shorter[i] = texts[i][: spans[-1][1]] if spans else ""
         return shorter
-
-    def _pad(self, part: dict[str, Any]) -> Any:
-        """On the right: decoders count positions from the first token."""
-        return self.tokenizer.pad(part, padding_side="right", return_tensors="pt").to(self.device)
 
     @property
     def _nothing(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -180,6 +180,24 @@ def pretrained(auto: Any, folder: str, device: str) -> tuple[Any, Any]:
     check_runs(model)
     check_tokenizer(tokenizer, model)
     return tokenizer, model
+
+
+def padded_batches(
+    tokenizer: Any, encoded: Mapping[str, Sequence[Any]], size: int, device: str
+) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """Encoded texts in batches of similar length: their indices, and their (b, T) tensors.
+
+    Padding is on the right, as decoders count positions from the first token. A tokenizer without
+    a padding token makes batches of one.
+    """
+    import torch
+
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    for chosen in batches(lengths, size if tokenizer.pad_token is not None else 1):
+        part = {key: [values[i] for i in chosen] for key, values in encoded.items()}
+        if len(chosen) > 1:
+            part = tokenizer.pad(part, padding_side="right")
+        yield chosen, {key: torch.tensor(rows, device=device) for key, rows in part.items()}
 
 
 def batches(lengths: Sequence[int], size: int, tokens: int = 8192) -> Iterator[list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mht.core.errors import DataError
+from mht.rewards.cache import content_of
 from mht.rewards.models.sentence_encoder import embed
 from mht.rewards.models.shared import find_folder, first_line
 from mht.rewards.text.corpus import Passage, digest
@@ -90,7 +90,7 @@ def _embedded(
 
     if keep_in is None:
         return _embed(texts, folder, device, batch_size)
-    file = Path(keep_in) / f"{_contents(folder)[:16]}-{name[:32]}.safetensors"
+    file = Path(keep_in) / f"{content_of(folder)[:16]}-{name[:32]}.safetensors"
     if file.is_file():
         try:
             return load_file(file)["rows"]
@@ -102,16 +102,6 @@ def _embedded(
     save_file({"rows": rows.contiguous()}, partial)
     partial.replace(file)
     return rows
-
-
-def _contents(folder: str) -> str:
-    """A name for a model's content."""
-    content = hashlib.sha256()
-    for file in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
-        content.update(str(file.relative_to(folder)).encode())
-        with file.open("rb") as data:
-            content.update(hashlib.file_digest(data, "sha256").digest())
-    return content.hexdigest()
 
 
 def _embed(texts: Sequence[str], model: str, device: str, batch_size: int) -> Any:
