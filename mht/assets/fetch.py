@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mht.assets.fresh import make_fresh
-from mht.assets.locate import first_line, locate
+from mht.assets.locate import locate
 from mht.assets.padding import set_pad
 from mht.config.fresh import FreshModel
-from mht.core.errors import ModelError
+from mht.core.errors import ModelError, first_line
 from mht.core.model_files.checks import (
     check_runs,
     check_tokenizer,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mht.core.component import did_you_mean
-from mht.core.errors import ModelError
+from mht.core.errors import ModelError, first_line
 from mht.data.sources.bundled import Bundled, sha256_of
 
 WANTED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "README.md"]
@@ -70,8 +70,3 @@ def _licence(folder: Path) -> str:
     card = folder / "README.md"
     stated = ModelCard.load(card).data.license if card.exists() else None
     return str(stated or "see the model's page")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type if the message is empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

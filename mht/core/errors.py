@@ -23,6 +23,15 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN + 2 else f"{text[:SHOWN]}..."
 
 
+def first_line(error: BaseException) -> str:
+    r"""The first line of an error's message, cut off at 200 characters, or its type.
+
+    >>> first_line(OSError("no space\nleft")), first_line(OSError())
+    ('no space', 'OSError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:SHOWN]
+
+
 class UserError(Exception):
     """Something outside the code is wrong: a setting, a file, a model, a missing package.
 

@@ -64,11 +64,7 @@ class Processes(Devices):
         return Accelerator(cpu=on_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
 
     def rows(self, count: int) -> slice:
-        """Rows of a batch of ``count`` that are this process's.
-
-        Raises:
-            UserError: the rows can't be split evenly.
-        """
+        """See `Devices.rows`."""
         share, rest = divmod(count, self.world)
         if rest:
             raise UserError(f"a batch of {count} rows can't be split among {self.world} processes")
@@ -111,11 +107,7 @@ class Processes(Devices):
         return self.accelerator.gather(torch.tensor([figure], device=self.device)).tolist()
 
     def on_main(self, compute: Callable[[], T]) -> T:
-        """What the main process computes; the others wait for it.
-
-        Raises:
-            Elsewhere: it failed there, where its own error is raised.
-        """
+        """See `Devices.on_main`."""
         from accelerate.utils import broadcast_object_list
 
         told: list[Any] = [False, None]

@@ -9,7 +9,7 @@ import torch
 
 from mht.config.fresh import FreshModel
 from mht.core.component import build
-from mht.core.errors import ModelError
+from mht.core.errors import ModelError, first_line
 from mht.core.model_files.checks import check_runs, check_tokenizer, check_weights, check_whole
 from mht.core.model_files.folder import MADE_BY, check_files, made_by, reading, stored_config
 from mht.models.language_model import WEIGHTS, LanguageModel
@@ -30,8 +30,7 @@ def resolve_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        problem = f"{name!r} can't be used here ({reason})"
+        problem = f"{name!r} can't be used here ({first_line(error)})"
         raise ModelError(f"base.device: {problem}; try 'auto'") from None
     return device
 

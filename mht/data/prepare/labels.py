@@ -67,34 +67,29 @@ def row_key(row: Row) -> str:
     return cut_row(row, 1).key
 
 
-def _texts(rows: Iterable[Row], avoid: set[str]) -> Iterator[tuple[str, str, Row]]:
-    """Content key and text of each row; of a prompt with its target the text is both."""
+def _by_text(rows: Iterable[Row], avoid: set[str], key: str) -> Iterator[tuple[str, list[Any]]]:
+    """Each text with its rows' values under a key; the text of a prompt has its target in it."""
+    texts: dict[str, str] = {}
+    values: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
         text = row["text"] if "text" in row else Sample(row["prompt"], row["target"]).full
-        key = content_key(text)
-        if text and key not in avoid:
-            yield key, text, row
+        content = content_key(text)
+        if text and content not in avoid:
+            texts.setdefault(content, text)
+            values[content].append(row[key])
+    return ((texts[content], values[content]) for content in sorted(texts))
 
 
 def _rated(rows: Iterable[Row], avoid: set[str]) -> list[Row]:
     """Texts with their mean rating."""
-    texts: dict[str, str] = {}
-    ratings: dict[str, list[float]] = defaultdict(list)
-    for key, text, row in _texts(rows, avoid):
-        texts.setdefault(key, text)
-        ratings[key].append(row["rating"])
-    return [{"text": texts[key], "rating": fmean(ratings[key])} for key in sorted(texts)]
+    rated = _by_text(rows, avoid, "rating")
+    return [{"text": text, "rating": fmean(ratings)} for text, ratings in rated]
 
 
 def _labelled(rows: Iterable[Row], avoid: set[str]) -> list[Row]:
     """Texts with the label that most of their rows have; those without such a label left out."""
-    texts: dict[str, str] = {}
-    votes: dict[str, Counter[str]] = defaultdict(Counter)
-    for key, text, row in _texts(rows, avoid):
-        texts.setdefault(key, text)
-        votes[key][row["label"]] += 1
-    winners = {key: _winner(votes[key]) for key in sorted(texts)}
-    return [{"text": texts[key], "label": label} for key, label in winners.items() if label]
+    winners = [(text, _winner(Counter(votes))) for text, votes in _by_text(rows, avoid, "label")]
+    return [{"text": text, "label": label} for text, label in winners if label]
 
 
 def _winner(votes: Counter[str]) -> str | None:

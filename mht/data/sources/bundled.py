@@ -19,8 +19,6 @@ from typing import Any
 
 from mht.core.errors import DataError, MissingPackage
 
-CHUNK = 1 << 20
-
 
 @dataclass(frozen=True)
 class Bundled:
@@ -106,11 +104,8 @@ def sha256_of(path: Path) -> str:
         files = sorted(p for p in path.rglob("*") if p.is_file())
         listing = "".join(f"{p.relative_to(path).as_posix()} {sha256_of(p)}\n" for p in files)
         return hashlib.sha256(listing.encode()).hexdigest()
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def size_of(path: Path) -> int:

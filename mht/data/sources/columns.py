@@ -128,13 +128,13 @@ class _Guess:
         """The column of each role of the table."""
         if self._compares():
             return self._comparison()
-        texts = self._texts()
-        judged = {} if {"rating", "label"} & set(self.named) else self._judgement(texts)
-        return {**texts, **judged}
+        judged = [role for role in ("rating", "label") if role in self.found]
+        if {"rating", "label"} & set(self.named):
+            judged = []
+        return {**self._texts(), **{role: self.found[role] for role in judged[:1]}}
 
     def _texts(self) -> dict[str, str]:
-        named: dict[str, str] = self.named
-        found: dict[str, str] = self.found
+        named, found = self.named, self.found
         if "text" in named or "messages" in named:
             return named
         either = {role: found[role] for role in ("prompt", "target") if role in found}
@@ -159,10 +159,6 @@ class _Guess:
         if instructs and self.inputs:
             return {**pair, "input": self.inputs}
         return pair
-
-    def _judgement(self, texts: Mapping[str, str]) -> dict[str, str]:
-        judged = [r for r in ("rating", "label") if r in self.found]
-        return {role: self.found[role] for role in judged[:1]}
 
     def _holds_messages(self) -> bool:
         column = self.found.get("messages")

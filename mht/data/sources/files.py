@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -14,8 +13,8 @@ from pydantic import Field
 from mht.core.errors import DataError
 from mht.data.sources.base import OptionError, Source, source
 from mht.data.sources.bundled import sha256_of
-from mht.data.sources.reading import HEAD, check_file, lines_of, loads, read_text
-from mht.data.sources.shown import listed, quoted, shown
+from mht.data.sources.reading import HEAD, check_file, check_once, lines_of, loads, read_text
+from mht.data.sources.shown import listed, shown
 from mht.data.sources.table import Located, TableSource
 
 csv.field_size_limit(2**31 - 1)  # long documents are ordinary here
@@ -111,7 +110,8 @@ class CSV(FileSource):
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter, strict=True)
         cut = head and check_file(self.path).stat().st_size > HEAD
         try:
-            header = self._header(next(reader))
+            header = next(reader)
+            check_once(header, f"{self.path}:1")
             begins = reader.line_num + 1
             for fields in reader:
                 if fields:
@@ -121,13 +121,6 @@ class CSV(FileSource):
             if cut and "unexpected end" in str(error):
                 return  # a record that goes on behind the head
             raise DataError(f"{self.path}:{reader.line_num}: not CSV: {error}") from None
-
-    def _header(self, header: list[str]) -> list[str]:
-        twice = [name for name, count in Counter(header).items() if count > 1]
-        if twice:
-            what = f"the column {quoted(min(twice))} is there more than once"
-            raise DataError(f"{self.path}:1: {what}")
-        return header
 
     def _record(self, line: int, header: list[str], fields: list[str]) -> Located:
         where = f"{self.path}:{line}"

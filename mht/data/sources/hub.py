@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from mht.core.errors import DataError
+from mht.core.errors import DataError, first_line
 from mht.data.sources.base import OptionError, source
 from mht.data.sources.table import Located, TableSource
 
@@ -45,7 +45,7 @@ class Hub(TableSource):
             except StopIteration:
                 return
             except Exception as error:  # the library alone runs here: a picture without Pillow...
-                raise DataError(f"{where}: can't be read: {_line(error)}") from None
+                raise DataError(f"{where}: can't be read: {first_line(error)}") from None
             yield where, record
 
     def _look_up(self) -> None:
@@ -59,16 +59,17 @@ class Hub(TableSource):
             HfApi().dataset_info(self.name, revision=self.revision, timeout=20)
         except HfHubHTTPError as error:
             raise OptionError(
-                "name", f"the hub has no {self.name!r} for you: {_line(error)}"
+                "name", f"the hub has no {self.name!r} for you: {first_line(error)}"
             ) from None
         except HFValidationError as error:
             raise OptionError(
-                "name", f"{self.name!r} is neither a folder nor a name of the hub: {_line(error)}"
+                "name",
+                f"{self.name!r} is neither a folder nor a name of the hub: {first_line(error)}",
             ) from None
         except Exception as error:  # of the network in any form, or of a wrong HF_ENDPOINT
             raise OptionError(
                 "name",
-                f"can't reach the hub for {self.name!r} ({_line(error)}): connect, set "
+                f"can't reach the hub for {self.name!r} ({first_line(error)}): connect, set "
                 "HF_HUB_OFFLINE=1 if it was loaded here before, or use a local file",
             ) from None
 
@@ -79,7 +80,7 @@ class Hub(TableSource):
         try:
             return load_dataset(self.name, self.config, split=self.split, revision=self.revision)
         except Exception as error:  # the library has errors of ten packages for files and splits
-            raise OptionError("name", f"{self.name!r}: {_line(_first_cause(error))}") from None
+            raise OptionError("name", f"{self.name!r}: {first_line(_first_cause(error))}") from None
 
     def asset(self) -> dict[str, Any]:
         """The entry of ``assets.json``."""
@@ -96,7 +97,3 @@ def _first_cause(error: Exception) -> Exception:
     """The error that says which file is wrong, below "An error occurred while generating"."""
     cause = error.__cause__
     return cause if isinstance(cause, Exception) else error
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from mht.core.errors import DataError
+from mht.core.errors import DataError, first_line
 from mht.data.sources.base import OptionError, source
 from mht.data.sources.files import FileSource
-from mht.data.sources.reading import HEAD, check_file
-from mht.data.sources.shown import quoted
+from mht.data.sources.reading import HEAD, check_file, check_once
 from mht.data.sources.table import Located
 
 HEAD_ROWS = 10_000
@@ -44,17 +42,10 @@ class Parquet(FileSource):
         wrong = (pyarrow.ArrowException, OSError, ValueError, OverflowError, MemoryError)
         try:
             with pyarrow.parquet.ParquetFile(file) as opened:
-                self._check_names(opened.schema_arrow.names)
+                check_once(opened.schema_arrow.names, self.path)
                 for batch in opened.iter_batches(batch_size=HEAD_ROWS):
                     yield batch.to_pylist()
         except PermissionError as error:
             raise OptionError("path", f"{self.path!r} can't be read: {error.strerror}") from None
         except wrong as error:
-            kind = type(error).__name__
-            reason = next(iter(str(error).strip().splitlines()), kind)[:200]
-            raise DataError(f"{self.path}: not a Parquet file: {reason}") from None
-
-    def _check_names(self, names: list[str]) -> None:
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise DataError(f"{self.path}: the column {quoted(twice[0])} is there more than once")
+            raise DataError(f"{self.path}: not a Parquet file: {first_line(error)}") from None

@@ -6,14 +6,14 @@ import codecs
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mht.core.component import did_you_mean
 from mht.core.errors import DataError
 from mht.data.sources.base import OptionError
-from mht.data.sources.shown import shown
+from mht.data.sources.shown import quoted, shown
 
 HEAD = 8_000_000  # bytes of a file that `mht check` reads
 DEEP = 100  # levels of lists and mappings in one record
@@ -126,6 +126,17 @@ def decode(data: bytes, path: str) -> str:
 def _at(path: str, data: bytes, byte: int) -> str:
     line = data.count(b"\n", 0, byte) + 1
     return f"{path}:{line}: byte {byte}"
+
+
+def check_once(names: Sequence[str], where: str) -> None:
+    """Refuse a table with two columns of one name.
+
+    Raises:
+        DataError: there are two.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{where}: the column {quoted(min(twice))} is there more than once")
 
 
 def lines_of(text: str) -> Iterator[tuple[int, str]]:

@@ -116,7 +116,7 @@ def end_note(
     texts: Sequence[Text], tokenizer: Any, limit: int, what: str = "a text is"
 ) -> Iterator[str]:
     """One sentence where one of the texts or pairs is too long for a model that leaves out ends."""
-    if max(token_counts([_valid(text) for text in texts], tokenizer), default=0) > limit:
+    if max(token_counts([valid_text(text) for text in texts], tokenizer), default=0) > limit:
         yield f"{what} longer than the {limit} tokens that the model reads: the end is left out"
 
 
@@ -128,10 +128,11 @@ def ending(text: str, tokenizer: Any, limit: int) -> str:
 
 
 def _read(sample: Sample, text: str, tokenizer: Any) -> Text:
-    return _valid(sample.as_read(text, tokenizer))
+    return valid_text(sample.as_read(text, tokenizer))
 
 
-def _valid(text: Text) -> Text:
+def valid_text(text: Text) -> Text:
+    """A text or pair as `valid_unicode` makes it."""
     if isinstance(text, str):
         return valid_unicode(text)
     return valid_unicode(text[0]), valid_unicode(text[1])

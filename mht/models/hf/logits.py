@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,12 @@ def position_ids(attention_mask: Tensor) -> Tensor:
 
 
 def logits_at(
-    model: PreTrainedModel, wanted: Tensor, input_ids: Tensor, attention_mask: Tensor
+    model: PreTrainedModel,
+    wanted: Tensor,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    count: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run a causal LM and compute logits at some of its last positions.
 
@@ -37,29 +41,12 @@ def logits_at(
         wanted: (B, K) bool over the last K positions, True = compute logits here.
         input_ids: (B, T) int64.
         attention_mask: (B, T) bool, True = a real token.
+        count: logits of the first wanted positions alone; None is all.
 
     Returns:
         logits (N, V) and the hidden states under them (N, H), for the N wanted positions in
         row-major order.
     """
-    return _run(model, wanted, input_ids, attention_mask, keep=lambda hidden: hidden)
-
-
-def hidden_at(
-    model: PreTrainedModel, wanted: Tensor, input_ids: Tensor, attention_mask: Tensor
-) -> Tensor:
-    """(N, H), what the head would see at the wanted positions; see `logits_at`."""
-    return _run(model, wanted, input_ids, attention_mask, keep=lambda hidden: hidden[:0])[1]
-
-
-def _run(
-    model: PreTrainedModel,
-    wanted: Tensor,
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    keep: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, Tensor]:
-    """Logits of what ``keep`` leaves of the wanted hidden states, and all of these."""
     limit = context_window(model)
     if limit is not None:
         input_ids, attention_mask = windows(limit, wanted, input_ids, attention_mask)
@@ -68,7 +55,7 @@ def _run(
 
     def pick(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         picked.append(args[0][wanted])
-        return (keep(picked[0]), *args[1:])
+        return (picked[0][:count], *args[1:])
 
     positions, last = position_ids(attention_mask), wanted.shape[1]
     layout = layout_of(model, wanted, attention_mask)

@@ -18,7 +18,7 @@ from mht.data.text.special import end_ids
 from mht.models.base import Decoding, PolicyModel
 from mht.models.context import context_window
 from mht.models.hf.layers import decoder_layers, final_norms
-from mht.models.hf.logits import hidden_at, logits_at
+from mht.models.hf.logits import logits_at
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -85,7 +85,7 @@ class TransformersModel(PolicyModel):
 
     def hidden(self, wanted: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See `PolicyModel.hidden`."""
-        return hidden_at(self.module, wanted, input_ids, attention_mask)
+        return logits_at(self.module, wanted, input_ids, attention_mask, count=0)[1]
 
     def logits(
         self, wanted: Tensor, input_ids: Tensor, attention_mask: Tensor

@@ -12,11 +12,11 @@ from mht.core.errors import ModelError
 from mht.data.text.sample import Sample
 from mht.data.text.sentences import sentences
 from mht.data.text.special import broken_up
-from mht.data.text.truncation import MOST_TOKENS, end_note, token_limit
+from mht.data.text.truncation import MOST_TOKENS, end_note, token_limit, valid_unicode
 from mht.data.text.words import CASED, CLUSTER, SPACED, fold, nfc, warn_of_other_scripts
 from mht.rewards.base import UNIT, Positive, Range, TargetReward, reward
 from mht.rewards.learned.model_reward import ModelReward
-from mht.rewards.models.shared import load, padded_batches, pretrained, quiet, valid_unicode
+from mht.rewards.models.shared import load, padded_batches, pretrained, quiet
 
 NUMBER = r"\d+(?:[.,:\u066b\u066c]\d+)*"
 TOKEN = regex.compile(rf"{NUMBER}|{CLUSTER}|{SPACED}", regex.VERSION1)

@@ -11,11 +11,11 @@ from mht.core.errors import MissingPackage, ModelError
 from mht.core.model_files.checks import check_weights
 from mht.data.text.sample import Sample
 from mht.data.text.special import broken_up
-from mht.data.text.truncation import MOST_TOKENS, cut_note, token_counts, token_limit
+from mht.data.text.truncation import MOST_TOKENS, cut_note, token_counts, token_limit, valid_unicode
 from mht.rewards.base import Device, Positive, Range, TargetReward, reward
 from mht.rewards.learned.model_reward import ModelReward
 from mht.rewards.models.sentence_encoder import embed
-from mht.rewards.models.shared import load, quiet, valid_unicode
+from mht.rewards.models.shared import load, quiet
 
 
 @reward("cosine_sts", "sts")

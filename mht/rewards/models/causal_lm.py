@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from mht.data.text.special import broken_up
-from mht.data.text.truncation import token_limit
-from mht.rewards.models.shared import batches, load, pretrained, quiet, valid_unicode
+from mht.data.text.truncation import token_limit, valid_unicode
+from mht.rewards.models.shared import batches, load, pretrained, quiet
 
 TOKENS = 4096  # per forward pass, padding included
 SAMPLED = (64, 32)  # texts and tokens of each, for the marginal

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mht.core.errors import ModelError
+from mht.core.errors import ModelError, first_line
 from mht.core.model_files.checks import check_tensors
 from mht.data.text.special import broken_up
-from mht.data.text.truncation import token_limit
-from mht.rewards.models.shared import first_line, load, padded_batches, quiet, valid_unicode
+from mht.data.text.truncation import token_limit, valid_unicode
+from mht.rewards.models.shared import load, padded_batches, quiet
 
 HPARAMS, CHECKPOINT = "hparams.yaml", "checkpoints/model.ckpt"
 ACTIVATIONS = ("GELU", "LeakyReLU", "ReLU", "Sigmoid", "SiLU", "Tanh")

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mht.core.component import did_you_mean
-from mht.core.errors import ModelError
+from mht.core.errors import ModelError, first_line
 from mht.data.text.special import broken_up
 from mht.data.text.truncation import beginning, end
 from mht.rewards.models.causal_lm import CausalLM
-from mht.rewards.models.shared import first_line
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 CUT_ORDER = ("prompt", "target", "response")  # what is cut first

@@ -8,8 +8,8 @@ from typing import Any
 from mht.core.errors import MissingPackage
 from mht.core.model_files.checks import check_sentence_encoder
 from mht.data.text.special import broken_up
-from mht.data.text.truncation import cut_note, ending, token_counts, token_limit
-from mht.rewards.models.shared import load, valid_unicode
+from mht.data.text.truncation import cut_note, ending, token_counts, token_limit, valid_unicode
+from mht.rewards.models.shared import load
 
 
 def embed(

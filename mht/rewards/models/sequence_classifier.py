@@ -7,8 +7,8 @@ from typing import Any
 
 from mht.core.errors import ModelError
 from mht.data.text.sample import Sample
-from mht.data.text.truncation import MOST_TOKENS, end_note, fitted, token_limit
-from mht.rewards.models.shared import load, padded_batches, pretrained, quiet, valid_unicode
+from mht.data.text.truncation import MOST_TOKENS, end_note, fitted, token_limit, valid_text
+from mht.rewards.models.shared import load, padded_batches, pretrained, quiet
 
 Warn = Callable[[str], None]
 
@@ -105,7 +105,7 @@ class Classifier:
 
         if not texts:
             return torch.empty(0, len(self.labels))
-        valid = [_valid(text) for text in texts]
+        valid = [valid_text(text) for text in texts]
         unique = sorted(set(valid))
         key = (tuple(unique), batch_size, max_tokens)
         if self._last[0] != key:
@@ -164,11 +164,6 @@ class Classifier:
         """The token for an empty text, where the tokenizer adds no special tokens."""
         ids = (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id, 0)
         return next(i for i in ids if i is not None)
-
-
-def _valid(text: Any) -> Any:
-    """A text, or a pair of them, as tokenizers take it."""
-    return tuple(map(valid_unicode, text)) if isinstance(text, tuple) else valid_unicode(text)
 
 
 def probabilities(logits: Any, independent: bool) -> Any:

@@ -10,10 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mht.core.errors import ModelError
+from mht.core.errors import ModelError, first_line
 from mht.core.model_files.checks import check_runs, check_tokenizer, check_whole
 from mht.core.model_files.folder import check_files, reading
-from mht.data.text.truncation import valid_unicode as valid_unicode
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
@@ -78,11 +77,6 @@ def _from_hub(name: str, what: str) -> str:
 def has_weights(folder: str) -> bool:
     """Whether a folder has weights that load without running code."""
     return any(Path(folder).rglob("*.safetensors"))
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def pick_device(device: str) -> str:

@@ -15,10 +15,10 @@ from mht.core.errors import MissingPackage, ModelError
 from mht.data.text.sample import Sample
 from mht.data.text.sentences import sentences
 from mht.data.text.special import broken_up
+from mht.data.text.truncation import valid_unicode
 from mht.data.text.words import nfc, warn_of_other_scripts
 from mht.rewards.base import UNIT, Device, Positive, Range, TextReward, reward
 from mht.rewards.models.sequence_classifier import Classifier, classifier, probabilities
-from mht.rewards.models.shared import valid_unicode
 
 LETTER, SIGN = r"[\p{L}\p{M}]", r"[\p{L}\p{M}\p{N}]"
 JOINED = rf"{LETTER}+(?:\u200c{LETTER}+)*"  # Persian has words with a joiner in them

@@ -8,10 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mht.core.errors import DataError
+from mht.core.errors import DataError, first_line
 from mht.rewards.cache import content_of
 from mht.rewards.models.sentence_encoder import embed
-from mht.rewards.models.shared import find_folder, first_line
+from mht.rewards.models.shared import find_folder
 from mht.rewards.text.corpus import Passage, digest
 
 BLOCK = 256  # texts at once: their cosines with a million passages take 1 GB
