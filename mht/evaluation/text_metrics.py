@@ -37,8 +37,6 @@ def text_metrics(
     *,
     bertscore_model: str | None = None,
     bertscore_layer: int = 5,
-    batch_size: int = 32,
-    device: str = "cpu",
 ) -> dict[str, list[float]]:
     """Every text metric's value for each sample, keyed by the metric's name.
 
@@ -46,8 +44,6 @@ def text_metrics(
         samples: prompts with responses, and targets where there are any.
         bertscore_model: a local encoder's folder or hub name; None leaves BERTScore out.
         bertscore_layer: whose hidden states BERTScore compares.
-        batch_size: texts encoded at once for BERTScore.
-        device: where BERTScore's encoder runs.
 
     Returns:
         Lists as long as ``samples``. Metrics against the target are NaN where a sample has none,
@@ -56,9 +52,7 @@ def text_metrics(
     with_target = [sample for sample in samples if sample.target.strip()]
     scores = dict(SCORES)
     if bertscore_model is not None:
-        scores["bertscore"] = bertscore(
-            bertscore_model, bertscore_layer, batch_size=batch_size, device=device
-        )
+        scores["bertscore"] = bertscore(bertscore_model, bertscore_layer)
     values = {}
     for name, score in scores.items():
         if not METRICS[name].needs_target:
@@ -74,16 +68,15 @@ def _spread(samples: Sequence[Sample], scores: Sequence[float]) -> list[float]:
     return [next(rest) if sample.target.strip() else NAN for sample in samples]
 
 
-def bertscore(model: str, layer: int, *, batch_size: int = 32, device: str = "cpu") -> Score:
-    """A function giving BERTScore F1 of each response and target.
+def bertscore(model: str, layer: int, *, batch_size: int = 32) -> Score:
+    """A function giving BERTScore F1 of each response and target, on the CPU.
 
     Args:
         model: an encoder's folder or hub name.
         layer: its hidden states after this many layers are compared.
         batch_size: texts encoded at once.
-        device: where the encoder runs.
     """
-    reward = BertScore(model_type=model, num_layers=layer, batch_size=batch_size, device=device)
+    reward = BertScore(model_type=model, num_layers=layer, batch_size=batch_size, device="cpu")
 
     def score(samples: Sequence[Sample]) -> list[float]:
         try:

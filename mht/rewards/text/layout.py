@@ -18,6 +18,7 @@ from mht.core.errors import MissingPackage, ModelError
 from mht.data.text.sample import Sample
 from mht.data.text.words import nfc
 from mht.rewards.base import UNIT, Positive, Range, TextReward, reward
+from mht.rewards.text.surface import Pattern
 
 ITEM = re.compile(r"[ \t]*(\d{1,9})[.)][ \t]+\S")
 OPTIONS = {
@@ -65,7 +66,7 @@ class FormatAccuracy(TextReward):
     min: Positive = 1
     max: Positive | None = None
     json_schema: dict[str, JsonValue] | str | None = None
-    pattern: str | None = None
+    pattern: Pattern | None = None
     graded: bool = True
 
     @model_validator(mode="after")
@@ -75,23 +76,15 @@ class FormatAccuracy(TextReward):
         problems = [(key, f"is of no use with format: {self.format}") for key in stray]
         if self.max is not None and self.min > self.max:
             problems.append(("max", f"must not be below min, got min={self.min} max={self.max}"))
-        refuse([*problems, *_wrong(self._check_pattern, "pattern"), *self._wrong_schema()])
+        if self.format == "regex" and self.pattern is None:
+            problems.append(("pattern", "is required with format: regex"))
+        if self.format == "json" and self.json_schema is not None:
+            try:
+                _validator(self._schema())
+            except (ValueError, ModelError) as error:
+                problems.append(("json_schema", str(error)))
+        refuse(problems)
         return self
-
-    def _check_pattern(self) -> None:
-        if self.format != "regex":
-            return
-        if self.pattern is None:
-            raise ValueError("is required with format: regex")
-        try:
-            regex.compile(nfc(self.pattern))
-        except (regex.error, RecursionError, OverflowError) as error:
-            raise ValueError(f"is no regular expression: {error}, got {self.pattern!r}") from None
-
-    def _wrong_schema(self) -> list[tuple[str, str]]:
-        if self.json_schema is None or self.format != "json":
-            return []
-        return _wrong(lambda: _validator(self._schema()), "json_schema")
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
         """The score of each text."""
@@ -206,12 +199,3 @@ def _number(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is no finite number")
     return value
-
-
-def _wrong(check: Any, key: str) -> list[tuple[str, str]]:
-    """The key with what its check raises, if it does."""
-    try:
-        check()
-    except (ValueError, ModelError) as error:
-        return [(key, str(error))]
-    return []
