@@ -26,6 +26,7 @@ from mht.core.model_files.checks import (
 )
 from mht.core.model_files.folder import check_files, reading
 from mht.core.outputs import replaced_folder
+from mht.data.sources.base import asset_entry
 from mht.data.sources.bundled import SMOLLM2, cache_folder, package_file
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def fetch_policy(
     """
     if isinstance(config.name, FreshModel):
         model, tokenizer = make_fresh(config.name, texts)
-        asset = _fresh_asset(config.name)
+        made, seed = "made here with random weights", f"seed {config.name.seed}"
+        asset = asset_entry(str(config.name), made, "none needed", version=seed)
     elif config.name in POLICIES:
         print(f"converting {config.name} to float weights (half a minute)", flush=True)
         with _bundled_gguf() as source:
@@ -69,16 +71,6 @@ def fetch_policy(
         set_pad(model, tokenizer)
     _save(model, tokenizer, Path(folder))
     return asset
-
-
-def _fresh_asset(config: FreshModel) -> dict[str, Any]:
-    return {
-        "name": str(config),
-        "version": f"seed {config.seed}",
-        "sha256": "",
-        "licence": "none needed",
-        "source": "made here with random weights",
-    }
 
 
 def stated_classes(folder: Path) -> list[str]:

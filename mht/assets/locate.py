@@ -8,6 +8,7 @@ from typing import Any
 
 from mht.core.component import did_you_mean
 from mht.core.errors import ModelError, first_line
+from mht.data.sources.base import asset_entry
 from mht.data.sources.bundled import Bundled, sha256_of
 
 WANTED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "README.md"]
@@ -19,25 +20,15 @@ def locate(
     """The folder of a local or hub model, with its entry of ``assets.json``."""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return folder, {
-            "name": folder.resolve().name,
-            "version": "",
-            "sha256": sha256_of(folder),
-            "licence": "yours to say",
-            "source": "a local folder",
-        }
+        own, sha256 = folder.resolve().name, sha256_of(folder)
+        return folder, asset_entry(own, "a local folder", "yours to say", sha256=sha256)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"{path}: there is no folder {name!r}")
     hint = did_you_mean(name, bundled)
     choices = f"bundled: {', '.join(bundled)}{hint}"
     folder = _download(name, revision, path, choices)
-    return folder, {
-        "name": name,
-        "version": folder.name,
-        "sha256": sha256_of(folder),
-        "licence": _licence(folder),
-        "source": "hub model",
-    }
+    licence, sha256 = _licence(folder), sha256_of(folder)
+    return folder, asset_entry(name, "hub model", licence, version=folder.name, sha256=sha256)
 
 
 def _download(name: str, revision: str | None, path: str, choices: str) -> Path:

@@ -202,9 +202,7 @@ def reward(*names: str) -> Any:
     return add
 
 
-def postprocess(*names: str) -> Any:
-    """Decorate a `Postprocess` with its ``type:`` name and aliases."""
-    return POSTPROCESS.register(*names)
+postprocess = POSTPROCESS.register  # decorates a `Postprocess` with its ``type:`` name and aliases
 
 
 @explain_keywords("make_reward", spec="config reward reward_config reward_spec")

@@ -11,6 +11,27 @@ REGISTRY = registry("source")
 source = REGISTRY.register
 
 
+def asset_entry(
+    name: str, source: str, licence: str, *, version: str = "", sha256: str = ""
+) -> dict[str, Any]:
+    """What ``assets.json`` says about a model or a source of data.
+
+    Args:
+        name: of it.
+        source: where it comes from, in words.
+        licence: its own.
+        version: of it; "" where it has none.
+        sha256: of its file or folder; "" where it has none.
+    """
+    return {
+        "name": name,
+        "version": version,
+        "sha256": sha256,
+        "licence": licence,
+        "source": source,
+    }
+
+
 class OptionError(DataError):
     """An option of a source points at something that is not there.
 
@@ -48,11 +69,6 @@ class Source(Component):
         raise NotImplementedError
 
     def asset(self) -> dict[str, Any]:
-        """What ``assets.json`` says about it: name, version, sha256, licence, source."""
-        return {
-            "name": self.type,
-            "version": "",
-            "sha256": "",
-            "licence": "see its documentation",
-            "source": f"the source {self.type!r} of a plug-in",
-        }
+        """See `asset_entry`."""
+        source = f"the source {self.type!r} of a plug-in"
+        return asset_entry(self.type, source, "see its documentation")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mht.core.errors import DataError, MissingPackage
+from mht.data.sources.base import asset_entry
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,10 @@ class Bundled:
 
     def asset(self) -> dict[str, Any]:
         """The entry of ``assets.json``."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "sha256": self.sha256,
-            "licence": self.licence,
-            "source": f"{self.about}; in the package {self.package} {self.version}",
-        }
+        source = f"{self.about}; in the package {self.package} {self.version}"
+        return asset_entry(
+            self.name, source, self.licence, version=self.version, sha256=self.sha256
+        )
 
 
 SMOLLM2 = Bundled(

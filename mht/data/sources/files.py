@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mht.core.errors import DataError
-from mht.data.sources.base import OptionError, Source, source
+from mht.data.sources.base import OptionError, Source, asset_entry, source
 from mht.data.sources.bundled import sha256_of
 from mht.data.sources.reading import HEAD, check_file, check_once, lines_of, loads, read_text
 from mht.data.sources.shown import listed, shown
@@ -23,13 +23,7 @@ csv.field_size_limit(2**31 - 1)  # long documents are ordinary here
 def file_asset(path: str) -> dict[str, Any]:
     """The entry of ``assets.json`` for a local file, without where it lies."""
     file = check_file(path)
-    return {
-        "name": file.name,
-        "version": "",
-        "sha256": sha256_of(file),
-        "licence": "yours to say",
-        "source": "a local file",
-    }
+    return asset_entry(file.name, "a local file", "yours to say", sha256=sha256_of(file))
 
 
 class FileSource(TableSource):

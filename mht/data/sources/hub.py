@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mht.core.errors import DataError, first_line
-from mht.data.sources.base import OptionError, source
+from mht.data.sources.base import OptionError, asset_entry, source
 from mht.data.sources.table import Located, TableSource
 
 
@@ -84,13 +84,9 @@ class Hub(TableSource):
 
     def asset(self) -> dict[str, Any]:
         """The entry of ``assets.json``."""
-        return {
-            "name": self.name,
-            "version": self.revision or "the newest when fetched",
-            "sha256": "",
-            "licence": "see the data set's page",
-            "source": f"hub data set, split {self.split}",
-        }
+        source = f"hub data set, split {self.split}"
+        version = self.revision or "the newest when fetched"
+        return asset_entry(self.name, source, "see the data set's page", version=version)
 
 
 def _first_cause(error: Exception) -> Exception:

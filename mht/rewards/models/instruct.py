@@ -77,7 +77,7 @@ class Instruction:
         clean = {name: broken_up(text, self.model.tokenizer) for name, text in texts.items()}
         there = [name for name in CUT_ORDER if f"{{{name}}}" in self.template]
         while True:
-            ids = self._encode(fill(self.template, {**clean, **fixed}))
+            ids = self._tokens(self._text(fill(self.template, {**clean, **fixed})))
             if len(ids) <= room:
                 return ids
             name = next((name for name in there if clean[name]), None)
@@ -116,9 +116,6 @@ class Instruction:
         if whole[: len(start)] == start:
             return whole[len(start) :]
         return self.model.encode(answer)
-
-    def _encode(self, filled: str) -> list[int]:
-        return self._tokens(self._text(filled))
 
     def _tokens(self, text: str) -> list[int]:
         ids = self.model.encode(text)

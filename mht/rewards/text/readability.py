@@ -51,42 +51,20 @@ class Counts:
     hard: int
 
 
-def _flesch(c: Counts) -> float:
-    return 206.835 - 1.015 * c.words / c.sentences - 84.6 * c.syllables / c.words
-
-
-def _flesch_kincaid(c: Counts) -> float:
-    return 0.39 * c.words / c.sentences + 11.8 * c.syllables / c.words - 15.59
-
-
-def _gunning_fog(c: Counts) -> float:
-    return 0.4 * (c.words / c.sentences + 100 * c.long / c.words)
-
-
-def _smog(c: Counts) -> float:
-    return 3.1291 + 1.043 * math.sqrt(30 * c.long / c.sentences)
-
-
-def _coleman_liau(c: Counts) -> float:
-    return 5.88 * c.letters / c.words - 29.6 * c.sentences / c.words - 15.8
-
-
-def _ari(c: Counts) -> float:
-    return 4.71 * c.letters / c.words + 0.5 * c.words / c.sentences - 21.43
-
-
 def _dale_chall(c: Counts) -> float:
     percent = 100 * c.hard / c.words
     return 0.1579 * percent + 0.0496 * c.words / c.sentences + (3.6365 if percent > 5 else 0)
 
 
 FORMULAS: dict[str, Callable[[Counts], float]] = {
-    "flesch_reading_ease": _flesch,
-    "flesch_kincaid": _flesch_kincaid,
-    "gunning_fog": _gunning_fog,
-    "smog": _smog,
-    "coleman_liau": _coleman_liau,
-    "ari": _ari,
+    "flesch_reading_ease": lambda c: (
+        206.835 - 1.015 * c.words / c.sentences - 84.6 * c.syllables / c.words
+    ),
+    "flesch_kincaid": lambda c: 0.39 * c.words / c.sentences + 11.8 * c.syllables / c.words - 15.59,
+    "gunning_fog": lambda c: 0.4 * (c.words / c.sentences + 100 * c.long / c.words),
+    "smog": lambda c: 3.1291 + 1.043 * math.sqrt(30 * c.long / c.sentences),
+    "coleman_liau": lambda c: 5.88 * c.letters / c.words - 29.6 * c.sentences / c.words - 15.8,
+    "ari": lambda c: 4.71 * c.letters / c.words + 0.5 * c.words / c.sentences - 21.43,
     "dale_chall": _dale_chall,
 }
 EASIEST = Counts(words=1, sentences=1, letters=1, syllables=1, long=0, hard=0)
