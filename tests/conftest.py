@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 
 # in the background of a shell ctrl-C is ignored, and so it would be in stages that tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,6 +23,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME"):
     os.environ.pop(name, None)  # a developer's own runs stay out of it
+# each process that tests start would compile what it imports anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 import dvc  # noqa: E402, F401 (its log keeps the stdout of its import: not that of one test)
 import pytest  # noqa: E402

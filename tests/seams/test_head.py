@@ -12,10 +12,10 @@ from mht.core.errors import ConfigError, ModelError
 from mht.models.policy import Policy
 from mht.training.resume.checkpoint import TENSORS
 from tests.support.jobs import PLAN, Job, run_and_kill
-from tests.support.plugins import install, on_path
+from tests.support.plugins import Toy
 from tests.support.training import model_of
 
-pytest_plugins = ["tests.support.pipeline"]
+pytest_plugins = ["tests.support.plugins"]
 
 LENGTH = '''
     from torch import nn
@@ -38,14 +38,13 @@ LENGTH = '''
             lengths = batch.mask.sum(1, keepdim=True).expand_as(batch.mask)[batch.mask]
             return (self(hidden.float()).squeeze(-1) - lengths).square().mean()
 '''
+TOY = Toy(
+    "toy_head",
+    LENGTH,
+    {"head": {"length": "Length"}},
+    row={"heads": {"how_long": {"type": "length", "coef": 0.5}}},
+)
 SETTINGS = {"cycles": 0, "sft_steps_per_cycle": 0, "ppo_steps_per_cycle": 0}
-
-
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    folder = install(tmp_path / "package", "toy_head", LENGTH, {"head": {"length": "Length"}})
-    monkeypatch.syspath_prepend(str(folder))
-    return folder
 
 
 def heads(**named):
@@ -53,7 +52,7 @@ def heads(**named):
 
 
 def test_it_is_saved_beside_the_value_head_and_restored(
-    package, tmp_path, tiny_model_dir, tiny_tokenizer
+    site, tmp_path, tiny_model_dir, tiny_tokenizer
 ):
     policy = Policy(model_of(tiny_model_dir()), heads=heads(first={"type": "length"}))
     assert set(policy.heads) == {"value", "first"}
@@ -77,14 +76,12 @@ def test_it_is_saved_beside_the_value_head_and_restored(
         ({"value": {"type": "length"}}, r"heads: 'value' is the name of the value head"),
     ],
 )
-def test_mistakes_are_refused(package, named, message):
+def test_mistakes_are_refused(site, named, message):
     with pytest.raises(ConfigError, match=message):
         heads(**named)
 
 
-def test_a_run_killed_within_a_cycle_ends_the_same(
-    package, tmp_path, tiny_model_dir, tiny_tokenizer
-):
+def test_a_run_killed_within_a_cycle_ends_the_same(site, tmp_path, tiny_model_dir, tiny_tokenizer):
     """SIGKILL after the first of the second cycle's two PPO steps, with a head that has learnt."""
     whole, broken = (
         Job(tmp_path / name, tiny_model_dir(), tiny_tokenizer, heads={"first": {"type": "length"}})
@@ -100,10 +97,8 @@ def test_a_run_killed_within_a_cycle_ends_the_same(
     assert broken.run() == whole.run()
 
 
-def test_the_pipeline_trains_it(clone, package):
-    clone.set_params({"ppo.heads": {"how_long": {"type": "length", "coef": 0.5}}})
-    clone.dvc("repro", "ppo@hybrid", PYTHONPATH=on_path(package))
-    assert clone.json("metrics/hybrid.json")["ppo/heads/how_long/loss"] > 0
-    stored = load_file(clone.path / "models/hybrid/heads.safetensors")
+def test_the_pipeline_trains_it(toys):
+    assert toys.json("metrics/toy_head.json")["ppo/heads/how_long/loss"] > 0
+    stored = load_file(toys.path / "models/toy_head/heads.safetensors")
     shapes = {name: tuple(value.shape) for name, value in stored.items()}
     assert shapes == {"how_long.weight": (1, 32), "how_long.bias": (1,)}

@@ -1,15 +1,13 @@
 """A memory from an installed package, named in params.yaml, in the real pipeline."""
 
-import csv
-
 import pytest
 
 from mht.config.memory import MemoryConfig
 from mht.core.component import build
 from mht.core.errors import ConfigError
-from tests.support.plugins import install, on_path
+from tests.support.plugins import Toy
 
-pytest_plugins = ["tests.support.pipeline"]
+pytest_plugins = ["tests.support.plugins"]
 
 NEWEST = '''
 from mht.core.component import Section
@@ -38,23 +36,23 @@ class Newest(Memory):
 '''
 
 
-@pytest.fixture
-def site(tmp_path):
-    return install(tmp_path / "site", "acme_newest", NEWEST, {"memory": {"newest": "Newest"}})
+TOY = Toy(
+    "acme_newest",
+    NEWEST,
+    {"memory": {"newest": "Newest"}},
+    row={"memory": {"type": "newest", "newest": {"most": 3}}},
+)
 
 
-def test_a_memory_from_outside_runs_in_the_pipeline(clone, site):
-    clone.set_params({"ppo.memory": {"type": "newest", "newest": {"most": 3}}})
-    clone.dvc("repro", "ppo@hybrid", PYTHONPATH=on_path(site))
-    rows = list(csv.DictReader((clone.path / "plots/hybrid/ppo.csv").open()))
-    assert float(rows[-1]["ppo/memory/most"]) == 3
-    assert float(rows[-1]["ppo/memory/responses"]) == 16
-    assert (clone.path / "models/hybrid/newest.txt").read_text().endswith(" prompts")
-    assert (clone.path / "models/hybrid/memory.parquet").is_file()
+def test_a_memory_from_outside_runs_in_the_pipeline(toys):
+    last = toys.curve("acme_newest", "ppo")[-1]
+    assert last["ppo/memory/most"] == 3 and last["ppo/memory/responses"] == 16
+    folder = toys.path / "models/acme_newest"
+    assert (folder / "newest.txt").read_text().endswith(" prompts")
+    assert (folder / "memory.parquet").is_file()
 
 
-def test_its_options_are_checked_like_any_others(site, monkeypatch):
-    monkeypatch.syspath_prepend(str(site))
+def test_its_options_are_checked_like_any_others(site):
     memory = build(MemoryConfig, {"type": "newest"})
     assert memory.options == {"most": 8} and not memory.groups_prompts
     with pytest.raises(ConfigError) as caught:

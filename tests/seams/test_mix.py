@@ -1,7 +1,5 @@
 """A mix from an installed package: phases by cycle, weights of prompts, hints."""
 
-import csv
-
 import pytest
 import torch
 
@@ -9,10 +7,10 @@ from mht.config import HybridConfig
 from mht.core.component import build
 from mht.core.errors import ConfigError
 from mht.training.hybrid import HybridTrainer
-from tests.support.plugins import install, on_path
+from tests.support.plugins import Toy
 from tests.support.training import EOS, examples, hybrid_config
 
-pytest_plugins = ["tests.support.pipeline"]
+pytest_plugins = ["tests.support.plugins"]
 
 CODE = '''
 import math
@@ -51,18 +49,16 @@ class Scaled(Mix):
     def weights(self, moment, prompts):
         return [getattr(self, moment.phase)] * len(prompts.rows)
 '''
-MEMBERS = {"mix": {"fading": "Fading", "known": "Known", "scaled": "Scaled"}}
+TOY = Toy(
+    "acme_mixes",
+    CODE,
+    {"mix": {"fading": "Fading", "known": "Known", "scaled": "Scaled"}},
+    row={"mix": {"type": "fading", "share": 0.9}, "ppo_steps_per_cycle": 2},
+)
 
 
 @pytest.fixture
-def site(tmp_path):
-    return install(tmp_path / "site", "acme_mixes", CODE, MEMBERS)
-
-
-@pytest.fixture
-def make(site, monkeypatch, tiny_model_dir, tiny_tokenizer):
-    monkeypatch.syspath_prepend(str(site))
-
+def make(site, tiny_model_dir, tiny_tokenizer):
     def trainer(mix, **changes):
         config = hybrid_config(mix=mix, **changes)
         rows = examples(tiny_tokenizer)
@@ -74,17 +70,9 @@ def make(site, monkeypatch, tiny_model_dir, tiny_tokenizer):
     return trainer
 
 
-def read(path):
-    with open(path, encoding="utf-8") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-
-def test_a_mix_from_outside_runs_in_the_pipeline(clone, site):
-    clone.set_params({"ppo.mix": {"type": "fading", "share": 0.9}, "ppo.ppo_steps_per_cycle": 2})
-    clone.dvc("repro", "ppo@hybrid", PYTHONPATH=on_path(site))
-    plots = clone.path / "plots/hybrid"
-    assert [row["step"] for row in read(plots / "sft.csv")] == [1]
-    rows = read(plots / "ppo.csv")
+def test_a_mix_from_outside_runs_in_the_pipeline(toys):
+    assert [row["step"] for row in toys.curve("acme_mixes", "sft")] == [1]
+    rows = toys.curve("acme_mixes", "ppo")
     assert [row["step"] for row in rows] == [2, 3, 4, 5]
     hints = [row["ppo/hint/length_tokens"] for row in rows]
     assert hints[0] > hints[1] > hints[2] > hints[3] > 0

@@ -17,9 +17,10 @@ from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.logprobs import response_logprobs
 from mht.models.policy import Policy
 from mht.models.readers import policy_model
-from tests.support.pipeline import make_clone
-from tests.support.plugins import install, on_path
+from tests.support.plugins import Toy
 from tests.support.training import rollout_of
+
+pytest_plugins = ["tests.support.plugins"]
 
 GRU = '''
     import torch
@@ -86,24 +87,26 @@ GRU = '''
         def build(self, settings):
             return Recurrent(settings, self.width)
 '''
+TOY = Toy(
+    "toy_gru",
+    GRU,
+    {"model": {"gru": "Gru"}},
+    params={
+        "model.name": {"type": "gru", "width": 16},
+        "model.num_layers_unfrozen": "all",
+    },
+)
 TEXTS = ["one two three four five six seven", "eight nine ten two one"]
 PROMPTS = [[2, 3, 4, 5], [6], [7, 8]]
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
-    folder = install(tmp_path / "package", "toy_gru", GRU, {"model": {"gru": "Gru"}})
-    monkeypatch.syspath_prepend(str(folder))
-    return folder
-
-
-@pytest.fixture
-def folder(package, tmp_path):
+def folder(site, tmp_path):
     fetch_policy(ModelConfig(name={"type": "gru", "width": 8}), tmp_path / "base", TEXTS)
     return tmp_path / "base"
 
 
-def test_it_comes_back_from_its_folder(folder, package, tmp_path):
+def test_it_comes_back_from_its_folder(folder, tmp_path):
     model, tokenizer = load_causal_lm(folder), load_tokenizer(folder)
     assert type(model).__name__ == "Recurrent" and policy_model(model) is model
     assert (model.vocabulary, model.width, model.context) == (len(tokenizer), 8, 128)
@@ -129,7 +132,7 @@ def test_what_it_writes_is_what_is_scored(folder):
     torch.testing.assert_close(rollout.logprobs, forced, atol=1e-5, rtol=0)
 
 
-def test_what_it_can_not_do_is_refused(folder, package):
+def test_what_it_can_not_do_is_refused(folder):
     with pytest.raises(ModelError, match=r"model.num_layers_unfrozen: Recurrent has no list of"):
         Policy(load_causal_lm(folder), 1)
     data = read_yaml("params.yaml")
@@ -138,15 +141,9 @@ def test_what_it_can_not_do_is_refused(folder, package):
         build(Config, data)
 
 
-def test_the_pipeline_trains_and_measures_it(package, tmp_path, tiny_model_dir):
-    clone = make_clone(tmp_path / "mht", tiny_model_dir())
-    clone.set_params({
-        "model.name": {"type": "gru", "width": 16},
-        "model.num_layers_unfrozen": "all",
-    })  # fmt: skip
-    clone.dvc("repro", "evaluate@hybrid", PYTHONPATH=on_path(package))
-    trained = clone.json("metrics/hybrid.json")
+def test_the_pipeline_trains_and_measures_it(foreign):
+    trained = foreign.json("metrics/hybrid.json")
     assert trained["ppo/policy/ratio_max"] >= 1 and trained["sft/loss"] > 0
-    measured = clone.json("metrics/evaluate/hybrid.json")
+    measured = foreign.json("metrics/evaluate/hybrid.json")
     assert measured["kl_nats"]["mean"] != 0, "PPO has not moved the model"
-    assert clone.json("models/hybrid/config.json")["mht_model"]["type"] == "gru"
+    assert foreign.json("models/hybrid/config.json")["mht_model"]["type"] == "gru"

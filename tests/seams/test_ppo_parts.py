@@ -1,12 +1,10 @@
 """PPO's parts from outside: a package registers them, and params.yaml names them."""
 
-import csv
-
 from safetensors.torch import load_file
 
-from tests.support.plugins import install, on_path
+from tests.support.plugins import Toy
 
-pytest_plugins = ["tests.support.pipeline"]
+pytest_plugins = ["tests.support.plugins"]
 
 CODE = '''
 from contextlib import nullcontext
@@ -77,22 +75,24 @@ MEMBERS = {
 }
 
 
-def test_parts_from_outside_train_the_policy(clone, tmp_path):
+TOY = Toy(
+    "toy_ppo_parts",
+    CODE,
+    MEMBERS,
+    row={
+        "advantage": {"type": "constant", "value": 3.0},
+        "policy_loss": {"type": "linear"},
+        "aggregation": {"type": "tenfold"},
+        "value_head": {"type": "known", "worth": 5.0},
+        "minibatch_size": 8,
+    },
+)
+
+
+def test_parts_from_outside_train_the_policy(toys):
     """The loss shows them all: 10 times the mean over tokens of the advantage 3."""
-    folder = install(tmp_path / "site", "toy_ppo_parts", CODE, MEMBERS)
-    clone.set_params(
-        {
-            "ppo.advantage": {"type": "constant", "value": 3.0},
-            "ppo.policy_loss": {"type": "linear"},
-            "ppo.aggregation": {"type": "tenfold"},
-            "ppo.value_head": {"type": "known", "worth": 5.0},
-            "ppo.minibatch_size": 8,
-        }
-    )
-    clone.dvc("repro", "ppo@hybrid", PYTHONPATH=on_path(folder))
-    with open(clone.path / "plots/hybrid/ppo.csv", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert rows and all(abs(float(row["ppo/policy/loss"]) - 30) < 0.1 for row in rows)
-    head = load_file(clone.path / "models/hybrid/value_head.safetensors")
+    rows = toys.curve("toy_ppo_parts", "ppo")
+    assert rows and all(abs(row["ppo/policy/loss"] - 30) < 0.1 for row in rows)
+    head = load_file(toys.path / "models/toy_ppo_parts/value_head.safetensors")
     assert 4 < head["worth"] < 6 and head["worth"] != 5, "it began at 5 and has trained"
-    assert all(float(row["ppo/optim/grad_norm"]) > 0 for row in rows)
+    assert all(row["ppo/optim/grad_norm"] > 0 for row in rows)

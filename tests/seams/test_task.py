@@ -1,14 +1,10 @@
 """A task from an installed package: its data, reward and settings, in the real pipeline."""
 
-import csv
 import json
-import sys
 
-import pytest
+from tests.support.plugins import Toy
 
-from tests.support.plugins import install, on_path
-
-pytest_plugins = ["tests.support.pipeline"]
+pytest_plugins = ["tests.support.plugins"]
 
 COUNTING = '''
 from mht.data.sources.base import Source
@@ -51,20 +47,20 @@ ppo:
 """
 
 
-@pytest.fixture
-def site(tmp_path):
-    members = {
+TOY = Toy(
+    "acme_counting",
+    COUNTING,
+    {
         "source": {"counting": "Counting"},
         "reward": {"even": "Even"},
         "task": {"counting": "acme_counting"},
-    }
-    return install(tmp_path / "site", "acme_counting", COUNTING, members, SETTINGS)
+    },
+    settings=SETTINGS,
+)
 
 
-def test_a_task_from_outside_runs_in_the_pipeline(clone, site):
-    clone.run(sys.executable, "-m", "mht", "apply", "counting", PYTHONPATH=on_path(site))
-    clone.dvc("repro", "ppo@hybrid", PYTHONPATH=on_path(site))
-    rows = (clone.path / "data/raw/examples.jsonl").read_text().splitlines()
+def test_a_task_from_outside_runs_in_the_pipeline(foreign):
+    rows = (foreign.path / "data/raw/examples.jsonl").read_text().splitlines()
     assert len(rows) == 80 and json.loads(rows[3])["item"] == {"number": 3}
-    scores = list(csv.DictReader((clone.path / "plots/hybrid/ppo.csv").open()))
-    assert all(0 <= float(row["ppo/score/mean"]) <= 1 for row in scores if row["ppo/score/mean"])
+    scores = [row["ppo/score/mean"] for row in foreign.curve("hybrid", "ppo")]
+    assert scores and all(0 <= score <= 1 for score in scores)

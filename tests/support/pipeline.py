@@ -7,6 +7,7 @@ look at. ``clone`` is a copy of it for one test to work in.
 from __future__ import annotations
 
 import copy
+import csv
 import functools
 import itertools
 import json
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,11 @@ class Clone:
     def json(self, path: str) -> Any:
         """The data of a JSON file."""
         return json.loads((self.path / path).read_text(encoding="utf-8"))
+
+    def curve(self, variant: str, phase: str) -> list[dict[str, float]]:
+        """The figures of the steps of a phase, from plots/."""
+        with open(self.path / "plots" / variant / f"{phase}.csv", encoding="utf-8") as file:
+            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
     def lock(self) -> dict[str, Any]:
         """The stages of dvc.lock."""
@@ -248,22 +254,44 @@ def run_twice(made: Clone) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def made_once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], dict[str, Any]]
+) -> tuple[Path, dict[str, Any]]:
+    """A folder for all test processes, and what the one that made it says of it.
+
+    Args:
+        factory: of the process's temporary folders.
+        name: of the folder.
+        make: called by the process that comes first, with the path of a clone to make there.
+    """
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    root, seen = base / name / "mht", base / f"{name}.json"
+    with FileLock(base / f"{name}.lock"):
+        if not seen.exists():
+            shutil.rmtree(root, ignore_errors=True)
+            seen.write_text(json.dumps(make(root)), encoding="utf-8")
+    return root, json.loads(seen.read_text(encoding="utf-8"))
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, tiny_model_dir) -> Finished:
     """The finished clone, made by whichever test process comes first."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    root, seen = base / "finished" / "mht", base / "finished.json"
-    with FileLock(base / "finished.lock"):
-        if not seen.exists():
-            shutil.rmtree(root, ignore_errors=True)
-            made = make_clone(root, tiny_model_dir())
-            seen.write_text(json.dumps(run_twice(made)), encoding="utf-8")
-    return Finished(root, **json.loads(seen.read_text(encoding="utf-8")))
+
+    def make(root: Path) -> dict[str, Any]:
+        return run_twice(make_clone(root, tiny_model_dir()))
+
+    root, seen = made_once(tmp_path_factory, "finished", make)
+    return Finished(root, **seen)
+
+
+def copy_of(made: Clone, root: Path) -> Clone:
+    """A copy of a clone with all that its pipeline made."""
+    shutil.copytree(made.path, root, symlinks=True)
+    return Clone(root)
 
 
 @pytest.fixture
 def clone(finished, tmp_path) -> Clone:
     """A copy of the finished clone."""
-    shutil.copytree(finished.path, tmp_path / "mht", symlinks=True)
-    return Clone(tmp_path / "mht")
+    return copy_of(finished, tmp_path / "mht")
