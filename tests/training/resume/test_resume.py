@@ -45,15 +45,20 @@ def job(tmp_path, tiny_model_dir, tiny_tokenizer):
     return make
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny_model_dir, tiny_tokenizer):
+    """The outcome of the run that is never killed."""
+    return Job(tmp_path_factory.mktemp("whole"), tiny_model_dir(), tiny_tokenizer).run()
+
+
 @pytest.mark.parametrize("kill_at", range(1, PARTS + 1))
-def test_a_run_killed_anywhere_ends_the_same(job, kill_at):
-    whole = job("whole").run()
+def test_a_run_killed_anywhere_ends_the_same(job, whole, kill_at):
     broken = job("broken")
     assert broken.run(kill_at=kill_at) is None
     assert broken.run() == whole
 
 
-def test_a_full_disk_costs_checkpoints_and_no_training(job, monkeypatch, capsys):
+def test_a_full_disk_costs_checkpoints_and_no_training(job, whole, monkeypatch, capsys):
     from mht.training.resume import checkpoint
 
     real, free = checkpoint._write, 4  # files that fit on the disk: two checkpoints
@@ -66,21 +71,20 @@ def test_a_full_disk_costs_checkpoints_and_no_training(job, monkeypatch, capsys)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(path, data)
 
-    whole, full = job("whole"), job("full")
-    expected = whole.run()
+    full = job("full")
     monkeypatch.setattr(checkpoint, "_write", write)
-    assert full.run() == expected
+    assert full.run() == whole
     err = capsys.readouterr().err
     assert err.count("can't be written (No space left on device)") == 1
     assert sorted(p.name for p in full.folder.iterdir()) == ["00000001", "00000002"]
     assert full.told == sorted(full.told, key=lambda row: row[0]) and full.told
 
 
-def test_a_run_killed_again_and_again_ends_the_same(job):
+def test_a_run_killed_again_and_again_ends_the_same(job, whole):
     broken = job("broken")
     for _ in range(PARTS - 1):
         assert broken.run(kill_at=2) is None  # one part further than the time before
-    assert broken.run() == job("whole").run()
+    assert broken.run() == whole
 
 
 @pytest.mark.parametrize(
@@ -201,8 +205,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(job, capsys, damage):
-    whole = job("whole").run()
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(job, whole, capsys, damage):
     broken = job("broken")
     broken.run(kill_at=5)
     newest = max(broken.folder.iterdir())
@@ -214,22 +217,22 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(job, capsys, damage):
     assert "resumed after step 2" in said.out
 
 
-def test_without_a_whole_checkpoint_the_run_begins_again(job, capsys):
+def test_without_a_whole_checkpoint_the_run_begins_again(job, whole, capsys):
     broken = job("broken")
     broken.run(kill_at=4)
     for folder in broken.folder.iterdir():
         cut(folder / TENSORS)
-    assert broken.run() == job("whole").run()
+    assert broken.run() == whole
     assert capsys.readouterr().err.count("is damaged") == 2
 
 
-def test_a_half_written_checkpoint_is_none(job):
+def test_a_half_written_checkpoint_is_none(job, whole):
     broken = job("broken")
     broken.run(kill_at=4)
     newest = max(broken.folder.iterdir())
     shutil.copytree(newest, broken.folder / ".00000009")
     (broken.folder / ".00000009" / PLAIN).unlink()
-    assert broken.run() == job("whole").run()
+    assert broken.run() == whole
 
 
 # -- whose checkpoint -------------------------------------------------------------------------
