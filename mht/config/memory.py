@@ -1,4 +1,4 @@
-"""The memory of experience: what the trainer remembers, and how much of each batch it chooses."""
+"""The section of the memory: its kind, its size, and its share of each batch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ AtLeastOne = Annotated[float, Field(ge=1)]
 
 
 class DifficultyConfig(Section):
-    """What makes a prompt of the training data easy or hard: its place among those remembered.
+    """How remembered prompts are ranked and divided into easy, medium and hard.
 
     Attributes:
-        easy: the share of prompts, from the easiest on, that are called easy.
-        hard: the share, from the hardest on, that are called hard; the others are medium. Prompts
-            that are alike share a place, so with ties the shares may come out smaller or larger.
-        score_weight: of the place by score, against 1 for that by loss; 0 looks at losses alone.
-        newest: the weight of the newest score or loss in the prompt's running mean; 1 forgets all
-            before it.
+        easy: the share of the easiest prompts that are in the class easy.
+        hard: the share of the hardest prompts that are in the class hard; the others are medium.
+            Equal prompts share a place, so ties may change both shares.
+        score_weight: of the place by score, relative to 1 for the place by loss; 0 ignores scores.
+        newest: the weight of the newest score or loss in the prompt's running mean; 1 keeps only
+            the newest.
     """
 
     easy: Share = 0.33
@@ -44,11 +44,11 @@ class OwnResponsesConfig(Section):
     """The policy's own best responses as SFT targets (rejection-sampling fine-tuning).
 
     Attributes:
-        share: of the rehearsed rows of an SFT batch, rounded; these learn a remembered response
-            that ended by itself, in place of the data's target.
-        min_quantile: of each prompt its best response is learnt where its score is at least this
-            quantile of all remembered ones, or where the prompt has ``1 / (1 - min_quantile)``
-            responses or more and it is better than their mean.
+        share: of the rehearsed rows of an SFT batch, rounded. In these a remembered response that
+            ended by EOS replaces the data's target.
+        min_quantile: the quantile of all remembered scores that a prompt's best response must reach
+            to become a target. It may also be above the mean of its prompt's responses, if there
+            are ``1 / (1 - min_quantile)`` or more.
     """
 
     share: Share = 0.0
@@ -60,10 +60,11 @@ class ReplayConfig(Section):
 
     Attributes:
         share: each minibatch has ``share * minibatch_size`` past responses, rounded, beside its
-            fresh ones; so a PPO step has as many optimiser steps as without, of more rows. 0 is
-            none, and the first step has none to replay.
-        staleness: the oldest that are replayed were sampled this many PPO steps ago.
-        max_weight: importance weights are cut off here: 1 counts no token more than a fresh one.
+            fresh ones. The number of optimiser steps stays the same, and each has more rows. 0
+            turns replay off. The first step has nothing to replay.
+        staleness: maximum age of a replayed response, in PPO steps.
+        max_weight: upper limit of the importance weights; with 1 no token counts more than a fresh
+            one.
     """
 
     share: Share = 0.0
@@ -72,23 +73,23 @@ class ReplayConfig(Section):
 
 
 class MemoryConfig(Section):
-    """What the trainer remembers of its attempts, and what it practises for it.
+    """Which attempts the trainer remembers, and which prompts it practises again.
 
-    Each kind of memory has a section of its own, named after it, with the kind's own options.
+    Each kind of memory has a section with its own options, named after the kind.
 
     Attributes:
-        type: "none" remembers nothing, and all keys below do nothing. "adaptive" practises prompts
-            of the training data by difficulty and in growing intervals, "markov" by a chain over
-            states of practice. Installed packages add kinds.
-        capacity: responses kept; when it is full those to easy prompts go first, of these the most
-            practised prompt's, of these the oldest.
-        prompts: share of a PPO step's prompts that the memory chooses; the rest are the next of the
-            data, in their order.
+        type: "none" turns the memory off, and all keys below have no effect. With "adaptive" it
+            practises prompts by difficulty and in growing intervals, with "markov" by a Markov
+            chain over states of practice. Installed packages add kinds.
+        capacity: maximum number of stored responses. Responses to easy prompts are deleted first,
+            among these those of the most practised prompt, among these the oldest.
+        prompts: share of a PPO step's prompts that the memory chooses; the rest follow the order of
+            the data.
         rehearsal: share of an SFT batch that the memory chooses.
-        start: a memory.parquet of an earlier run to begin with; null begins with nothing.
-        difficulty: which rows are easy and which hard.
-        own_responses: as SFT targets.
-        replay: in the PPO update.
+        start: the memory.parquet of an earlier run to begin with; null begins empty.
+        difficulty: the classes easy, medium and hard.
+        own_responses: the policy's best responses as SFT targets.
+        replay: past responses in the PPO update.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -132,7 +133,7 @@ class MemoryConfig(Section):
 
     @classmethod
     def checked(cls, data: Any, handler: Any) -> Any:
-        """The kinds' sections are checked as well."""
+        """The section, with the sections of the kinds checked as well."""
         return checked_with_members(cls, cls.registry, data, handler)
 
     @classmethod
@@ -142,20 +143,20 @@ class MemoryConfig(Section):
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is remembered."""
+        """Whether the trainer has a memory."""
         return self.type != OFF
 
     @property
     def groups_prompts(self) -> bool:
-        """Whether it needs the prompts' embeddings."""
+        """Whether the memory needs the prompts' embeddings."""
         return self.is_on and self.registry.get(self.type).needs_embeddings(self.own)
 
     @property
     def own(self) -> Section:
-        """The section of the kind that is on."""
+        """The section of the chosen kind."""
         return getattr(self, self.type)
 
     @property
     def options(self) -> dict[str, Any]:
-        """The type's own keys."""
+        """The options of the chosen kind; empty without a memory."""
         return dict(self.own) if self.is_on else {}
