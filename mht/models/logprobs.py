@@ -9,17 +9,15 @@ arXiv:2410.10989).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mht.core.records import Rollout
 from mht.losses import entropy, token_logprobs
 from mht.models.fast.packed import linear, pack, packed_linear
 from mht.models.readers import policy_model
-
-if TYPE_CHECKING:
-    from mht.core.records import Rollout
 
 CHUNK = {"cpu": 2**22, "cuda": 2**26}  # elements of logits alive at once
 

@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mht.config import ReferenceConfig
 from mht.core.errors import ConfigError, ModelError, UserError
+from mht.core.records import Rollout
 from mht.losses import kl_estimate
 from mht.models.loading import load_causal_lm, load_tokenizer
 from mht.models.logprobs import response_logprobs
+from mht.models.policy import Policy
 from mht.models.readers import policy_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from mht.config import ReferenceConfig
-    from mht.core.records import Rollout
-    from mht.models.policy import Policy
 
 Items = Sequence[Mapping[str, Any]]
 

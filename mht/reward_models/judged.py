@@ -6,18 +6,16 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mht.config import RewardModelConfig
 from mht.core.errors import DataError
 from mht.data.text.sample import Sample
 from mht.data.text.truncation import Text, fitted
-
-if TYPE_CHECKING:
-    from mht.config import RewardModelConfig
 
 NAMES = ("negative", "positive")
 Rows = Sequence[Mapping[str, Any]]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mht.algorithms.base import ROLLOUTS, Algorithm, Learner, Trainee, algorithm
-
-if TYPE_CHECKING:
-    from mht.config import HybridConfig
+from mht.config import HybridConfig
 
 
 @algorithm("ppo")

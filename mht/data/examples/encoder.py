@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mht.config import DataConfig
 from mht.core.errors import DataError, UserError
 from mht.data.examples.example import Example
 from mht.data.examples.limits import Limits
 from mht.data.examples.tokenize import Cut, behind, read
 from mht.data.examples.truncate import truncated, with_turns
 from mht.data.text.texts import Codec, Read
-
-if TYPE_CHECKING:
-    from mht.config import DataConfig
 
 
 class Encoder:

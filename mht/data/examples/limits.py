@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mht.config import Config
 from mht.core.errors import DataError
-
-if TYPE_CHECKING:
-    from mht.config import Config
 
 # what configurations call their number of positions, where transformers knows no common name
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")

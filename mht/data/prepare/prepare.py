@@ -6,8 +6,9 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mht.config import Config, DataConfig
 from mht.core.errors import DataError
 from mht.core.model_files.folder import check_files, reading, stored_config
 from mht.core.progress import track
@@ -24,9 +25,6 @@ from mht.data.text.sample import joiner
 from mht.data.text.special import end_ids
 from mht.data.text.texts import Codec
 from mht.data.text.words import chunks
-
-if TYPE_CHECKING:
-    from mht.config import Config, DataConfig
 
 Row = dict[str, Any]
 

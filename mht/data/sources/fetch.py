@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mht.config import DataConfig
 from mht.core.errors import DataError
 from mht.core.stable_files import read_jsonl, write_jsonl
 from mht.data.judgements.kinds import KEYS, kind_of
@@ -15,9 +16,6 @@ from mht.data.sources.shown import shown
 from mht.data.sources.table import TableSource
 from mht.data.text.clean import clean
 from mht.data.text.turns import earlier_turns
-
-if TYPE_CHECKING:
-    from mht.config import DataConfig
 
 Row = dict[str, Any]
 WATCHED = Path("data/local")

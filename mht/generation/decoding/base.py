@@ -13,13 +13,13 @@ from mht.data.examples.tokenize import Cut, read
 from mht.data.text.clean import content_key
 from mht.data.text.sample import Sample, joiner
 from mht.data.text.texts import Codec
+from mht.generation.sampling.rollout import Responder
 from mht.generation.sampling.seeds import RowSeeds, row_seeds
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from mht.generation.sampling.rollout import Responder
     from mht.rewards import Reward
 
 

@@ -31,10 +31,10 @@ from mht.generation.decoding.base import Generated, Prompts
 from mht.generation.decoding.ngram import NGramProposal
 from mht.generation.decoding.ngram_model import NGram
 from mht.generation.sampling.decode import sample
+from mht.generation.sampling.rollout import Responder
 from mht.generation.sampling.seeds import RowSeeds
 
 if TYPE_CHECKING:
-    from mht.generation.sampling.rollout import Responder
     from mht.rewards import Reward
 
 

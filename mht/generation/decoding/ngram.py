@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +15,9 @@ from mht.data.examples.example import collate_prompts
 from mht.generation.decoding.base import Generated, Prompts
 from mht.generation.decoding.ngram_model import NGram
 from mht.generation.sampling.draw import draw
+from mht.generation.sampling.rollout import Responder
 from mht.generation.sampling.seeds import RowSeeds
 from mht.models.logprobs import response_logprobs
-
-if TYPE_CHECKING:
-    from mht.generation.sampling.rollout import Responder
 
 
 def ngram_sample(

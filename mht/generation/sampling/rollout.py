@@ -20,11 +20,10 @@ from mht.generation.sampling.decode import sample
 from mht.generation.sampling.draw import Generator
 from mht.generation.sampling.padding import content_mask, left_padded, response_content
 from mht.models.readers import policy_model
+from mht.models.trunk import Trunk
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from mht.models.trunk import Trunk
 
 
 def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -13,14 +13,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from torch import nn
 
+from mht.config import LoRAConfig
 from mht.core.errors import MissingPackage, ModelError
-
-if TYPE_CHECKING:
-    from mht.config import LoRAConfig
 
 
 def add_adapters(model: nn.Module, layers: list[nn.Module], config: LoRAConfig) -> None:

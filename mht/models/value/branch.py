@@ -8,17 +8,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from mht.core.errors import ModelError
+from mht.core.records import Rollout
 from mht.models.hf.unpadded import padded
 from mht.models.readers import policy_model
 from mht.models.trunk import Trunk
-
-if TYPE_CHECKING:
-    from mht.core.records import Rollout
 
 
 class ValueBranch(nn.Module):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-if TYPE_CHECKING:
-    from mht.core.records import Rollout
+from mht.core.records import Rollout
 
 ACTIVATIONS = {
     "relu": functional.relu,
