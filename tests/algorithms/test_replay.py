@@ -18,7 +18,7 @@ from mht.losses import effective_share, importance_weights, policy_loss, value_l
 from mht.memory.base import Attempt
 from mht.models.loading import load_causal_lm
 from mht.training.hybrid import HybridTrainer
-from tests.support.jobs import Job
+from tests.support.jobs import Job, ends_the_same
 from tests.support.ppo import (
     PROMPTS,
     SCORES,
@@ -580,13 +580,13 @@ def test_replay_looks_at_each_rows_references(tiny_model_dir, tiny_tokenizer):
     assert trainer.next_step("ppo")["ppo/replay/rows"] == 4
 
 
-@pytest.mark.parametrize("kill_at", [4, 7])
-def test_a_killed_run_with_replay_ends_the_same(tmp_path, tiny_model_dir, tiny_tokenizer, kill_at):
+def test_a_killed_run_with_replay_ends_the_same(tmp_path, tiny_model_dir, tiny_tokenizer):
     own = {"share": 0.5, "min_quantile": 0.5}
-    changes = {"memory": memory_of(0.5, staleness=2) | {"own_responses": own}}
-    jobs = [Job(tmp_path / n, tiny_model_dir(), tiny_tokenizer, **changes) for n in ("a", "b")]
-    whole = jobs[0].run()
+    memory = memory_of(0.5, staleness=2) | {"own_responses": own}
+
+    def job(name):
+        return Job(tmp_path / name, tiny_model_dir(), tiny_tokenizer, memory=memory)
+
+    whole = ends_the_same(job, 4, 7)
     replayed_rows = [row["ppo/replay/rows"] for _, row in whole[1] if "ppo/replay/rows" in row]
     assert replayed_rows == [0, 4, 4]
-    assert jobs[1].run(kill_at=kill_at) is None
-    assert jobs[1].run() == whole

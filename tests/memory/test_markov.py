@@ -15,10 +15,9 @@ from mht.memory.markov.memory import MarkovMemory
 from mht.memory.table import load, save
 from mht.models.embeddings import mean_embeddings
 from mht.models.loading import load_causal_lm
-from mht.training.hybrid import HybridTrainer
 from mht.training.practice import Practice, section_named
-from mht.training.resume.checkpoint import Checkpoints
-from tests.support.training import STATEFUL, TokenShare, examples, hybrid_config
+from tests.support.jobs import Job, ends_the_same
+from tests.support.training import TokenShare, examples, hybrid_config
 
 
 def rows_of(prompts):
@@ -280,48 +279,26 @@ def test_of_many_states_those_with_the_most_mass_are_drawn(tmp_path, monkeypatch
     assert shown == {"names": ["p1", "p3"], "of": 4}
 
 
-def run(folder, model, tokenizer, settings, kill_at=None):
-    """Train to the end, or to some step; what the tracker heard, all weights, the memory."""
-    config = hybrid_config(
-        reward=TokenShare(), memory={"type": "markov", "markov": settings}, **STATEFUL
-    )
-    trainer = HybridTrainer(
-        model, tokenizer, examples(tokenizer, 11), config=config, seed=3, device="cpu"
-    )
-    heard = {}
-
-    def log(stats, step):
-        heard[step] = {k: v for k, v in stats.items() if "/time/" not in k}
-        if step == kill_at:
-            raise KeyboardInterrupt
-
-    checkpoints = Checkpoints(folder, every_s=0)
-    try:
-        trainer.train(log=log, checkpoints=checkpoints)
-    except KeyboardInterrupt:
-        return None
-    finally:
-        checkpoints._lock.lock.release()
-    weights = {k: v.clone() for k, v in trainer.policy.model.state_dict().items()}
-    return heard, weights, trainer.practice.memory.state_dict()
-
-
 @pytest.mark.parametrize(
     ("settings", "kill_at"),
-    [({"clusters": 2}, 3), ({"states": "rows", "signal": "progress"}, 6)],
+    [({"clusters": 2}, 4), ({"states": "rows", "signal": "progress"}, 8)],
     ids=["clusters", "rows"],
 )
 def test_a_killed_run_ends_the_same(tmp_path, tiny_model_dir, tiny_tokenizer, settings, kill_at):
-    parts = tiny_model_dir(), tiny_tokenizer, settings
-    whole, weights, memory = run(tmp_path / "whole", *parts)
-    assert run(tmp_path / "broken", *parts, kill_at=kill_at) is None
-    heard, same_weights, same_memory = run(tmp_path / "broken", *parts)
-    assert heard and heard == {step: whole[step] for step in heard}
-    assert weights.keys() == same_weights.keys()
-    assert all(value.equal(same_weights[name]) for name, value in weights.items())
-    assert_equal(memory, same_memory)
-    assert memory["own"]["chain"]["scale"] < 1
-    assert {"ppo/memory/entropy_nats", "ppo/memory/stationary_hard"} <= whole[8].keys()
+    jobs = []
+
+    def job(name):
+        jobs.append(Job(
+            tmp_path / name, tiny_model_dir(), tiny_tokenizer, unfrozen="all", plan=None,
+            memory={"type": "markov", "markov": settings}, reward=TokenShare(),
+        ))  # fmt: skip
+        return jobs[-1]
+
+    _, rows, *_ = ends_the_same(job, kill_at)
+    whole, broken = (each.last.practice.memory.state_dict() for each in jobs)
+    assert_equal(whole, broken)
+    assert broken["own"]["chain"]["scale"] < 1
+    assert {"ppo/memory/entropy_nats", "ppo/memory/stationary_hard"} <= rows[-2][1].keys()
 
 
 def test_prompts_of_like_words_lie_together(tiny_model_dir, tiny_tokenizer):

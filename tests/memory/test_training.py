@@ -17,7 +17,7 @@ from mht.models.loading import load_causal_lm
 from mht.training.hybrid import HybridTrainer
 from mht.training.practice import section_named
 from mht.training.start_memory import StartError
-from tests.support.jobs import Job
+from tests.support.jobs import Job, ends_the_same
 from tests.support.training import TokenShare, examples, hybrid_config
 
 ADAPTIVE = MemoryConfig(type="adaptive", capacity=20)
@@ -149,10 +149,6 @@ def test_without_a_memory_nothing_is_kept_drawn_or_written(trainer, tmp_path):
 class Remembering(Job):
     """A run with a memory; what it remembers is part of its outcome."""
 
-    def trainer(self):
-        self.last = super().trainer()
-        return self.last
-
     def run(self, *, kill_at=None):
         ended = super().run(kill_at=kill_at)
         if ended is None:
@@ -167,18 +163,12 @@ MEMORIES = {
 }
 
 
-@pytest.mark.parametrize("kill_at", [2, 4, 6])
 @pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
-def test_a_killed_run_remembers_and_ends_the_same(
-    tmp_path, tiny_model_dir, tiny_tokenizer, memory, kill_at
-):
-    ends = []
-    for name in ("whole", "broken"):
-        job = Remembering(tmp_path / name, tiny_model_dir(), tiny_tokenizer, memory=memory)
-        if name == "broken":
-            assert job.run(kill_at=kill_at) is None
-        ends.append(job.run())
-    assert ends[0] == ends[1]
+def test_a_killed_run_remembers_and_ends_the_same(tmp_path, tiny_model_dir, tiny_tokenizer, memory):
+    def job(name):
+        return Remembering(tmp_path / name, tiny_model_dir(), tiny_tokenizer, memory=memory)
+
+    ends_the_same(job, 2, 4, 6)
 
 
 # -- a memory to begin with -------------------------------------------------------------------

@@ -15,7 +15,7 @@ from peft import (
 from transformers import AutoModelForCausalLM
 
 from mht.core.errors import ModelError, UserError
-from mht.training.resume.checkpoint import Checkpoints
+from tests.support.jobs import Job, ends_the_same
 from tests.support.training import (
     EOS,
     PAD,
@@ -133,27 +133,16 @@ def test_the_active_one_of_two_trains(tiny_model_dir, tiny_tokenizer, tmp_path):
 
 
 def test_a_killed_run_goes_on_exactly(tiny_model_dir, tiny_tokenizer, tmp_path):
-    found = []
-    for name in ("whole", "killed"):
-        checkpoints = Checkpoints(tmp_path / name, {}, every_s=0)
-        trainer = trainer_of(adapted(tiny_model_dir()), tiny_tokenizer)
-        if name == "killed":
-            with pytest.raises(KeyboardInterrupt):
-                trainer.train([(1, 1), (1, 1)], log=_stop_at(3), checkpoints=checkpoints)
-            checkpoints._lock.lock.release()
-            checkpoints = Checkpoints(tmp_path / name, {}, every_s=0)
-            trainer = trainer_of(adapted(tiny_model_dir()), tiny_tokenizer)
-        trainer.train([(1, 1), (1, 1)], checkpoints=checkpoints)
-        found.append(trainer.policy.model.state_dict())
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    def job(name):
+        return Job(
+            tmp_path / name,
+            lambda: adapted(tiny_model_dir()),
+            tiny_tokenizer,
+            unfrozen="all",
+            plan=[(1, 1)] * 2,
+        )
 
-
-def _stop_at(step):
-    def log(stats, number):
-        if number == step:
-            raise KeyboardInterrupt
-
-    return log
+    ends_the_same(job, 5)
 
 
 # -- what can't be so is one line ---------------------------------------------------------------

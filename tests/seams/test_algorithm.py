@@ -11,7 +11,7 @@ from mht.core.errors import ConfigError, UserError
 from mht.core.records import Rollout
 from mht.data.examples.example import collate_sft
 from mht.training.hybrid import HybridTrainer
-from tests.support.jobs import Job
+from tests.support.jobs import Job, ends_the_same
 from tests.support.plugins import Toy
 from tests.support.training import PAD, examples, hybrid_config, rollout_of
 
@@ -140,16 +140,13 @@ def test_its_steps_count_for_the_schedule(site):
     assert config.optimizer_steps == 3 * (3 + 2)
 
 
-@pytest.mark.parametrize("kill_at", range(1, 9))
-def test_its_state_is_in_the_checkpoints(site, tmp_path, tiny_model_dir, tiny_tokenizer, kill_at):
+def test_its_state_is_in_the_checkpoints(site, tmp_path, tiny_model_dir, tiny_tokenizer):
     plan = [[{"best_half": 2}, {"ppo": 1}], [{"best_half": 1}, {"sft": 1}]]
-    outcomes = []
-    for name, killed in (("whole", None), ("broken", kill_at)):
-        job = Job(tmp_path / name, tiny_model_dir(), tiny_tokenizer, plan=plan)
-        if killed:
-            assert job.run(kill_at=killed) is None
-        outcomes.append(job.run())
-    assert outcomes[0] == outcomes[1]
+
+    def job(name):
+        return Job(tmp_path / name, tiny_model_dir(), tiny_tokenizer, plan=plan)
+
+    ends_the_same(job, *range(1, 9))
 
 
 @pytest.mark.parametrize(

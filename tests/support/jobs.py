@@ -38,8 +38,16 @@ def power_off():
 class Job:
     """A training run that may be killed and begun again.
 
+    Args:
+        folder: of its checkpoints.
+        model: a model's folder, or a function that makes the model.
+        tokenizer: the model's.
+        **changes: settings; ``plan`` is the schedule's, and ``unfrozen``, ``dtype`` and ``lora``
+            are the policy's.
+
     Attributes:
         told: every point that the tracker was given, in order.
+        last: the trainer that was made last.
     """
 
     def __init__(self, folder, model, tokenizer, **changes):
@@ -52,11 +60,12 @@ class Job:
         changes = dict(self.changes)
         unfrozen, dtype = changes.pop("unfrozen"), changes.pop("dtype", "float32")
         lora = changes.pop("lora", None)
-        # float16 by name is for GPUs, but a loaded model may have it
-        model = load_causal_lm(self.model, dtype=dtype) if dtype == "float16" else self.model
+        model = self.model() if callable(self.model) else self.model
+        if dtype == "float16":  # by name it is for GPUs, but a loaded model may have it
+            model = load_causal_lm(model, dtype=dtype)
         reward = make_reward(SETTINGS["reward"])
         config = hybrid_config(**SETTINGS | {"reward": reward} | changes)
-        return HybridTrainer(
+        self.last = HybridTrainer(
             model,
             self.tokenizer,
             examples(self.tokenizer, 11),
@@ -67,6 +76,7 @@ class Job:
             device="cpu",
             dtype=dtype,
         )
+        return self.last
 
     def checkpoints(self, history=None):
         return Checkpoints(self.folder, {"plan": self.plan}, every_s=0, history=history)
@@ -98,6 +108,21 @@ class Job:
             checkpoints._lock.lock.release()  # as the end of the process does
         history.publish()
         return outcome(trainer, history)
+
+
+def ends_the_same(make, *kills):
+    """The outcome of a run, which is also that of runs that are killed and begun again.
+
+    Args:
+        make: makes a job in a folder of the given name.
+        *kills: for each killed run, the part of the schedule after which it is killed.
+    """
+    whole = make("whole").run()
+    for part in kills:
+        broken = make(f"killed after {part}")
+        assert broken.run(kill_at=part) is None
+        assert broken.run() == whole, f"killed after part {part}"
+    return whole
 
 
 def run_and_kill(job, kill_at):

@@ -14,7 +14,7 @@ from mht.rewards import Reward
 from mht.training.resume.checkpoint import PLAIN, TENSORS, CheckpointError, Checkpoints
 from mht.training.resume.state import State
 from mht.training.schedule import as_plan, schedule
-from tests.support.jobs import PLAN, Job
+from tests.support.jobs import PLAN, Job, ends_the_same
 from tests.support.training import TokenShare
 
 PARTS = len(schedule(as_plan(PLAN)))
@@ -51,11 +51,8 @@ def whole(tmp_path_factory, tiny_model_dir, tiny_tokenizer):
     return Job(tmp_path_factory.mktemp("whole"), tiny_model_dir(), tiny_tokenizer).run()
 
 
-@pytest.mark.parametrize("kill_at", range(1, PARTS + 1))
-def test_a_run_killed_anywhere_ends_the_same(job, whole, kill_at):
-    broken = job("broken")
-    assert broken.run(kill_at=kill_at) is None
-    assert broken.run() == whole
+def test_a_run_killed_anywhere_ends_the_same(job):
+    ends_the_same(job, *range(1, PARTS + 1))
 
 
 def test_a_full_disk_costs_checkpoints_and_no_training(job, whole, monkeypatch, capsys):
@@ -110,9 +107,7 @@ def test_a_run_killed_again_and_again_ends_the_same(job, whole):
     ids=str,
 )
 def test_whatever_trains_is_in_the_state(job, changes):
-    broken = job("broken", **changes)
-    assert broken.run(kill_at=5) is None
-    assert broken.run() == job("whole", **changes).run()
+    ends_the_same(lambda name: job(name, **changes), 5)
 
 
 def test_checkpoints_of_16_bits_hold_the_masters(job):
@@ -145,9 +140,7 @@ def test_a_checkpoint_of_adapters_is_small(job):
 
 def test_further_references_need_no_state(job, tiny_model_dir):
     reference = {"model": str(tiny_model_dir(seed=1)), "kl_coef": 0.1, "where": {"number": [0, 3]}}
-    broken = job("broken", references={"other": reference})
-    assert broken.run(kill_at=5) is None
-    assert broken.run() == job("whole", references={"other": reference}).run()
+    ends_the_same(lambda name: job(name, references={"other": reference}), 5)
 
 
 @pytest.mark.parametrize("source", NOISES)
