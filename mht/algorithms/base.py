@@ -1,4 +1,4 @@
-"""What an algorithm is: the batches it needs, and what it learns from them.
+"""Algorithms: the batches that they need, and the learners that make their steps.
 
 An `Algorithm` is what params.yaml names in a phase: its fields are its options. The `Learner` that
 it makes does the work, and has the state. `mht.algorithms.members` holds those that are built in;
@@ -31,14 +31,14 @@ algorithm = ALGORITHMS.register
 
 @dataclass(frozen=True)
 class Trainee:
-    """What algorithms train, and by what.
+    """The policy that algorithms train, with its optimiser and settings.
 
     Attributes:
         policy: the model, its value head and its reference.
         updater: the optimiser, which all algorithms share.
         config: the settings of the cycles.
-        seed: for random numbers of one's own.
-        references: further frozen models; None is none.
+        seed: for an algorithm's own random numbers.
+        references: further frozen models; None where there are none.
     """
 
     policy: Policy
@@ -64,7 +64,7 @@ class Algorithm(Component):
 
     @abstractmethod
     def learner(self, trainee: Trainee) -> Learner:
-        """What makes the steps, once for a training run."""
+        """The learner that makes the steps of a training run."""
 
 
 class Learner(ABC):

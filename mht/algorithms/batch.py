@@ -1,4 +1,4 @@
-"""The records that algorithms learn from, and what came of a step.
+"""The records that algorithms learn from, and the result of a step.
 
 Shapes: B batch, T prompt and target, N pairs.
 """
@@ -63,9 +63,9 @@ class Rollouts:
 
     Attributes:
         rollout: B prompts and responses.
-        scores: gives the reward's B numbers; what does not need them is best done before the call.
+        scores: gives the reward's B numbers; call it after all work that does not need them.
         items: each prompt's row of the data.
-        past: responses of earlier policies that the memory replays; None is none.
+        past: responses of earlier policies that the memory replays; None replays nothing.
         weights: (B,) by which each response's loss counts; None is 1 everywhere.
     """
 
@@ -100,7 +100,7 @@ class Pairs:
     Attributes:
         chosen: N prompts and their best responses.
         rejected: the same prompts with their worst ones.
-        margins: (N,) how much better the chosen scored; 0 where all responses scored alike.
+        margins: (N,) how much better the chosen scored; 0 where all scores are equal.
     """
 
     chosen: Rollout
@@ -135,7 +135,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one step.
+    """The result of one step.
 
     Attributes:
         stats: everything worth a curve, keys ``group/name``.

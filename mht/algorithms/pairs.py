@@ -11,7 +11,7 @@ from mht.core.records import Rollout
 
 
 def best_and_worst(rollout: Rollout, scores: Sequence[float]) -> Pairs:
-    """Of each prompt its best and its worst response; of equals the first and the last.
+    """The best and the worst response to each prompt; of equals the first and the last.
 
     Args:
         rollout: B responses, several to each prompt.

@@ -26,7 +26,7 @@ class NothingToLearn(DataError, ValueError):
 
 @dataclass(frozen=True)
 class Part:
-    """A microbatch that was learnt from.
+    """The result of one microbatch.
 
     Attributes:
         loss: its part of the batch's loss.
@@ -68,7 +68,7 @@ class SFT(Learner):
         return Outcome(stats, losses=self._of_all(update.reports, len(given)))
 
     def _losses(self, given: Examples) -> Iterator[tuple[Tensor, Part]]:
-        """The batch's loss, microbatch by microbatch, and what each of them was."""
+        """The batch's loss, microbatch by microbatch, with the result of each."""
         config, devices = self.trainee.config, self.trainee.updater.devices
         for tensors, share, rows in microbatches(given.tensors, config.microbatch_size, devices):
             logprobs, learnt = label_logprobs(self.trainee.policy.model, tensors)

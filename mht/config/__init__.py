@@ -25,7 +25,8 @@ from mht.config.data import DataConfig, RewardModelConfig, SplitConfig
 from mht.config.evaluation import BenchmarkConfig, DecodingConfig, EvaluateConfig, GuardConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.policy import LoRAConfig, ReferenceConfig
-from mht.config.training import HybridConfig, KLControl, SFTConfig
+from mht.config.sft import SFTConfig
+from mht.config.training import HybridConfig, KLControl
 from mht.config.tuning import TuneConfig
 from mht.config.variants import (
     BaselineConfig,
@@ -78,8 +79,9 @@ class BaseConfig(Section):
             type of processor with one number of threads.
         experiment: the MLflow experiment; changes no result.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
-        accelerate: a file of configs/accelerate/, as `accelerate config` writes them: the training
-            stages run in its processes, each on its rows of every batch; null is one process.
+        accelerate: a file of configs/accelerate/, as `accelerate config` writes them. The training
+            stages run in its processes, each on its rows of every batch. With null one process
+            runs.
         checkpoint_every_s: seconds between two checkpoints of a training stage, from which a killed
             run goes on; 0 writes one after every step; changes no result.
     """
@@ -119,13 +121,14 @@ class ModelConfig(Section):
         dtype: what the model computes in. In 16 bits what trains has float32 master weights;
             float16 needs a GPU. "auto" is bfloat16 where the device has units for it, else float32.
         gradient_checkpointing: drop the activations of the layers that train and compute them
-            again for the gradients: less memory, about a third more time, the same numbers.
+            again for the gradients. Less memory, about a third more time, the same numbers.
         num_layers_unfrozen: how many of the top layers train, or "all". The layers below are
             shared with the reference model and their activations are computed once per rollout.
         lora: adapters train instead of those layers, and what is saved is merged; null trains the
             layers themselves.
-        context_window: each token is predicted from the last so many alone, in training, scoring
-            and generation, at the price of as many times the work; null is the model's own context.
+        context_window: the number of preceding tokens from which each token is predicted, in
+            training, scoring and generation. The work grows by this factor. With null it is the
+            model's own context.
     """
 
     name: Name

@@ -1,4 +1,4 @@
-"""Cycles of phases: what a training run does one after the other."""
+"""Cycles of phases: the order of a training run."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class CyclesConfig(Section):
         phases: the phases of each cycle in order, each an algorithm and its steps, such as
             ``[{sft: 6}, {ppo: 1}]``. The two keys above are a short form for that; null takes them.
         algorithms: algorithms with options of their own, by the name that a phase calls them.
-        mix: how the steps of the phases change over the cycles, the weights of SFT and
-            reinforcement learning, and which prompts begin with a part of their target.
+        mix: how the steps of the phases change over the cycles. It also gives the weights of SFT
+            and reinforcement learning, and says which responses begin with a part of the target.
     """
 
     cycles: Cycles
@@ -112,7 +112,7 @@ class CyclesConfig(Section):
         return sum(n * self.algorithm(name).updates(self) for name, n in counts.items())
 
     def phase_problems(self) -> Iterator[tuple[str, str]]:
-        """Key and sentence for each phase that is none."""
+        """Key and sentence for each wrong phase."""
         for number, phase in enumerate(self.phases or []):
             try:
                 (name,) = phase
@@ -126,7 +126,7 @@ class CyclesConfig(Section):
             yield f"algorithms.{name}", "the name is taken: choose another"
         if self.phases is not None and (self.sft_steps_per_cycle or self.ppo_steps_per_cycle):
             short = "sft_steps_per_cycle and ppo_steps_per_cycle"
-            yield "phases", f"{short} say the same: set phases to null, or them to 0"
+            yield "phases", f"{short} are set too: set phases to null, or both of them to 0"
 
     def step_problems(self) -> Iterator[tuple[str, str]]:
         """Key and sentence where there are too many steps, or none."""

@@ -42,12 +42,12 @@ class DataConfig(Section):
         splits: how the texts are divided.
         prompt_words: for texts without a prompt of their own: how many of the first words are the
             prompt; the rest is the target.
-        segmenter: what a word is in scripts without spaces, such as Chinese and Thai: "characters"
-            takes each character for one, "icu" the words of ICU's dictionaries (needs the package
-            icu4py), "spaces" what stands between spaces.
+        segmenter: what a word is in scripts without spaces, such as Chinese and Thai. It is each
+            character ("characters"), a word of ICU's dictionaries ("icu", needs the package
+            icu4py), or the text between spaces ("spaces").
         min_target_words: texts that leave a shorter target are dropped.
-        duplicates: "drop" leaves the first of texts that are alike; "keep" leaves all, where it
-            means something how often a text occurs. Either way they are in the same split.
+        duplicates: "drop" leaves the first of equal texts. "keep" leaves all, for data in which
+            the number of occurrences matters. Either way equal texts are in the same split.
         max_prompt_tokens: a longer prompt is an error, unless ``long_prompts`` says otherwise.
         long_prompts: "error", "drop", or "truncate" (drops the oldest turns, then the beginning of
             the last).
@@ -83,13 +83,13 @@ class RewardModelConfig(Section):
             the whole answer.
         holdout: share of the texts or pairs kept for its own accuracy and calibration.
         text: what is read of an answer in a pair: "response", "full" (prompt + answer), "pair"
-            (two segments) or "chat" (in the encoder's chat template); the type ``reward_model``
-            has the same option, which has to be the same.
+            (two segments) or "chat" (in the encoder's chat template). The type ``reward_model``
+            has the same option, which must have the same value.
         margin: by how much the better answer's score should lead.
         centering: weight of a penalty that keeps the scores of pairs around 0.
-        judge_share: share of the texts or pairs that are kept from this model and train a second
-            one of the same kind, models/reward_model/judge, to judge what it was not rewarded for
-            (``evaluate.judges``); 0 trains none.
+        judge_share: share of the texts or pairs that this model does not see. They train a second
+            model of the same kind, models/reward_model/judge, for ``evaluate.judges``. 0 trains
+            none.
     """
 
     encoder: str = "all-MiniLM-L6-v2"

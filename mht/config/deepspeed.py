@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mht.config.optim import BITS
-from mht.config.training import HybridConfig, SFTConfig
+from mht.config.sft import SFTConfig
+from mht.config.training import HybridConfig
 from mht.config.variants import loops_of
 
 if TYPE_CHECKING:

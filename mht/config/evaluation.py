@@ -45,8 +45,8 @@ class EvaluateConfig(Section):
         bertscore_model: encoder for BERTScore and its layer; null skips it.
         bertscore_layer: whose hidden states are compared.
         resamples: of the bootstrap.
-        kl_to: "sft" also measures how far PPO took each variant that starts from the SFT model
-            away from it, ``kl_to_sft_nats``; null leaves it at the KL to the base model.
+        kl_to: "sft" adds ``kl_to_sft_nats``: how far PPO took each variant that starts from the
+            SFT model away from it. With null the KL to the base model is the only one.
         judges: rewards that nobody is trained on, by name; each becomes the metric
             ``judge/<name>`` of every variant, which ``benchmark.guard.judges`` may ask.
     """
@@ -102,8 +102,8 @@ class ReachConfig(Section):
         metric: of the looks at validation prompts: "score" (the reward), or another that is better
             the higher it is.
         score: a variant is there at its first look at or above it; null leaves the question out.
-        after: costs are counted from the last look at or before so many optimiser steps, so that
-            steps that all variants share, such as the SFT stage's, dilute no ratio.
+        after: costs are counted from the last look at or before this number of optimiser steps.
+            So steps that all variants share, such as the SFT stage's, dilute no ratio.
     """
 
     metric: str = "score"

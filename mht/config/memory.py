@@ -125,10 +125,10 @@ class MemoryConfig(Section):
 
     def _unused(self) -> Iterator[tuple[str, str]]:
         if self.is_on and not (self.prompts or self.rehearsal or self.replay.share):
-            what = f"{self.type} remembers and nothing is practised"
+            what = f"{self.type} remembers attempts, but practises nothing"
             yield "type", f"{what}: set prompts, rehearsal or replay.share above 0, or none"
         if self.is_on and self.own_responses.share and not self.rehearsal:
-            what = f"{self.own_responses.share} of no rehearsed rows"
+            what = f"{self.own_responses.share} of rehearsed rows, but there are none"
             yield "own_responses.share", f"{what}: set memory.rehearsal above 0, or this to 0"
 
     @classmethod

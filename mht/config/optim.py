@@ -192,7 +192,7 @@ class SchedulerConfig(Choice):
         lr_end: the polynomial ends here.
         power: of the polynomial; 1 is a straight line.
         timescale: steps after the warm-up until the inverse square root is at 0.71 of the full
-            rate; null takes as many as the warm-up's, or 10,000 without one.
+            rate. By default it is the warm-up's number, or 10,000 without a warm-up.
         decay_steps: the last steps, over which the rate falls.
         decay_ratio: the same as a share of all steps, rounded up; null is 0.1.
         warmup_type: the way up.
@@ -231,7 +231,7 @@ class SchedulerConfig(Choice):
     def _fits_together(self) -> SchedulerConfig:
         two_ways = [("warmup_steps", "warmup_ratio"), ("decay_steps", "decay_ratio"), tuple(FLOOR)]
         refuse(
-            (second, f"says the same as {first}: set one of them to null")
+            (second, f"has the same meaning as {first}: set one of them to null")
             for first, second in two_ways
             if getattr(self, first) is not None and getattr(self, second) is not None
         )
@@ -242,11 +242,11 @@ class SchedulerConfig(Choice):
         return self
 
     def warmup(self, steps: int) -> int:
-        """Optimiser steps of the warm-up, of so many in all."""
+        """Warm-up steps of a run of ``steps`` optimiser steps."""
         return self.warmup_steps or _share(self.warmup_ratio or 0.0, steps)
 
     def decay(self, steps: int) -> int:
-        """Optimiser steps of warmup_stable_decay's way down, of so many in all."""
+        """Decay steps of warmup_stable_decay in a run of ``steps`` optimiser steps."""
         ratio = 0.1 if self.decay_ratio is None else self.decay_ratio
         return self.decay_steps or _share(ratio, steps)
 

@@ -21,8 +21,8 @@ class LoRAConfig(Section):
     Attributes:
         r: rank of an adapter.
         alpha: an adapter's output is scaled by ``alpha / r``.
-        target_modules: which linear layers get one: "all-linear" is every one in the layers that
-            train, or a list of names as the model has them, such as [q_proj, v_proj].
+        target_modules: which linear layers get an adapter. Either "all-linear", every linear layer
+            of those that train, or a list of the model's names, such as [q_proj, v_proj].
         use_rslora: scale by ``alpha / sqrt(r)`` (arXiv:2312.03732).
         dropout: 0 and nothing else: PPO compares probabilities of the same tokens from different
             passes, which dropout would make differ.

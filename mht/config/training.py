@@ -1,4 +1,4 @@
-"""The sections about training: SFT, the cycles with their PPO."""
+"""The section of the cycles of SFT and PPO, and of the PPO itself."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mht.config.cycles import CyclesConfig, Plan, steps_of
+from mht.config.cycles import CyclesConfig, steps_of
 from mht.config.memory import MemoryConfig
 from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.policy import Name, ReferenceConfig
-from mht.core.bounds import MOST_STEPS, NonNegative, Positive, Rate, Share, Weight
+from mht.core.bounds import NonNegative, Positive, Rate, Share, Weight
 from mht.core.component import Chosen, Section, refuse
 
 Reward = Annotated[Any, Chosen("reward")]
@@ -26,76 +26,6 @@ TRUNCATED = (
     "need renormalised logprobs. Set ppo.temperature instead, or truncate where nothing trains: in "
     "evaluate.decoding"
 )
-
-
-class SFTConfig(Section):
-    """Supervised fine-tuning before the cycles.
-
-    Attributes:
-        steps: optimiser steps; 0 passes the base model on.
-        batch_size: examples per step.
-        microbatch_size: examples in one forward and backward pass; gradients add up to those of the
-            whole batch, in less memory. null takes all at once.
-        lr: learning rate.
-        max_grad_norm: gradients are clipped to this norm.
-        eval_every: steps between two validation losses.
-        eval_examples: how many validation examples, from the first on.
-    """
-
-    steps: Annotated[int, Field(ge=0, le=MOST_STEPS)]
-    batch_size: Positive = 16
-    microbatch_size: Positive | None = None
-    lr: Rate = 1e-4
-    max_grad_norm: Rate = 1.0
-    optimizer: OptimizerConfig = OptimizerConfig()
-    scheduler: SchedulerConfig = SchedulerConfig()
-    eval_every: Positive = 20
-    eval_examples: Positive = 128
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> SFTConfig:
-        batches = {"batch_size": self.batch_size}
-        refuse([*_microbatch(self.microbatch_size, batches), *_rate(self)])
-        return self
-
-    @property
-    def plan(self) -> Plan:
-        """A cycle of SFT steps between two validation losses."""
-        whole, rest = divmod(self.steps, self.eval_every)
-        cycles = [self.eval_every] * whole + [rest] * bool(rest)
-        return [(("sft", steps),) for steps in cycles]
-
-    @property
-    def optimizer_steps(self) -> int:
-        """Optimiser steps of the whole stage."""
-        return self.steps
-
-    def as_cycles(self) -> HybridConfig:
-        """The same settings for the alternating loop: one cycle of SFT steps alone."""
-        return HybridConfig(
-            cycles=min(self.steps, 1),
-            sft_steps_per_cycle=self.steps,
-            ppo_steps_per_cycle=0,
-            sft_batch_size=self.batch_size,
-            microbatch_size=self.microbatch_size,
-            lr=self.lr,
-            max_grad_norm=self.max_grad_norm,
-            optimizer=self.optimizer,
-            scheduler=self.scheduler,
-        )
-
-
-def _microbatch(size: int | None, batches: Mapping[str, int]) -> list[tuple[str, str]]:
-    """A microbatch is no larger than the largest batch that it is a part of."""
-    if size is None or size <= max(batches.values()):
-        return []
-    sizes = " and ".join(f"{key} {n}" for key, n in batches.items())
-    return [("microbatch_size", f"{size} is more than {sizes}: lower it, or set null")]
-
-
-def _rate(section: SFTConfig | HybridConfig) -> list[tuple[str, str]]:
-    found = section.scheduler.misfits(section.lr, section.optimizer_steps)
-    return [(f"scheduler.{key}", what) for key, what in found]
 
 
 class KLControl(Section):
@@ -118,11 +48,11 @@ class HybridConfig(CyclesConfig):
     Attributes:
         reward: what scores a response; not needed without PPO steps.
         batch_size: responses per PPO step.
-        responses_per_prompt: of them; divides ``batch_size``. From 2 on, each score counts less the
-            mean of the same prompt's other responses (RLOO, arXiv:2402.14740): how hard the prompt
-            is, where prompts differ more than answers do, is no noise then.
+        responses_per_prompt: responses to each prompt; divides ``batch_size``. From 2 on, each
+            score counts less the mean of the same prompt's other responses (RLOO,
+            arXiv:2402.14740). This removes the noise that comes from easy and hard prompts.
         minibatch_size: responses per optimiser step; divides ``batch_size``.
-        microbatch_size: rows in one forward and backward pass, SFT's too; gradients add up to those
+        microbatch_size: rows in one forward and backward pass, SFT's too. Gradients add up to those
             of the whole minibatch, in less memory. null takes all at once.
         sft_batch_size: examples per SFT step.
         epochs: passes over each rollout.
@@ -152,9 +82,9 @@ class HybridConfig(CyclesConfig):
         score_clip: scores are clipped to +- this; null does not clip.
         score_norm: divide scores by their running standard deviation.
         missing_eos_penalty: taken off the score of a response without EOS.
-        ratio_tolerance: what |ratio - 1| may be on the first minibatch of each rollout, at most
-            in float32, on average in 16 bits; null is 1e-3 in float32, 0.1 in bfloat16, 0.015 in
-            float16.
+        ratio_tolerance: bound of |ratio - 1| on the first minibatch of each rollout: of its maximum
+            in float32, of its mean in 16 bits. The default, null, is 1e-3 in float32, 0.1 in
+            bfloat16 and 0.015 in float16.
         max_grad_norm: gradients are clipped to this norm.
         memory: remembers the attempts and chooses what to practise.
         eval_every: cycles between two evaluations on validation prompts; 0 is never.
@@ -215,20 +145,33 @@ class HybridConfig(CyclesConfig):
         return self
 
     def _misfits(self) -> Iterator[tuple[str, str]]:
-        size, mini = self.batch_size, self.minibatch_size
         wrong = list(self.phase_problems())
         if wrong:
             yield from wrong
             return  # what follows counts steps
+        size, mini, per_prompt = self.batch_size, self.minibatch_size, self.responses_per_prompt
         if size % mini:
             yield "minibatch_size", f"{mini} does not divide batch_size {size}: set one that does"
-        if size % self.responses_per_prompt:
-            what = f"{self.responses_per_prompt} does not divide batch_size {size}"
+        if size % per_prompt:
+            what = f"{per_prompt} does not divide batch_size {size}"
             yield "responses_per_prompt", f"{what}: set one that does"
             return  # what follows counts prompts
-        sft, ppo = self.steps
         yield from self.step_problems()
-        if ppo and self.reward is None:
+        yield from self._missing()
+        yield from self._replay_misfits()
+        if "value" in self.heads:
+            yield "heads", "'value' is the name of the value head: choose another"
+        sft, ppo = self.steps
+        used = {"minibatch_size": mini} if ppo or not sft else {}
+        used |= {"sft_batch_size": self.sft_batch_size} if sft or not ppo else {}
+        yield from microbatch_problems(self.microbatch_size, used)
+        yield from rate_problems(self.scheduler, self.lr, self.optimizer_steps)
+        if self.memory.is_on and sft + ppo:
+            yield from self._memory_misfits(has_sft=sft > 0, has_ppo=ppo > 0)
+
+    def _missing(self) -> Iterator[tuple[str, str]]:
+        """Key and sentence for what the phases or the mix need and do not have."""
+        if self.steps[1] and self.reward is None:
             names = " and ".join(n for n in steps_of(self.plan) if self.samples(n))
             what = f"steps of {names} need a reward: set reward"
             yield "", f"{what}, or ppo_steps_per_cycle to 0" if names == "ppo" else what
@@ -236,13 +179,14 @@ class HybridConfig(CyclesConfig):
             what = "pairs are made of a prompt's responses: set at least 2"
             yield "responses_per_prompt", what
         if self.mix.needs_memory and not self.memory.is_on:
-            what = f"{self.mix.type} looks at what the memory knows of the prompts"
+            what = f"{self.mix.type} reads the memory's records of the prompts"
             yield "memory.type", f"{what}: set one, or another mix"
-        used = {"minibatch_size": mini} if ppo or not sft else {}
-        used |= {"sft_batch_size": self.sft_batch_size} if sft or not ppo else {}
-        replay = self.memory.replay.share
-        if self.memory.is_on and replay and not self.replayed_per_minibatch:
-            what = f"{replay} of minibatch_size {mini} is less than half a row"
+
+    def _replay_misfits(self) -> Iterator[tuple[str, str]]:
+        """Key and sentence for a replay that does not fit the batches or the memory."""
+        share, mini = self.memory.replay.share, self.minibatch_size
+        if self.memory.is_on and share and not self.replayed_per_minibatch:
+            what = f"{share} of minibatch_size {mini} is less than half a row"
             yield "memory.replay.share", f"{what}: set at least {1 / mini:.3g}, or 0"
         if self.replayed_per_step > self.memory.capacity:
             what = f"{self.memory.capacity} is less than the {self.replayed_per_step} responses"
@@ -250,15 +194,9 @@ class HybridConfig(CyclesConfig):
         if self.replayed_per_step and self.responses_per_prompt > 1:
             what = "a past response is compared with no other of its prompt"
             yield "memory.replay.share", f"{what}: set 0, or responses_per_prompt to 1"
-        if "value" in self.heads:
-            yield "heads", "'value' is the name of the value head: choose another"
-        yield from _microbatch(self.microbatch_size, used)
-        yield from _rate(self)
-        if self.memory.is_on and sft + ppo:
-            yield from self._memory_misfits(has_sft=sft > 0, has_ppo=ppo > 0)
 
     def _memory_misfits(self, *, has_sft: bool, has_ppo: bool) -> Iterator[tuple[str, str]]:
-        """Shares that choose nothing, of a memory that is on."""
+        """Key and sentence for each share of the memory that chooses nothing."""
         memory = self.memory
         used = [memory.rehearsal] * has_sft + [memory.prompts, memory.replay.share] * has_ppo
         if not any(used):
@@ -308,3 +246,17 @@ class HybridConfig(CyclesConfig):
     def updates_per_ppo_step(self) -> int:
         """Optimiser steps in one PPO step."""
         return self.epochs * self.batch_size // self.minibatch_size
+
+
+def microbatch_problems(size: int | None, batches: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Key and sentence for a microbatch that is larger than each of the batches."""
+    if size is None or size <= max(batches.values()):
+        return []
+    sizes = " and ".join(f"{key} {n}" for key, n in batches.items())
+    return [("microbatch_size", f"{size} is more than {sizes}: lower it, or set null")]
+
+
+def rate_problems(scheduler: SchedulerConfig, lr: float, steps: int) -> list[tuple[str, str]]:
+    """Key and sentence for what does not fit the rate and the number of optimiser steps."""
+    found = scheduler.misfits(lr, steps)
+    return [(f"scheduler.{key}", what) for key, what in found]

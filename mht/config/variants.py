@@ -1,6 +1,6 @@
 """The variants of an experiment: the rows of ``baselines`` and those of ``untrained``.
 
-They are known from here alone: stages, checks, report and command line ask `variants_of`.
+Stages, checks, report and command line have them from `variants_of` alone.
 """
 
 from __future__ import annotations

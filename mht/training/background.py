@@ -18,11 +18,12 @@ T = TypeVar("T")
 def background(
     compute: Callable[[], T], device: torch.device
 ) -> Iterator[Callable[[], tuple[T, float]]]:
-    """``compute`` begins at once; the block is given what waits for its result, or for its error.
+    """Begin ``compute`` at once; the block gets what waits for its result, or raises its error.
 
-    With the result come the seconds that it took. The block ends no sooner than it, also when the
-    block fails. On a CPU it begins when its result is wanted: both would want the same cores, and a
-    second thread makes every product of the first one wait longer for its helpers (docs/log.md).
+    The result comes with the seconds that it took. The block ends no sooner than ``compute``, also
+    when the block fails. On a CPU ``compute`` begins when its result is needed, as both would use
+    the same cores. A second thread there makes every product of the first one wait longer for its
+    helpers.
 
     Args:
         compute: draws no random numbers that the block draws too.

@@ -26,14 +26,14 @@ def make_trainer(
 ) -> HybridTrainer:
     """The trainer of a stage.
 
-    It has a reward and a mix of its own: what they learn while it trains is unknown to the next
+    It has a reward and a mix of its own. What they learn while it trains does not reach the next
     trainer with the same settings, such as that of another seed.
 
     Args:
         start: the model folder to start from.
         train_data: examples to walk through.
         settings: of its cycles.
-        section: where they stand in params.yaml, for what is said of a mistake.
+        section: where they stand in params.yaml, for messages.
         base: the seed and the device.
         model: what of the model trains, and in which precision.
         after: the SFT stage that made ``start``: the SFT steps here go on with the rows that come

@@ -28,7 +28,7 @@ class Hinted:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Their mean length and the share of rows that have one; none without hints."""
+        """Mean length of the hints and the share of rows with a hint; empty without hints."""
         if self.lengths is None:
             return {}
         count = len(self.lengths)

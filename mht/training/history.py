@@ -1,4 +1,4 @@
-"""What training said, step by step: to the tracker as it happens, to csv files at the end."""
+"""The figures of each training step: at once for the tracker, at the end for csv files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class History:
 
     def write(self, folder: str | Path) -> None:
         """A csv file for each phase: ``step`` and every figure that is not a time."""
-        Path(folder).mkdir(parents=True, exist_ok=True)  # an output, also where nothing was said
+        Path(folder).mkdir(parents=True, exist_ok=True)  # an output, also without figures
         for phase in self.phases:
             rows = [{"step": step, **row} for step, row in self._of(phase)]
             write_csv(Path(folder) / f"{phase}.csv", rows)

@@ -1,4 +1,4 @@
-"""The alternating loop: cycles of SFT steps and PPO steps on one set of weights."""
+"""The training loop: cycles of SFT steps and PPO steps on one set of weights."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class HybridTrainer(SingleSteps):
     """Trains one policy by SFT and PPO in turn.
 
     Started by `accelerate launch`, every process makes the same calls with the same, whole batches
-    and computes its rows of them; sizes are of the whole run.
+    and computes its own rows. Sizes are of the whole run.
 
     Args:
         base_model_name: a folder, a hub name, or a loaded causal LM.
         tokenizer: None loads the model's own. Its PAD must differ from its EOS.
         train_data: rows to walk through in `train`: a `datasets.Dataset`, a pandas DataFrame, a
-            list of dicts or of prepared examples; their columns hold ``input_ids`` and ``labels``,
+            list of dicts or of prepared examples. Their columns hold ``input_ids`` and ``labels``,
             or texts or ``messages`` under the field's usual names.
         reward_fn: a reward, its spec as plain data, or a function
             ``(response, target, prompt=..., item=...) -> float``.
@@ -68,8 +68,8 @@ class HybridTrainer(SingleSteps):
         config: the schedule and PPO's settings; None takes the defaults without any step.
         num_layers_unfrozen: how many of the top layers train, or "all".
         lora: adapters that train in place of those layers, such as ``{"r": 8, "alpha": 16}``.
-        context_window: each token is predicted from the last so many alone; None leaves the model
-            as it is.
+        context_window: the number of preceding tokens from which each token is predicted; None
+            leaves the model as it is.
         seed: of data order, sampling and minibatches.
         device: "auto", "cpu", "cuda"...
         dtype: what the model computes in, where it is loaded here: "float32", "bfloat16",
@@ -174,7 +174,7 @@ class HybridTrainer(SingleSteps):
         self.step = 0
 
     def learner(self, name: str) -> Learner:
-        """What makes the steps of an algorithm; the same at every call.
+        """The learner that makes the steps of an algorithm; the same at every call.
 
         Raises:
             ConfigError: there is no such algorithm.
@@ -218,7 +218,7 @@ class HybridTrainer(SingleSteps):
                 processes in each, with the figures of the whole batch.
             after_cycle: called with the number of each cycle that has ended, from 1 on, and with 0
                 before the first; what it returns is logged too.
-            checkpoints: written on the way; a run that was killed goes on from the last one.
+            checkpoints: written on the way; a killed run resumes from the last one.
         """
         plan = self.config.plan if plan is None else as_plan(plan)
         counts = steps_of(plan)
@@ -245,7 +245,7 @@ class HybridTrainer(SingleSteps):
 
     @property
     def states(self) -> dict[str, Stateful]:
-        """All that changes while it trains, by name: what a checkpoint holds."""
+        """Everything that changes in training, by name: the content of a checkpoint."""
         policy, masters = self.policy, self.masters
         parts: dict[str, Stateful] = {
             "model": Weights("model", policy.model, masters),

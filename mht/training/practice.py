@@ -1,4 +1,4 @@
-"""Which rows of the training data come next: in the data's order, or what the memory chooses."""
+"""The rows of the training data that come next: in the data's order, or by the memory's choice."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FILE = "memory.parquet"
 
 @contextmanager
 def section_named(section: str) -> Iterator[None]:
-    """What is wrong with a memory gets the full path of the setting.
+    """Give the problems of a memory the full paths of the settings.
 
     Raises:
         ConfigError: in place of a `StartError`.
@@ -47,7 +47,7 @@ def section_named(section: str) -> Iterator[None]:
 
 
 class Practice:
-    """The training data, by row number, with the memory of how each row went.
+    """The training data, by row number, with the memory of the attempts at each row.
 
     With several processes each has one, which remembers and draws the same.
 
@@ -176,7 +176,7 @@ class Practice:
             surprises: B mean absolute advantages, before whitening; NaN where a step gives none.
 
         Returns:
-            The memory's figures; none where it is switched off.
+            The memory's figures; empty where it is switched off.
         """
         if self.memory is None:
             return {}

@@ -1,4 +1,4 @@
-"""What a training run does one after the other: the steps of each cycle, and the cycles' ends."""
+"""The order of a training run: the steps of each cycle, and the cycles' ends."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def as_plan(given: Sequence[Any]) -> Plan:
     """A plan from one in any form that a user may write.
 
     Args:
-        given: for each cycle its phases, as mappings or pairs of an algorithm and its steps; or
-            two numbers, the SFT steps and the PPO steps.
+        given: for each cycle its phases, as mappings or pairs of an algorithm and its steps. Two
+            numbers are the SFT steps and the PPO steps.
 
     >>> as_plan([(2, 1), [{"sft": 3}, ("ppo", 4)]])
     [(('sft', 2), ('ppo', 1)), (('sft', 3), ('ppo', 4))]

@@ -1,4 +1,4 @@
-"""A quick look at a policy in training: the same validation prompts and seeds each time."""
+"""Validation of a policy in training: the same prompts and seeds each time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Validation:
-    """A quick look at a policy in training, on the same prompts and seeds each time.
+    """Measures a policy in training on the same prompts and seeds each time.
 
     Args:
         policy: in training.

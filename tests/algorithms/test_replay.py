@@ -490,7 +490,7 @@ def test_rows_of_a_minibatch(share, mini, rows):
         (memory_of(age=3), "ppo.memory.replay.age: no such option 'age'"),
         (
             {"type": "adaptive", "rehearsal": 0.0, "own_responses": {"share": 0.5}},
-            "ppo.memory.own_responses.share: 0.5 of no rehearsed rows: set memory.rehearsal",
+            "ppo.memory.own_responses.share: 0.5 of rehearsed rows, but there are none: set",
         ),
     ],
 )

@@ -117,7 +117,7 @@ SETTINGS = {
     ),
     "a warm-up in two ways": (
         {"ppo.scheduler": {"type": "linear", "warmup_steps": 2, "warmup_ratio": 0.1}},
-        "ppo.scheduler.warmup_ratio: says the same as warmup_steps: set one of them to null",
+        "ppo.scheduler.warmup_ratio: has the same meaning as warmup_steps: set one of them to null",
     ),
     "a rate that ends above its start": (
         {"ppo.scheduler": {"type": "polynomial", "lr_end": 0.1}},

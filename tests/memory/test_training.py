@@ -245,7 +245,7 @@ def test_a_memory_needs_training_data(trainer):
         ({"type": "adaptive", "capacity": 0}, "memory.capacity: should be greater than 0"),
         (
             {"type": "adaptive", "prompts": 0.0, "rehearsal": 0.0},
-            "memory.type: adaptive remembers and nothing is practised: set prompts, rehearsal",
+            "memory.type: adaptive remembers attempts, but practises nothing: set prompts",
         ),
         (
             {"type": "adaptive", "prompts": 0.01},

@@ -15,10 +15,7 @@ PAGES_TO_CLEAN = {
     "docs/tutorials/randomwalks.md",
 }
 PACKAGES_TO_CLEAN = {
-    "algorithms",
-    "config",
     "experiments",
-    "training",
 }
 
 PAGES = [Path("README.md"), *sorted(Path("docs").rglob("*.md"))]

@@ -157,7 +157,7 @@ def test_its_state_is_in_the_checkpoints(site, tmp_path, tiny_model_dir, tiny_to
         ({"phases": [{"sft": 1, "ppo": 1}]},
          "phases[0]: is one algorithm and its steps, as in {sft: 6}, got"),
         ({"phases": [{"sft": 1}], "sft_steps_per_cycle": 2},
-         "phases: sft_steps_per_cycle and ppo_steps_per_cycle say the same"),
+         "phases: sft_steps_per_cycle and ppo_steps_per_cycle are set too"),
         ({"phases": [{"mine": 1}], "algorithms": {"mine": {"type": "best_half", "shar": 1.0}}},
          "algorithms.mine.shar: no such option 'shar' (did you mean 'share'?)"),
         ({"phases": [{"sft": 1}], "algorithms": {"ppo": {"type": "best_half"}}},

@@ -135,7 +135,7 @@ def test_weights_may_look_at_what_the_memory_knows(make):
     assert trainer.next_step("sft")["sft/loss"] > 0
     assert trainer.next_step("ppo")["ppo/policy/loss"] == 0
     settings = {"cycles": 1, "sft_steps_per_cycle": 1, "mix": {"type": "known"}}
-    with pytest.raises(ConfigError, match="memory.type: known looks at what the memory knows"):
+    with pytest.raises(ConfigError, match="memory.type: known reads the memory's records"):
         build(HybridConfig, settings)
 
 

@@ -35,9 +35,9 @@ class Moment:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What the memory (``ppo.memory``) knows of a batch's prompts: B numbers each.
+    """The records of the memory (``ppo.memory``) of a batch's prompts: B numbers each.
 
-    A number is NaN where the memory does not know it, and everywhere without a memory.
+    A number is NaN where the memory has no record, and everywhere without a memory.
 
     Attributes:
         rows: numbers of the training data's rows.
@@ -56,7 +56,7 @@ class Mix(Component):
     """How much of each algorithm a run has, and for which prompts.
 
     Attributes:
-        needs_memory: whether `weights` or `hints` look at what the memory knows of the prompts.
+        needs_memory: whether `weights` or `hints` read the memory's records of the prompts.
     """
 
     registry: ClassVar[Registry] = MIXES

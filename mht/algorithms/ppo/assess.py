@@ -1,12 +1,12 @@
 """From a rollout and its scores to what PPO's updates learn from.
 
-The details follow Huang et al. 2024 (arXiv:2403.17031), except: the reference shares the policy's
-frozen layers, and every logprob is of the distribution that was sampled from, which the first
-minibatch of each rollout proves.
+The details follow Huang et al. 2024 (arXiv:2403.17031), with two differences. The reference shares
+the policy's frozen layers. Every logprob is of the distribution that was sampled from, which the
+first minibatch of each rollout proves.
 
-Past responses may be learnt from once more, with the decoupled objective of Hilton et al. 2021
-(arXiv:2110.00641): the ratio that is clipped is to the policy at the start of the update, and a
-truncated importance weight makes up for what lies between that one and the one that sampled it.
+Past responses may be replayed, with the decoupled objective of Hilton et al. 2021
+(arXiv:2110.00641). The clipped ratio is to the policy at the start of the update. A truncated
+importance weight corrects for the difference between that policy and the one that sampled.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ class Assessment:
     def _old_scores(self, rollout: Rollout) -> TokenScores:
         """Scores of the tokens that the policy sampled.
 
-        In 16 bits they are computed anew, as the updates will compute them: sampling rounds
-        otherwise, and a ratio of 1.1 that rounding made is no change of the policy.
+        In 16 bits they are computed anew, as the updates will compute them. Sampling rounds
+        differently, and a ratio of 1.1 that comes from rounding is no change of the policy.
         """
         temperature = self.config.temperature
         if not self.check_ratio.is_rounded:

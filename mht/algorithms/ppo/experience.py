@@ -45,7 +45,7 @@ class Experience:
 
     @property
     def columns(self) -> dict[str, Tensor]:
-        """What is known of every token beside the rollout, (B, R) each."""
+        """The values of every token beside the rollout, (B, R) each."""
         named = ((f.name, getattr(self, f.name)) for f in fields(self)[1:])
         return {name: values for name, values in named if values is not None}
 

@@ -17,7 +17,7 @@ class ValueTerm:
     """The loss of the value head.
 
     Args:
-        head: says the values.
+        head: estimates the values.
         config: of the clipping.
     """
 

@@ -1,4 +1,4 @@
-"""The proof that what PPO trains is what was sampled: a ratio of 1 before the first update."""
+"""The check that PPO trains the distribution that was sampled: a ratio of 1 at first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FULL_TOLERANCE = 1e-3
 
 
 class RatioError(UserError, RuntimeError):
-    """What is trained is not the distribution that was sampled from."""
+    """The policy that trains has another distribution than the one that was sampled from."""
 
 
 class RatioCheck:
@@ -29,8 +29,8 @@ class RatioCheck:
         devices: whose largest figure decides.
 
     Attributes:
-        is_rounded: whether it computes in 16 bits, where the mean has to do: the largest of many
-            rounding errors says nothing.
+        is_rounded: whether the policy computes in 16 bits. Then the mean is compared: the largest
+            of many rounding errors is uninformative.
         tolerance: of the mean or of the largest.
     """
 
@@ -42,7 +42,7 @@ class RatioCheck:
     def __call__(
         self, new: Tensor, old: Tensor, mask: Tensor, where: str = "the first minibatch"
     ) -> None:
-        """The ratio before any update is 1, or what is trained is not what was sampled.
+        """Check that the ratio before any update is 1.
 
         Args:
             new: (B, R) nats.
@@ -59,7 +59,7 @@ class RatioCheck:
         if not found <= self.tolerance:
             raise RatioError(
                 f"PPO: {'mean' if self.is_rounded else 'max'} |ratio - 1| is {found:.3g} on {where}"
-                f", before any update, over ppo.ratio_tolerance {self.tolerance:g}: the "
-                "policy is scored under another distribution than it was sampled from (a changed "
-                "temperature, mask or padding, a training step in between)"
+                f", before any update, over ppo.ratio_tolerance {self.tolerance:g}. The policy was "
+                "sampled from another distribution: look for a changed temperature, mask or "
+                "padding, or for a training step in between"
             )

@@ -1,9 +1,9 @@
-"""Past responses in the PPO update: what is replayed, and what it is worth to the policy of today.
+"""Past responses in the PPO update, and their importance weights.
 
-The decoupled objective of Hilton et al. 2021 (arXiv:2110.00641): a past row's ratio is to the
-proximal policy, the one at the start of the update, as that of a fresh row is; and each token's
-loss counts by the importance weight between that policy and the one that sampled it, truncated as
-in V-trace (Espeholt et al. 2018, arXiv:1802.01561).
+The objective is the decoupled one of Hilton et al. 2021 (arXiv:2110.00641). The ratio of a past
+row, like that of a fresh row, is to the proximal policy: the policy at the start of the update.
+The loss of each past token counts by its importance weight between that policy and the one that
+sampled it. The weight is truncated as in V-trace (Espeholt et al. 2018, arXiv:1802.01561).
 """
 
 from __future__ import annotations

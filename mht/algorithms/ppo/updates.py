@@ -1,4 +1,4 @@
-"""PPO's updates: minibatch after minibatch of one rollout, and what the losses are made of."""
+"""PPO's updates: the optimiser steps of a rollout, and their losses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Updates:
         updater: the optimiser.
         config: the algorithm's settings.
         generator: decides the minibatches.
-        check_ratio: asked on the first minibatch of each rollout.
+        check_ratio: compares the logprobs of the first minibatch of each rollout.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Updates:
         self.heads = head_terms(policy, config)
 
     def __call__(self, experience: Experience, fresh: int | None = None) -> Stats:
-        """Make them; their mean figures.
+        """Make the optimiser steps; their mean figures.
 
-        Where ``target_kl`` stops them early, the schedule moves on over those left out: it ends
-        with the run.
+        If ``target_kl`` stops them early, the schedule moves on over the steps left out, so that it
+        ends with the run.
 
         Args:
             experience: of the rollout; past rows after the first ``fresh``.
@@ -82,9 +82,9 @@ class Updates:
     def minibatches(
         self, experience: Experience, fresh: int | None = None
     ) -> Iterator[tuple[Experience, Tensor]]:
-        """This process's rows of each minibatch, and the size of the whole one.
+        """The rows of each minibatch that this process has, and the size of the whole minibatch.
 
-        Of past rows, those after the first ``fresh``, each minibatch has its part beside its own.
+        The past rows, those after the first ``fresh``, are spread over the minibatches.
         """
         mask, rows = experience.rollout.response_mask, len(experience.rollout)
         fresh = rows if fresh is None else fresh
@@ -108,7 +108,7 @@ class Updates:
     ) -> Iterator[tuple[Tensor, tuple[Stats, float]]]:
         """The minibatch's loss, microbatch by microbatch, with the figures and share of each.
 
-        A share is of the size of the ``whole`` minibatch, of which this process may have a part.
+        A share is of the size of the ``whole`` minibatch. This process may have a part of it.
         """
         size = self.config.microbatch_size or len(minibatch.rollout)
         lengths = minibatch.rollout.attention_mask.sum(1)

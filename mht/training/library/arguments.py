@@ -1,4 +1,4 @@
-"""What `HybridTrainer` is given, checked and loaded."""
+"""The arguments of `HybridTrainer`, checked and loaded."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SYNONYMS = {  # the arguments of HybridTrainer under the names of trl, transform
 
 
 def in_config(keyword: str) -> str:
-    """Where a keyword belongs that is a setting of `HybridConfig`; "" where it is none."""
+    """A hint for a keyword that is a setting of `HybridConfig`; "" for any other keyword."""
     if keyword not in HybridConfig.model_fields:
         return ""
     return f": it is a setting, config=HybridConfig({keyword}=...)"
@@ -61,7 +61,7 @@ def as_model(given: Any, *, dtype: str, device: torch.device) -> PreTrainedModel
     """The causal LM on its device, dropout off: loaded by name, or the one given.
 
     Raises:
-        ModelError: it is none, can't be loaded, or is quantised.
+        ModelError: it is no causal LM, can't be loaded, or is quantised.
     """
     if isinstance(given, str | Path):
         return load_causal_lm(given, dtype=resolve_dtype(dtype, device), device=device)
@@ -99,7 +99,7 @@ def as_tokenizer(given: Any, model: PreTrainedModel) -> PreTrainedTokenizerBase:
     """The tokenizer given, or loaded by name; None loads the model's own.
 
     Raises:
-        ModelError: it is none, or can't be loaded.
+        ModelError: it is no tokenizer, or can't be loaded.
     """
     if given is None or isinstance(given, str | Path):
         return load_tokenizer(model.name_or_path if given is None else given)

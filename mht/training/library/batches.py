@@ -1,4 +1,4 @@
-"""Batches of a person's own loop, checked and turned into the tensors that the steps work on."""
+"""Batches of a user's own loop, checked and turned into the tensors that the steps work on."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def matrix(name: str, values: Any, fill: int = 0) -> Tensor:
 
     Args:
         name: of the argument or the key, for messages.
-        values: (B, T) as a tensor, an array, or B lists, which may differ in length; or a list of
-            T tensors (B,), which is what a DataLoader makes of rows that are lists.
+        values: (B, T) as a tensor, an array, or B lists, which may differ in length. A list of T
+            tensors (B,) is what a DataLoader makes of rows that are lists.
         fill: lengthens the shorter lists.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The trainer's single steps, for a loop of one's own."""
+"""The trainer's single steps, for a user's own loop."""
 
 from __future__ import annotations
 
@@ -60,9 +60,10 @@ class SingleSteps:
         """One SFT step.
 
         Args:
-            batch: (B, T) ``input_ids`` and ``labels`` (-100 = not trained on), as tensors or lists,
-                and ``attention_mask`` (1 = a real token), without which the runs of PAD at a row's
-                ends are padding. Padding has no label. Other keys are not read.
+            batch: (B, T) ``input_ids``, ``labels`` (-100 = not trained on) and
+                ``attention_mask`` (1 = a real token), as tensors or lists. Without the mask the
+                runs of PAD at a row's ends are padding. Padding has no label. Other keys are not
+                read.
 
         Returns:
             The loss before the step, nats per token.
@@ -142,9 +143,9 @@ class SingleSteps:
             rows: dicts or prepared examples.
 
         Returns:
-            ``input_ids``, ``attention_mask`` and ``labels`` (B, T) for `sft_step`; ``prompt_ids``
-            and ``prompt_mask`` (B, P) for `respond_to_batch` and `ppo_step`; and the lists
-            ``prompt``, ``target`` and ``item`` for a reward.
+            ``input_ids``, ``attention_mask`` and ``labels`` (B, T) for `sft_step`. ``prompt_ids``
+            and ``prompt_mask`` (B, P) for `respond_to_batch` and `ppo_step`. The lists ``prompt``,
+            ``target`` and ``item`` for a reward.
 
         Raises:
             DataError: a row is not what it should be.

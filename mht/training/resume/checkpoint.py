@@ -1,9 +1,9 @@
 """Checkpoints of a training run: written whole or not at all, read back only if whole.
 
-A killed run goes on from its newest checkpoint and ends with the very bytes that the uninterrupted
-one would have written (on a CPU). Tensors are safetensors, the rest is JSON: nothing is unpickled.
-Every byte of a checkpoint is under a hash. One that is damaged, or that the trainer can't take,
-gives way to the one before it, and the trainer is then as if it had not been tried.
+A killed run resumes from its newest checkpoint and ends with the bytes that the uninterrupted run
+would have written (on a CPU). Tensors are safetensors, the rest is JSON: nothing is unpickled.
+Every byte of a checkpoint is under a hash. If one is damaged, or does not fit the trainer, the one
+before it is used. A checkpoint that does not fit leaves the trainer unchanged.
 """
 
 from __future__ import annotations

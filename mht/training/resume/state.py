@@ -1,4 +1,4 @@
-"""All that changes while a trainer trains: captured by name, and put back exactly."""
+"""Everything that changes in training: captured by name, and restored exactly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mht.devices.sharded import gather
 
 
 class Stateful(Protocol):
-    """What changes while training."""
+    """A part of the training state."""
 
     def state_dict(self) -> Mapping[str, Any]:
         """All that changes: tensors, JSON-able data and mappings of these, keyed by text."""

@@ -27,8 +27,8 @@ class PolicyLoss(Component):
 
         Args:
             logprobs: (B, R) nats, of the policy being trained, with gradient.
-            batch: what is known of the same tokens; ``batch.old_logprobs`` are of the policy at the
-                start of the update.
+            batch: the same tokens before the update; ``batch.old_logprobs`` are of the policy at
+                its start.
             config: the section's other settings, such as ``clip_range``.
         """
 
