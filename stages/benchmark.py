@@ -29,6 +29,7 @@ def main(config: Config, run: Run) -> None:
     wanted = config.benchmark
     comparison = compare(
         _entries(config),
+        seeds=config.seeds,
         metrics=wanted.metrics,
         subject=wanted.subject,
         samples=wanted.samples,

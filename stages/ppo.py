@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mht.checks.watched import check_watched, files_of_training
 from mht.core.errors import UserError
+from mht.pipeline.seeds import over_seeds
 from mht.pipeline.stage import run_stage
-from mht.training.experiment import train_variant
+from mht.training.experiment import Training, train
 
 if TYPE_CHECKING:
     from mht.config import Config
@@ -23,18 +25,18 @@ def main(config: Config, run: Run) -> None:
         raise UserError(f"name the variant, one of {names}; got {name!r}")
     variant, settings = config.variants[name], config.baselines[name]
     check_watched(files_of_training(settings, variant.section), run.deps)
-    train_variant(
-        config,
-        settings,
-        run,
-        start=f"models/{variant.start}",
+    training = Training(
         name=name,
+        start=variant.start,
+        settings=settings,
         section=variant.section,
         plan=settings.plan,
         eval_every=settings.eval_every,
         eval_examples=settings.eval_prompts,
-        after=config.sft if variant.start == "sft" else None,
+        sft_rows=variant.sft_rows,
     )
+    over_seeds(config, run, training.outs, partial(train, training, config))
+    run.model(f"models/{name}")
 
 
 if __name__ == "__main__":

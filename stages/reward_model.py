@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mht.core.outputs import replaced_folder
+from mht.core.outputs import replaced_folder, write_text
 from mht.core.stable_files import write_csv, write_json
 from mht.data.judgements.judgements import Judgements, read_judgements, set_apart
 from mht.models.loading import resolve_device
@@ -28,6 +28,8 @@ MODEL, JUDGE = "models/reward_model", "judge"  # a folder in that one
 def main(config: Config, run: Run) -> None:
     """Write models/reward_model with its held-out accuracy and calibration."""
     judgements = read_judgements("data/prepared/labels.parquet")
+    if not judgements.rows:
+        return _none()
     share = config.reward_model.judge_share
     own, apart = set_apart(judgements, share) if share else (judgements, None)
     learnt = _learn(own, config, run.log)
@@ -44,6 +46,15 @@ def main(config: Config, run: Run) -> None:
     run.model(MODEL)
     held = figures.get("held_out_pairs") or figures["held_out_texts"]
     print(f"accuracy {figures['accuracy']:.3f} on {held:.0f} held out")
+
+
+def _none() -> None:
+    """Write outs that say that there is no reward model."""
+    with replaced_folder(MODEL) as folder:
+        write_text(folder / "README.md", "There is no reward model: `data.labels` is null.\n")
+    write_json("metrics/reward_model.json", {})
+    write_text("plots/reward_model_calibration.csv", "predicted,observed\n")
+    print("no judgements to learn from, so no reward model: data.labels is null")
 
 
 def _learn(judgements: Judgements, config: Config, log: Callable[[Figures, int], None]) -> Learnt:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from mht.pipeline.seeds import over_seeds
 from mht.pipeline.stage import run_stage
-from mht.training.experiment import train_variant
+from mht.training.experiment import Training, train
 
 if TYPE_CHECKING:
     from mht.config import Config
@@ -14,17 +16,17 @@ if TYPE_CHECKING:
 
 def main(config: Config, run: Run) -> None:
     """Write models/sft."""
-    train_variant(
-        config,
-        config.sft.as_cycles(),
-        run,
-        start="models/base",
+    training = Training(
         name="sft",
+        start="base",
+        settings=config.sft.as_cycles(),
         section="sft",
         plan=config.sft.plan,
         eval_every=1,
         eval_examples=config.sft.eval_examples,
     )
+    over_seeds(config, run, training.outs, partial(train, training, config))
+    run.model("models/sft")
 
 
 if __name__ == "__main__":

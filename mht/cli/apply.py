@@ -26,8 +26,9 @@ def _short(file: Path) -> Path:
 
 
 def apply(
-    experiment: Annotated[
-        str, typer.Argument(metavar="TASK|FILE", help="such as randomwalks or mine.yaml")
+    experiments: Annotated[
+        list[str],
+        typer.Argument(metavar="TASK|FILE...", help="randomwalks, mine.yaml: the last on top"),
     ],
     params: Annotated[Path, typer.Option(help="the settings to change")] = Path("params.yaml"),
     _: Annotated[
@@ -35,9 +36,10 @@ def apply(
         typer.Option("--list", help="list the tasks", is_eager=True, callback=_list_tasks),
     ] = False,
 ) -> None:
-    """Write the settings of a task or a file into params.yaml, after checking them."""
+    """Write the settings of tasks and files into params.yaml, after checking them."""
     from mht.config.overlays.overlay import apply_experiment
 
-    apply_experiment(_short(experiment_file(experiment)), params)
-    typer.echo(f"{params} now has the settings of {experiment}; `git diff {params}` shows them.")
+    apply_experiment([_short(experiment_file(name)) for name in experiments], params)
+    names = " and ".join(experiments)
+    typer.echo(f"{params} now has the settings of {names}; `git diff {params}` shows them.")
     typer.echo("Next: dvc repro")

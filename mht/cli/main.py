@@ -1,4 +1,4 @@
-"""The `mht` command: settings, experiments, rewards, seeds, searches, texts, lineage."""
+"""The `mht` command: settings, experiments, rewards, searches, texts, lineage."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mht.cli.apply import apply
+from mht.cli.compare import compare
 from mht.cli.generate import generate
-from mht.cli.seeds import ablations, compare, evidence, seeds
 from mht.cli.tune import tune
 from mht.core.errors import ConfigError, UserError
 from mht.core.project import repo_root
@@ -26,7 +26,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     help="Modular HybridTrainer. The pipeline itself runs by `dvc repro`.",
 )
-for command in (apply, generate, tune, seeds, ablations, compare, evidence):
+for command in (apply, generate, tune, compare):
     commands.command()(command)
 
 
@@ -47,11 +47,9 @@ def check(path: Annotated[Path, typer.Argument(help="the settings")] = Path("par
     from mht.checks.names import names
     from mht.checks.preflight import notes, problems
     from mht.config import load_config
-    from mht.experiments.variants import variants_of
 
     try:
         config = load_config(path)
-        variants_of(config)
         data = check_data(config.data)
         unserved = [*names(config), *problems(config), *data, *watched.problems(config)]
         if unserved:

@@ -6,7 +6,7 @@ at once with its path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +23,7 @@ from pydantic import (
 
 from mht.config.data import DataConfig, RewardModelConfig, SplitConfig
 from mht.config.evaluation import BenchmarkConfig, DecodingConfig, EvaluateConfig, GuardConfig
+from mht.config.fresh import FreshModel
 from mht.config.optim import OptimizerConfig, SchedulerConfig
 from mht.config.policy import LoRAConfig, ReferenceConfig
 from mht.config.sft import SFTConfig
@@ -39,7 +40,7 @@ from mht.config.variants import (
     variants_of,
     written_rows,
 )
-from mht.core.bounds import Label, Positive, Seed, Weight
+from mht.core.bounds import MOST_SEEDS, Label, Positive, Seed, Weight
 from mht.core.component import Chosen, Section, build, refuse, registry
 from mht.core.errors import ConfigError
 from mht.core.plain import read_yaml
@@ -77,6 +78,8 @@ class BaseConfig(Section):
     Attributes:
         seed: below 2**63; seeds every random number: the same seed gives the same outputs, on one
             type of processor with one number of threads.
+        seeds: how many training seeds, ``seed`` and those that follow it. Every variant is trained
+            and measured with each of them. Intervals and tests are then over seeds and prompts.
         experiment: the MLflow experiment; changes no result.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         accelerate: a file of configs/accelerate/, as `accelerate config` writes them. The training
@@ -87,6 +90,7 @@ class BaseConfig(Section):
     """
 
     seed: Seed = 0
+    seeds: Annotated[int, Field(gt=0, le=MOST_SEEDS)] = 1
     experiment: Label = "mht"
     device: str = "auto"
     accelerate: str | None = None
@@ -173,8 +177,40 @@ class Config(Section):
     @model_validator(mode="after")
     def _variants_exist(self) -> Config:
         refuse([*row_problems(self.baselines), *untrained_problems(self.untrained)])
-        refuse(choice_problems("benchmark.baseline", self.benchmark.baseline, list(self.variants)))
+        chosen = {"baseline": self.benchmark.baseline, "subject": self.benchmark.subject}
+        for key, name in chosen.items():
+            refuse(choice_problems(f"benchmark.{key}", name, list(self.variants)))
         return self
+
+    @model_validator(mode="after")
+    def _seeds_exist(self) -> Config:
+        first = {"base.seed": self.base.seed}
+        if isinstance(self.model.name, FreshModel):
+            first["model.name.seed"] = self.model.name.seed
+        refuse(
+            (key, f"{self.base.seeds} seeds from it on are not all below 2**63, got {seed}")
+            for key, seed in first.items()
+            if seed + self.base.seeds > 2**63
+        )
+        return self
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """The training seeds."""
+        return range(self.base.seed, self.base.seed + self.base.seeds)
+
+    def of_seed(self, seed: int) -> Config:
+        """The same settings with a single training seed, that of a fresh model's weights moved too.
+
+        Args:
+            seed: one of ``seeds``.
+        """
+        model = self.model
+        if isinstance(model.name, FreshModel):
+            own = model.name.seed + seed - self.base.seed
+            model = model.model_copy(update={"name": model.name.model_copy(update={"seed": own})})
+        base = self.base.model_copy(update={"seed": seed, "seeds": 1})
+        return self.model_copy(update={"base": base, "model": model})
 
     @property
     def variants(self) -> dict[str, Variant]:

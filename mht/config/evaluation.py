@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mht.core.bounds import MOST_SEEDS, Label, NonNegative, Positive, Resamples, Share, Weight
+from mht.core.bounds import Label, NonNegative, Positive, Resamples, Share, Weight
 from mht.core.component import Chosen, Section
 
 Reward = Annotated[Any, Chosen("reward")]
@@ -90,9 +90,7 @@ class GuardConfig(Section):
     max_kl_nats: Weight | None = 4.0
 
 
-Recipe = Literal["base", "sft_only", "ppo_only", "sft_then_ppo", "hybrid"]
 Cost = Literal["optimizer_steps", "sampled_tokens", "seconds", "cpu_seconds"]
-RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 
 
 class ReachConfig(Section):
@@ -119,24 +117,14 @@ class BenchmarkConfig(Section):
         samples: rows of the side-by-side table.
         baseline: the variant that differences are taken against.
         resamples: of the paired bootstrap for differences.
-        seeds: training seeds that `mht seeds` runs, from ``base.seed`` on; the pipeline's own
-            benchmark is of one.
         guard: against gaming: bounds that a gain in the reward has to keep to; null judges nothing.
-        recipes: the standard variants that `mht seeds` trains. ``sft_then_ppo`` is the hybrid
-            without alternation: all SFT steps of the cycles first, then all PPO steps.
-        variants: more of them for `mht seeds`: name to the settings in which each differs, nested
-            or by dotted path, such as ``{no_clip: {ppo.value_clip_range: null}}``. Each is a
-            hybrid, unless a key ``recipe`` names another of the recipes.
-        subject: the variant that all others are compared with in `mht seeds`.
+        subject: the variant that all others are compared with.
     """
 
     metrics: list[str]
     samples: Positive = 8
     baseline: str = "sft_only"
     resamples: Resamples = 2000
-    seeds: Annotated[int, Field(gt=0, le=MOST_SEEDS)] = 3
     guard: GuardConfig | None = GuardConfig()
-    recipes: list[Recipe] = Field(default_factory=lambda: list(RECIPES))
-    variants: dict[str, dict[str, Any]] = Field(default_factory=dict, max_length=100)
     subject: str = "hybrid"
     reach: ReachConfig = ReachConfig()

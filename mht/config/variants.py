@@ -52,12 +52,14 @@ class Variant:
         start: the model that it starts from; models/<start>.
         settings: of its cycles; None if it is measured as it is.
         optimizer_steps: that its weights have seen, those of its start included.
+        sft_rows: rows of SFT batches that its start has seen.
     """
 
     name: str
     start: str
     settings: BaselineConfig | None
     optimizer_steps: int
+    sft_rows: int = 0
 
     @property
     def section(self) -> str:
@@ -87,11 +89,14 @@ def variants_of(config: Config) -> dict[str, Variant]:
         name: Variant(name, row.start, None, steps[row.start])
         for name, row in config.untrained.items()
     }
+    rows = {"base": 0, "sft": config.sft.steps * config.sft.batch_size}
     for name in in_order(config.baselines):
         row = config.baselines[name]
         steps[name] = steps[row.start] + row.optimizer_steps
+        rows[name] = rows[row.start] + row.steps[0] * row.sft_batch_size
     trained = {
-        name: Variant(name, row.start, row, steps[name]) for name, row in config.baselines.items()
+        name: Variant(name, row.start, row, steps[name], rows[row.start])
+        for name, row in config.baselines.items()
     }
     return {**untrained, **trained}
 

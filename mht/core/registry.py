@@ -27,7 +27,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "head": (),
     "memory": ("mht.memory",),
     "mix": ("mht.algorithms.mixes",),
-    "model": ("mht.assets.scratch",),
+    "model": ("mht.fresh.scratch",),
     "policy_loss": ("mht.algorithms.ppo.parts.policy_losses",),
     "postprocess": ("mht.rewards",),
     "reward": ("mht.rewards", "mht.tasks.*.reward"),

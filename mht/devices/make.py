@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 from mht.core.processes.launched import world_size
 from mht.devices.base import Devices
+
+T = TypeVar("T")
 
 
 def make_devices(device: str = "auto") -> Devices:
@@ -32,3 +36,8 @@ def make_devices(device: str = "auto") -> Devices:
 def _is_on(switch: str) -> bool:
     """Whether the launcher has set a switch in the environment."""
     return os.environ.get(switch, "false").lower() == "true"
+
+
+def on_main(compute: Callable[[], T]) -> T:
+    """What the main process computes, where no trainer is there yet; the others wait for it."""
+    return compute() if world_size() == 1 else make_devices().on_main(compute)

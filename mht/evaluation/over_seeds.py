@@ -8,7 +8,7 @@ seed, averaged over seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from mht.evaluation.statistics import (
     difference_of,
     interval_of,
 )
+from mht.evaluation.summary import Evaluated, significant
 
 QUARTER = 0.25
 
@@ -44,6 +45,41 @@ class SeedDifference(NamedTuple):
     p: float
     cohens_d: float | None
     cliffs_delta: float
+
+
+def stacked(runs: Sequence[Evaluated]) -> dict[str, tuple[Floats, str]]:
+    """Every metric that all seeds have: its values (k, S, P) and the name of its statistic."""
+    found = [run.units() for run in runs]
+    common = sorted(set.intersection(*(set(one) for one in found)))
+    return {
+        metric: (
+            np.stack([np.asarray(one[metric].columns, float) for one in found], axis=1),
+            found[0][metric].statistic,
+        )
+        for metric in common
+    }
+
+
+def summarise_seeds(
+    runs: Sequence[Evaluated], *, resamples: int = 1000, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Every metric's mean over seeds and prompts with its 95% interval over both.
+
+    Args:
+        runs: what was evaluated with each seed, all on the same prompts.
+        resamples: of the bootstrap.
+        seed: of the same.
+
+    Returns:
+        ``{metric: {"mean", "low", "high"}}``, 6 significant digits.
+    """
+    summary = {}
+    for metric, (values, statistic) in stacked(runs).items():
+        known = values[:, :, ~np.isnan(values).any(axis=(0, 1))]
+        if known.size:
+            own = seeds_interval(known, statistic=statistic, resamples=resamples, seed=seed)
+            summary[metric] = {key: significant(value) for key, value in own._asdict().items()}
+    return summary
 
 
 def per_seed(values: ArrayLike, statistic: str = "mean") -> Floats:

@@ -1,4 +1,4 @@
-"""Finished experiments side by side: results of `mht seeds` and DVC experiments, with intervals.
+"""Finished DVC experiments side by side, with intervals.
 
 Over several training seeds everything is paired by seed and prompt; with one seed each, by prompt:
 then the intervals say nothing of the training seed.
@@ -17,16 +17,18 @@ from typing import Any
 
 from mht.core.component import did_you_mean
 from mht.core.errors import ConfigError, DataError, UserError
+from mht.core.seeds import place
 from mht.evaluation.metrics import describe
 from mht.evaluation.over_seeds import seeds_difference, seeds_interval
 from mht.evaluation.statistics import UNCLEAR, holm, verdict
 from mht.evaluation.summary import Evaluated, plain_ends, read_samples, significant
 from mht.reports.compare import draws_for
 from mht.reports.measured import Measured, measure
-from mht.reports.seeds_folder import SAMPLES
 from mht.reports.wording import ends
+from mht.tracking.inputs import seeds_of
+from mht.tracking.pipeline import read_pipeline
 
-WORKSPACE = "workspace"
+WORKSPACE, SAMPLES = "workspace", "samples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,11 @@ class Gathered:
         runs: name to an evaluation for each training seed, all of the same prompts.
         seeds: how many training seeds each has.
         baseline: what is compared with unless the user says so.
-        metrics: those of the benchmark that made them, whose page asks the same questions.
-        resamples: that it took.
-        seed: of its draws.
     """
 
     runs: Mapping[str, Sequence[Evaluated]]
     seeds: int
     baseline: str
-    metrics: Sequence[str] = ()
-    resamples: int | None = None
-    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,8 +60,7 @@ class Line:
         difference_low: of its 95% interval.
         difference_high: of the same.
         p_adjusted: of the permutation test, for all lines of the table (Holm).
-        verdict: better, worse, differs or unclear; "" where nothing was asked: in a folder of
-            `mht seeds`, of the untrained base model.
+        verdict: better, worse, differs or unclear.
     """
 
     metric: str
@@ -97,80 +92,60 @@ class Table:
     prompts: int
 
 
-def gather(results: Sequence[str], variant: str = "hybrid") -> Gathered:
-    """Read results.
+def gather(names: Sequence[str], variant: str = "hybrid") -> Gathered:
+    """Read the results of a variant.
 
     Args:
-        results: folders of `mht seeds`, names of DVC experiments, revisions, or "workspace"; none
-            stands for the workspace and all DVC experiments.
-        variant: of a DVC experiment.
+        names: DVC experiments, revisions, or "workspace"; none stands for the workspace and all DVC
+            experiments.
+        variant: whose responses to read.
 
     Raises:
         UserError: a result is not there, or they can't be compared.
     """
-    folders = [Path(place) for place in results if (Path(place) / "summary.json").is_file()]
-    others = [place for place in results if Path(place) not in folders]
-    if folders and others:
-        raise UserError(
-            f"{', '.join(others)}: no folder of `mht seeds`, and DVC experiments of one training "
-            "seed can't be paired with it: compare them by themselves"
-        )
-    found = _of_folders(folders) if folders else _of_experiments(others, variant)
-    if len({tuple(run.ids) for runs in found.runs.values() for run in runs}) > 1:
-        raise DataError("the experiments were evaluated on different prompts; they can't be paired")
-    return found
-
-
-def _of_folders(folders: Sequence[Path]) -> Gathered:
-    summaries = {
-        folder: json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        for folder in folders
-    }
-    seeds = sorted(set.intersection(*(set(summary["seeds"]) for summary in summaries.values())))
-    if not seeds:
-        raise DataError("the folders have no training seed in common: run `mht seeds` again")
-    runs = {
-        name if len(folders) == 1 else f"{folder.name}/{name}": [
-            read_samples(folder / f"seed_{seed}" / name / SAMPLES) for seed in seeds
-        ]
-        for folder, summary in summaries.items()
-        for name in summary["budget"]
-    }
-    first = summaries[folders[0]]
-    subject = first.get("subject", "hybrid")
-    if len(folders) > 1:
-        return Gathered(runs, len(seeds), f"{folders[0].name}/{subject}")
-    own = tuple(first.get("metrics", ()))
-    return Gathered(runs, len(seeds), subject, own, first.get("resamples"), first.get("seed"))
-
-
-def _of_experiments(names: Sequence[str], variant: str) -> Gathered:
     from mht.tracking.pipeline import experiments
 
-    path = f"reports/evaluate/{variant}/{SAMPLES}"
     known = {} if names else experiments()
     wanted = list(names) or [WORKSPACE, *known]
-    runs = {name: [_samples_of(name, path)] for name in wanted}
-    return Gathered(runs, 1, WORKSPACE if WORKSPACE in runs else wanted[0])
+    found = {name: _results(name, variant) for name in wanted}
+    seeds = sorted(set.intersection(*(set(own) for own in found.values())))
+    if not seeds:
+        raise DataError("the experiments have no training seed in common: set the same base.seed")
+    runs = {name: [own[seed] for seed in seeds] for name, own in found.items()}
+    if len({tuple(run.ids) for own in runs.values() for run in own}) > 1:
+        raise DataError("the experiments were evaluated on different prompts; they can't be paired")
+    return Gathered(runs, len(seeds), WORKSPACE if WORKSPACE in runs else wanted[0])
 
 
-def _samples_of(name: str, path: str) -> Evaluated:
-    """The samples of the workspace, or those that DVC's cache has of a revision."""
-    if name == WORKSPACE:
-        return read_samples(path)
-    import dvc.api
+def _results(name: str, variant: str) -> dict[int, Evaluated]:
+    """The samples of each training seed: of the workspace, or what DVC's cache has of a revision.
+
+    Raises:
+        DataError: they are not there.
+    """
     from dvc.exceptions import DvcException
     from scmrepo.exceptions import SCMError
 
+    rev, folder = (None if name == WORKSPACE else name), f"reports/evaluate/{variant}"
     try:
-        text = dvc.api.read(path, rev=name, mode="r", encoding="utf-8")
+        seeds = seeds_of(read_pipeline(rev).params.get("base") or {})
+        places = {seed: place(folder, seeds, seed) / SAMPLES for seed in seeds}
+        if rev is None:
+            return {seed: read_samples(path) for seed, path in places.items()}
+        return {seed: _read_at(rev, path.as_posix()) for seed, path in places.items()}
     except (DvcException, SCMError, OSError) as error:
-        what = "no folder of `mht seeds`, and no finished DVC experiment or revision"
-        raise DataError(f"{name}: {what} with {path}: {error}") from None
+        what = f"no finished DVC experiment or revision with {folder}"
+        raise DataError(f"{name}: {what}: {error}") from None
+
+
+def _read_at(rev: str, path: str) -> Evaluated:
+    import dvc.api
+
+    text = dvc.api.read(path, rev=rev, mode="r", encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / SAMPLES
-        place.write_text(text, encoding="utf-8", newline="\n")
-        return read_samples(place)
+        file = Path(folder) / SAMPLES
+        file.write_text(text, encoding="utf-8", newline="\n")
+        return read_samples(file)
 
 
 def tabulate(
@@ -192,17 +167,14 @@ def tabulate(
         raise UserError(
             f"--baseline: no such experiment {against!r}{close}. There are {', '.join(found.runs)}"
         )
-    options = {"resamples": found.resamples or resamples, "seed": seed}
-    if found.seed is not None:
-        options["seed"] = found.seed
-    asked = [n for n in found.runs if n != against and not (found.metrics and n == "base")]
+    options = {"resamples": resamples, "seed": seed}
     measured = measure(found.runs)
-    draws = draws_for(len(metrics) * len(asked), options["resamples"])
+    draws = draws_for(len(metrics) * (len(found.runs) - 1), resamples)
     lines: list[Line] = []
     for metric in metrics:
         values = _values(measured, metric, found.runs)
         names = [against, *(name for name in found.runs if name != against)]
-        lines += [_line(metric, name, against, values, options, asked, draws) for name in names]
+        lines += [_line(metric, name, against, values, options, draws) for name in names]
     adjusted = iter(holm([line.p_adjusted for line in lines if line.p_adjusted is not None]))
     lines = [line if line.p_adjusted is None else _judged(line, next(adjusted)) for line in lines]
     prompts = found.runs[against][0].prompts
@@ -226,7 +198,6 @@ def _line(
     against: str,
     values: Measured,
     options: Mapping[str, Any],
-    asked: Sequence[str],
     draws: int,
 ) -> Line:
     """Before the correction: ``p_adjusted`` is p itself."""
@@ -239,8 +210,7 @@ def _line(
     options["resamples"] = draws
     found = seeds_difference(data, other, **options)
     shown = _rounded((found.difference, found.low, found.high))
-    p = found.p if name in asked else None
-    return Line(metric, name, *_rounded(own), *shown, p, "" if p is None else UNCLEAR)
+    return Line(metric, name, *_rounded(own), *shown, found.p, UNCLEAR)
 
 
 def _rounded(values: Iterable[float]) -> tuple[float, float, float]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mht.evaluation.over_seeds import resampled, seeds_difference, seeds_interval
+from mht.evaluation.over_seeds import resampled, seeds_difference, seeds_interval, stacked
 from mht.evaluation.statistics import STATISTICS, TOO_FEW, Difference, Floats, Interval
 from mht.evaluation.summary import Evaluated, or_nan
 
@@ -43,11 +43,8 @@ def measure(
     made: dict[str, dict[str, Floats]] = {}
     statistics: dict[str, str] = {}
     for name, own in runs.items():
-        found = [run.units() for run in own]
-        for metric in set.intersection(*(set(one) for one in found)):
-            columns = [np.asarray(one[metric].columns, float) for one in found]
-            made.setdefault(metric, {})[name] = np.stack(columns, axis=1)
-            statistics[metric] = found[0][metric].statistic
+        for metric, (values, statistics[metric]) in stacked(own).items():
+            made.setdefault(metric, {})[name] = values
     complete = {metric: _complete(of) for metric, of in sorted(made.items())}
     return {
         metric: Measured(of, statistics[metric], _known(metric, known or {}))

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mht.core.errors import DataError
+from mht.core.seeds import place
 from mht.evaluation.summary import Evaluated, or_nan, read_samples
 from mht.reports.costs import costs_of, looks_of
-from mht.reports.learning.curves import Curves, place, read_curves
+from mht.reports.learning.curves import Curves, read_curves
 from mht.reports.learning.reach import Curve
 from mht.reports.records import Entry, Summary
 
@@ -57,7 +58,7 @@ def read_runs(entry: Entry, seeds: Sequence[int], root: str | Path = ".") -> lis
     Raises:
         DataError: a file is missing or broken; the message names it.
     """
-    folders = [place(root, "reports/evaluate", entry.name, seeds, seed) for seed in seeds]
+    folders = [place(Path(root, "reports/evaluate", entry.name), seeds, seed) for seed in seeds]
     return [read_samples(folder / "samples.jsonl") for folder in folders]
 
 

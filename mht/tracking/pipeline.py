@@ -77,7 +77,7 @@ class Pipeline:
         if SETTINGS in stage.outs:
             return ()  # it passes them on
         rows = [Path(dep).stem for dep in stage.deps if Path(dep).parent == Path(SETTINGS)]
-        given = [_look_up(self.params, f"baselines.{row}.like") for row in rows]
+        given = [look_up(self.params, f"baselines.{row}.like") for row in rows]
         found = [*stage.params, *(f"baselines.{row}" for row in rows), *filter(None, given)]
         return tuple(dict.fromkeys(found))
 
@@ -105,7 +105,7 @@ class Pipeline:
         return (
             bool(stage.recorded)
             and all(now.get(path) == stage.read.get(path) for path in stage.deps)
-            and all(_look_up(self.params, key) == was for key, was in stage.settings.items())
+            and all(look_up(self.params, key) == was for key, was in stage.settings.items())
         )
 
     def stage_of_command(self, command: str) -> Stage | None:
@@ -170,7 +170,8 @@ def _read_stages(repo: Any) -> Iterable[tuple[str, Stage]]:
         )
 
 
-def _look_up(params: Any, key: str) -> Any:
+def look_up(params: Any, key: str) -> Any:
+    """The value at a dotted path of nested settings; None where there is none."""
     for part in key.split("."):
         params = params.get(part) if isinstance(params, Mapping) else None
     return params
@@ -204,12 +205,20 @@ def tree_md5(path: str | Path) -> str:
     what .dvcignore names does not count.
     """
     path = Path(path)
-    if path.is_file():
-        return _file_md5(path)
+    return _file_md5(path) if path.is_file() else files_md5(files_in(path))
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    """The md5 of each file in a folder, by its relative path; without what .dvcignore names."""
     ignored = _ignored()
-    files = [f for f in path.rglob("*") if f.is_file() and not ignored.match_file(f)]
-    entries = [{"md5": _file_md5(f), "relpath": f.relative_to(path).as_posix()} for f in files]
-    listing = json.dumps(sorted(entries, key=lambda entry: entry["relpath"]), sort_keys=True)
+    files = [f for f in folder.rglob("*") if f.is_file() and not ignored.match_file(f)]
+    return {f.relative_to(folder).as_posix(): _file_md5(f) for f in files}
+
+
+def files_md5(files: Mapping[str, str]) -> str:
+    """DVC's hash of a folder with these files: relative path to md5."""
+    entries = [{"md5": md5, "relpath": path} for path, md5 in sorted(files.items())]
+    listing = json.dumps(entries, sort_keys=True)
     return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 

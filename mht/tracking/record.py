@@ -11,19 +11,17 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from mht.tracking import names
-from mht.tracking.pipeline import Pipeline, Stage, read_pipeline, tree_md5
+from mht.tracking.inputs import StageInputs
+from mht.tracking.pipeline import Pipeline, Stage, tree_md5
 from mht.tracking.scope import remaining
-from mht.tracking.scratch import fingerprint, scratch_folder
 from mht.tracking.secrets import one_line
 from mht.tracking.session import dvc_process, process_id
 from mht.tracking.store import Point, Store, open_store
@@ -127,54 +125,6 @@ class Record:
         self.store.log(parent_id, tags=tags)
 
 
-@dataclass(frozen=True)
-class StageInputs:
-    """What a stage is about to do.
-
-    Attributes:
-        stage: what dvc.yaml says of it.
-        pipeline: as it is when the stage begins.
-        everything: all flat parameters.
-        params: those that the stage reads.
-        read: path to md5 of its deps.
-        fingerprint: of all that decides its outcome.
-        scratch: the folder for what a killed run leaves for the next one. None where dvc.yaml does
-            not list what the stage reads: the state's fit could not be checked.
-    """
-
-    stage: Stage
-    pipeline: Pipeline
-    everything: Mapping[str, str]
-    params: Mapping[str, str]
-    read: Mapping[str, str]
-    fingerprint: str
-    scratch: Path | None
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether a killed run of exactly this has left something."""
-        return self.scratch is not None and self.scratch.is_dir()
-
-
-def read_inputs(name: str, params: Mapping[str, Any]) -> StageInputs:
-    """What this process, a stage, is about to do.
-
-    Args:
-        name: of the stage, if neither DVC nor dvc.yaml know it.
-        params: all settings, nested.
-    """
-    pipeline = _pipeline_here()
-    stage = _this_stage(pipeline, name)
-    flat = names.flat_params(params)
-    known = pipeline.stages.get(stage.name)
-    keys = (pipeline.read_by(stage.name) if known else ()) or stage.params
-    own = names.chosen(flat, keys) if keys else flat
-    read = {path: tree_md5(path) for path in stage.deps if Path(path).exists()}
-    identity = fingerprint(stage.cmd, read, own)
-    scratch = scratch_folder(stage.name, identity) if read else None
-    return StageInputs(stage, pipeline, flat, own, read, identity, scratch)
-
-
 def begin(inputs: StageInputs, experiment: str) -> Record:
     """Open the store and begin this stage's run, and the pipeline run if it is the first.
 
@@ -207,11 +157,11 @@ def _begin(store: Store, inputs: StageInputs, opened: list[str]) -> Record:
     parent_id = _pipeline_run(store, inputs.everything, dvc, opened) if dvc else None
     makers = find_makers(store, pipeline, list(pipeline.upstream(stage.name)))
     tags = {"mht.kind": "stage", "mht.stage": stage.name, "mht.process": process_id()}
-    tags |= {"mht.fingerprint": inputs.fingerprint}
+    tags |= {"mht.fingerprint": inputs.fingerprint()}
     tags |= {"mlflow.source.name": f"dvc repro {stage.name}", **_origin()}
     tags |= {f"dvc.dep.{path}": md5 for path, md5 in inputs.read.items()}
     tags |= {f"mht.upstream.{upstream}": run_id for upstream, run_id in makers.items()}
-    known = store.find({"mht.fingerprint": inputs.fingerprint}) if inputs.goes_on else None
+    known = store.find({"mht.fingerprint": tags["mht.fingerprint"]}) if inputs.goes_on() else None
     if known and known.status != "FINISHED":
         run_id = known.id
         opened.append(run_id)
@@ -224,24 +174,6 @@ def _begin(store: Store, inputs: StageInputs, opened: list[str]) -> Record:
         store.log(run_id, params=inputs.params)
     words = dvc.cmdline() if dvc else []
     return Record(store, run_id, stage, pipeline, inputs.params, parent_id, words, makers)
-
-
-def _pipeline_here() -> Pipeline:
-    from dvc.exceptions import DvcException
-
-    try:
-        return read_pipeline()
-    except DvcException:  # no DVC here, or the user is editing dvc.yaml: DVC itself will say so
-        return Pipeline({}, {}, {})
-
-
-def _this_stage(pipeline: Pipeline, name: str) -> Stage:
-    address = os.environ.get("DVC_STAGE")
-    if address:
-        return pipeline.stages.get(address) or Stage(address, cmd="")
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    command = " ".join(["python -m", spec.name, *sys.argv[1:]]) if spec else ""
-    return pipeline.stage_of_command(command) or Stage(name, cmd=command)
 
 
 def _pipeline_run(

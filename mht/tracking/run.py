@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from mht.tracking import names
-from mht.tracking.record import Record, begin, read_inputs
+from mht.tracking.inputs import StageInputs, read_inputs
+from mht.tracking.record import Record, begin
 from mht.tracking.secrets import one_line
+from mht.tracking.seed_record import SeedRecord, begin_seed
 from mht.tracking.session import Pruned, Terminated, terminable
 from mht.tracking.store import Point
 
@@ -53,15 +55,17 @@ class Run:
         scratch: where the stage may keep its state in case it is killed. With state there, the next
             run of the same stage on the same inputs goes on as this run.
         deps: paths whose change makes DVC run the stage again; none without a stage of DVC's.
+        inputs: what the stage reads, by content; None where that can't be told.
         watch: in a trial of a search, gets the cycle, the number of cycles and the figures of each
             validation; may raise `Pruned`.
     """
 
     scratch: Path | None = None
     deps: Sequence[str] = ()
+    inputs: StageInputs | None = None
     watch: Callable[[int, int, Mapping[str, float]], None] | None = None
 
-    def __init__(self, record: Record, soft: Soft):
+    def __init__(self, record: Record | SeedRecord, soft: Soft):
         self.id: str | None = record.run_id
         self._record = record
         self._soft = soft
@@ -98,6 +102,24 @@ class Run:
         """Show this model folder as the run's model, once the stage has succeeded."""
         self._models.append(path)
 
+    @contextlib.contextmanager
+    def of_seed(self, seed: int) -> Iterator[Run]:
+        """The run of one training seed: this one for the first, another below it for each other."""
+        if self.inputs is None or seed == self.inputs.seeds[0]:
+            yield self
+            return
+        run = self._below(self.inputs, seed)
+        run.scratch, run.deps = self.inputs.scratch(seed), self.deps
+        with _ended(run):
+            yield run
+
+    def _below(self, inputs: StageInputs, seed: int) -> Run:
+        with self._soft("begin a seed's run"):
+            if isinstance(self._record, Record):
+                record = begin_seed(self._record.store, inputs, seed, self._record.run_id)
+                return Run(record, self._soft)
+        return NullRun()
+
     def flush(self) -> bool:
         """Send what was gathered; after a failure it is kept and tried again, ever later.
 
@@ -128,6 +150,9 @@ class NullRun(Run):
 
     def __init__(self) -> None:
         self.id = None
+
+    def _below(self, inputs: StageInputs, seed: int) -> Run:
+        return NullRun()
 
     def log(self, metrics: Mapping[str, float], step: int, at_ms: int | None = None) -> None:
         """Do nothing."""
@@ -165,23 +190,29 @@ def open_run(name: str, *, params: Mapping[str, Any], experiment: str) -> Iterat
     soft = Soft()
     with terminable():
         run: Run = NullRun()
-        scratch: Path | None = None
-        deps: Sequence[str] = ()
+        inputs: StageInputs | None = None
         with soft("read the pipeline"):
             inputs = read_inputs(name, params)
-            scratch, deps = inputs.scratch, inputs.stage.deps
             with soft("open the store"):
                 run = Run(begin(inputs, experiment), soft)
-        run.scratch, run.deps = scratch, deps
-        try:
+        if inputs:
+            run.inputs, run.scratch, run.deps = inputs, inputs.scratch(), inputs.stage.deps
+        with _ended(run):
             yield run
-        except (KeyboardInterrupt, Terminated, Pruned):
-            run.close("KILLED")
-            raise
-        except BaseException as error:
-            run.close("FAILED", error)
-            raise
-        run.close("FINISHED")
+
+
+@contextlib.contextmanager
+def _ended(run: Run) -> Iterator[None]:
+    """Close the run as the block ends."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated, Pruned):
+        run.close("KILLED")
+        raise
+    except BaseException as error:
+        run.close("FAILED", error)
+        raise
+    run.close("FINISHED")
 
 
 @contextlib.contextmanager

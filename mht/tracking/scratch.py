@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mht.core.project import repo_root
@@ -34,7 +34,7 @@ def fingerprint(command: str, read: Mapping[str, str], settings: Mapping[str, st
 
 
 def scratch_folder(stage: str, identity: str) -> Path:
-    """The folder for the state of one stage's run; emptied if the user wants a fresh start.
+    """The folder for the state of one stage's run.
 
     What other runs of the stage have left is dropped after a week without a change.
     """
@@ -42,6 +42,17 @@ def scratch_folder(stage: str, identity: str) -> Path:
     for other in folder.parent.glob("*/"):
         if other != folder and time.time() - other.stat().st_mtime > KEPT_S:
             shutil.rmtree(other, ignore_errors=True)
-    if os.environ.get(FRESH, "") not in ("", "0"):
-        shutil.rmtree(folder, ignore_errors=True)
     return folder
+
+
+def start_over(folders: Iterable[Path]) -> None:
+    """Empty folders of states, and of finished seeds, if the user wants a fresh start."""
+    if os.environ.get(FRESH, "") not in ("", "0"):
+        for folder in folders:
+            for place in (folder, finished_folder(folder)):
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def finished_folder(scratch: Path) -> Path:
+    """Where the results of a training seed that has ended wait for the other seeds."""
+    return scratch.with_name(f"{scratch.name}.done")

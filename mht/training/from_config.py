@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mht.config import BaseConfig, Config, HybridConfig, ModelConfig, SFTConfig
+from mht.config import BaseConfig, Config, HybridConfig, ModelConfig
 from mht.data.examples.example import Example
 from mht.generation.sampling.rollout import Responder
 from mht.rewards import Reward
@@ -22,7 +22,7 @@ def make_trainer(
     section: str,
     base: BaseConfig,
     model: ModelConfig,
-    after: SFTConfig | None = None,
+    sft_rows: int = 0,
 ) -> HybridTrainer:
     """The trainer of a stage.
 
@@ -36,8 +36,7 @@ def make_trainer(
         section: where they stand in params.yaml, for messages.
         base: the seed and the device.
         model: what of the model trains, and in which precision.
-        after: the SFT stage that made ``start``: the SFT steps here go on with the rows that come
-            next. None begins with the first.
+        sft_rows: rows that the SFT steps behind ``start`` have seen. Those here go on with the next.
 
     Raises:
         ConfigError: the memory's settings do not fit, with the full path of each.
@@ -55,8 +54,8 @@ def make_trainer(
             dtype=model.dtype,
             gradient_checkpointing=model.gradient_checkpointing,
         )
-    if after:
-        trainer.practice.cursors["sft"].position = after.steps * after.batch_size
+    if sft_rows:
+        trainer.practice.cursors["sft"].position = sft_rows
     return trainer
 
 

@@ -65,6 +65,13 @@ class History:
         names = rows[0] if rows else ()
         return {name: sum(row[name] for row in rows) / len(rows) for name in names}
 
+    def final(self) -> dict[str, float]:
+        """The last figures of all phases: means over five rows, of validation the last look's."""
+        found: dict[str, float] = {}
+        for phase in self.phases:
+            found |= self.last(phase, over=1 if phase == "validation" else 5)
+        return found
+
     def write(self, folder: str | Path) -> None:
         """A csv file for each phase: ``step`` and every figure that is not a time."""
         Path(folder).mkdir(parents=True, exist_ok=True)  # an output, also without figures

@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
+from mht.experiments.evidence import plan
+from mht.experiments.variants import variants_of
 from typer.testing import CliRunner
 
 import mht.cli.main
@@ -13,8 +15,6 @@ from mht.core.bounds import name_problem
 from mht.core.component import build
 from mht.core.errors import LISTED, SHOWN, ConfigError, UserError, shown
 from mht.core.plain import MOST_KEYS, parse_json, parse_yaml, read_text
-from mht.experiments.evidence import plan
-from mht.experiments.variants import variants_of
 from mht.rewards import make_reward
 from mht.rewards.spec import read_reward
 from mht.training.schedule import as_plan, schedule

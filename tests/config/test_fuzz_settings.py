@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mht.experiments.variants import variants_of
 
 from mht.checks.preflight import problems
 from mht.config import Config, load_config
 from mht.core.errors import UserError
 from mht.core.plain import parse_json, parse_yaml, read_yaml
-from mht.experiments.variants import variants_of
 from mht.rewards import Reward, make_reward
 from mht.rewards.spec import read_reward
 from tests.support.reward_specs import plain_types, spec_of

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from mht.reports.seeds_folder import report_seeds
 from typer.testing import CliRunner
 
 from mht.cli.main import commands
@@ -16,7 +17,6 @@ from mht.evaluation.statistics import difference_of, interval_of, paired_differe
 from mht.evaluation.summary import summarise, write_json, write_samples
 from mht.reports.compare import compare, lines_of
 from mht.reports.learning.reach import Times, reached
-from mht.reports.seeds_folder import report_seeds
 from mht.reports.wording import cell, ends
 from mht.reports.write import write_outputs
 from tests.support.variants import entries

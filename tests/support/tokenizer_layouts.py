@@ -191,7 +191,7 @@ def wordlevel() -> Any:
 
 @layout
 def scratch() -> Any:
-    from mht.assets.fresh import word_tokenizer
+    from mht.fresh.make import word_tokenizer
 
     return word_tokenizer([*TEXTS, "<s> </s> <pad>"])
 

@@ -12,13 +12,31 @@ from mht.core.component import build
 from mht.core.errors import ConfigError
 from mht.core.plain import read_text
 
+TABLES = ("baselines", "untrained")  # whose rows an overlay removes by null
+
 
 def layered(overlays: Sequence[str | Path], params: str | Path = "params.yaml") -> dict[str, Any]:
     """The plain settings of params.yaml with all overlays on top, the last uppermost."""
     settings = read_mapping(params)
     for overlay in overlays:
         lay_over(settings, read_mapping(overlay))
+        drop_rows(settings)
     return settings
+
+
+def drop_rows(settings: MutableMapping[str, Any]) -> None:
+    """Take out the variants that an overlay has set to null, in place.
+
+    >>> settings = {"baselines": {"a": {"start": "sft"}, "b": None}}
+    >>> drop_rows(settings)
+    >>> settings
+    {'baselines': {'a': {'start': 'sft'}}}
+    """
+    for table in TABLES:
+        rows = settings.get(table)
+        if isinstance(rows, MutableMapping):
+            for name in [name for name, row in rows.items() if row is None]:
+                del rows[name]
 
 
 def load_experiment(
@@ -38,17 +56,22 @@ def load_experiment(
     return build(Config, layered(overlays, params), source=source)
 
 
-def apply_experiment(overlay: str | Path, params: str | Path = "params.yaml") -> None:
-    """Write an experiment's settings into params.yaml, whose comments stay.
+def apply_experiment(overlays: Sequence[str | Path], params: str | Path = "params.yaml") -> None:
+    """Write settings into params.yaml, those of each file on top of the last; its comments stay.
 
     Raises:
         ConfigError: with every mistake and its path; nothing is written then.
     """
     from ruamel.yaml import YAML
 
-    load_experiment(overlay, params)
-    over = YAML().load(read_text(overlay))
-    _rewrite(params, lambda settings: lay_over(settings, over))
+    load_experiment(overlays, params)
+
+    def change(settings: MutableMapping[str, Any]) -> None:
+        for overlay in overlays:
+            lay_over(settings, YAML().load(read_text(overlay)))
+            drop_rows(settings)
+
+    _rewrite(params, change)
 
 
 def apply_values(values: Mapping[str, Any], params: str | Path = "params.yaml") -> None:

@@ -20,9 +20,7 @@ from mht.data.examples.example import read_examples
 from mht.data.prepare.prepare import prepare
 from mht.data.sources.fetch import fetch_rows, fetched_texts
 from mht.experiments.search.space import TRIED
-from mht.experiments.seeds import with_seed
-from mht.experiments.variants import Variant, identity
-from mht.tracking.pipeline import Pipeline
+from mht.tracking.pipeline import Pipeline, tree_md5
 from mht.training.from_config import make_trainer
 
 MADE = "made.json"
@@ -58,7 +56,7 @@ def find_start(config: Config, of_params: Config, pipeline: Pipeline, folder: Pa
     if keys and _chosen(config, keys) == _chosen(of_params, keys):
         _check_current(pipeline)
         return Start(Path("models/sft"), Path("data/prepared"))
-    return make_start(config, folder)
+    return make_start(config, pipeline, folder)
 
 
 def _check_current(pipeline: Pipeline) -> None:
@@ -74,13 +72,13 @@ def _check_current(pipeline: Pipeline) -> None:
         raise UserError(f"trials start from models/sft, and {names} is to run: `dvc repro {names}`")
 
 
-def make_start(config: Config, folder: Path) -> Start:
+def make_start(config: Config, pipeline: Pipeline, folder: Path) -> Start:
     """The work of fetch, prepare and sft, in a folder; kept for the next call."""
-    config = with_seed(config, config.base.seed)
-    start = Start(folder / "sft", folder / "prepared")
-    known = _read(folder / MADE)
-    made = identity(Variant("hybrid", "hybrid", config), config)
-    if known == made:
+    start, data = Start(folder / "sft", folder / "prepared"), config.data
+    if data.labels != data.source:  # only a reward model would read them
+        config = config.model_copy(update={"data": data.model_copy(update={"labels": None})})
+    made = _identity(config, pipeline)
+    if _read(folder / MADE) == made:
         return start
     shutil.rmtree(folder, ignore_errors=True)
     raw, base = folder / "raw", folder / "base"
@@ -102,6 +100,18 @@ def make_start(config: Config, folder: Path) -> Start:
     trainer.save(start.model)
     write_json(folder / MADE, made)
     return start
+
+
+def _identity(config: Config, pipeline: Pipeline) -> dict[str, Any]:
+    """What the start rests on: settings, and the code of the stages that make it."""
+    plain = config.model_dump(mode="json")
+    stages = [pipeline.stages[TRIED], *pipeline.upstream(TRIED).values()]
+    code = sorted({dep for stage in stages for dep in stage.deps if dep.startswith("mht/")})
+    return {
+        "settings": {name: plain[name] for name in ("model", "data", "sft")},
+        "seed": config.base.seed,
+        "code": {path: tree_md5(path) for path in code},
+    }
 
 
 def _read(file: Path) -> Any:

@@ -43,7 +43,7 @@ def run_trial(
         section="ppo",
         base=config.base,
         model=config.model,
-        after=config.sft,
+        sft_rows=config.sft.steps * config.sft.batch_size,
     )
     validation = read_examples(start.prepared / "validation.parquet")
     look = experiment_look(trainer, looked, validation)

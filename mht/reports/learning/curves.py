@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mht.core.errors import DataError
+from mht.core.seeds import place
 from mht.evaluation.over_seeds import interquartile_mean
 from mht.evaluation.statistics import Floats
 from mht.reports.learning.reach import Curve
@@ -46,12 +47,6 @@ class Band(NamedTuple):
 Bands = dict[str, dict[str, Band]]  # metric -> variant -> its band
 
 
-def place(root: str | Path, folder: str, name: str, seeds: Sequence[int], seed: int) -> Path:
-    """Where a variant's files of a training seed are: those of the first seed stand on top."""
-    own = Path(root, folder, name)
-    return own if seed == seeds[0] else own / "seeds" / str(seed)
-
-
 def read_curves(root: str | Path, names: Iterable[str], seeds: Sequence[int]) -> Curves:
     """The training curves of those variants that have some.
 
@@ -60,7 +55,7 @@ def read_curves(root: str | Path, names: Iterable[str], seeds: Sequence[int]) ->
     """
     curves: Curves = {}
     for name in names:
-        folders = [place(root, "plots", name, seeds, seed) for seed in seeds]
+        folders = [place(Path(root, "plots", name), seeds, seed) for seed in seeds]
         found = [_read_columns(folder) for folder in folders]
         if not found[0]:
             continue

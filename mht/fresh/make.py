@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mht.config.fresh import FreshModel
 from mht.core.errors import ModelError
 from mht.core.model_files.folder import MADE_BY
+from mht.core.outputs import replaced_folder
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerFast
@@ -25,13 +27,37 @@ def make_fresh(kind: FreshModel, texts: Iterable[str]) -> tuple[Any, PreTrainedT
     Raises:
         ModelError: the texts have no words.
     """
+    tokenizer = word_tokenizer(texts)
+    return draw_weights(kind, tokenizer), tokenizer
+
+
+def draw_weights(kind: FreshModel, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """The model in evaluation mode, with the weights that follow from its seed."""
     import torch
 
-    tokenizer = word_tokenizer(texts)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(kind.seed)
         model = kind.build(_settings(kind, tokenizer))
-    return model.eval(), tokenizer
+    return model.eval()
+
+
+def redraw(folder: Path, kind: FreshModel, out: Path) -> None:
+    """Write the model of another seed beside that in ``folder``, with the same tokenizer.
+
+    Args:
+        folder: of a fresh model of this kind.
+        kind: with the other seed.
+        out: gets model and tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer.name_or_path = ""  # no path of this machine in an output
+    for leftover in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(leftover, None)
+    with replaced_folder(out) as part:
+        draw_weights(kind, tokenizer).save_pretrained(part)
+        tokenizer.save_pretrained(part)
 
 
 def _settings(kind: FreshModel, tokenizer: PreTrainedTokenizerFast) -> PretrainedConfig:

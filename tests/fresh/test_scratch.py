@@ -5,13 +5,13 @@ import json
 import pytest
 
 from mht.assets.fetch import fetch_policy
-from mht.assets.fresh import make_fresh, word_tokenizer
-from mht.assets.scratch import Scratch
 from mht.checks.preflight import Shape, shape_of
 from mht.config import Config, ModelConfig, read_yaml
 from mht.core.component import build
 from mht.core.errors import ConfigError, ModelError
 from mht.data.sources.fetch import fetch_rows, fetched_texts
+from mht.fresh.make import make_fresh, word_tokenizer
+from mht.fresh.scratch import Scratch
 from mht.models.loading import load_causal_lm, load_tokenizer
 
 TEXTS = ["5 12 7 0", "12  5\n0", "20 0"]
