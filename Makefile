@@ -9,7 +9,7 @@ export TORCH PYTHON
 # bytecode is kept even where the shell says not to: each stage imports torch and transformers anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env repro ablations evidence test processors slow bench docs check format ui clean
+.PHONY: help env repro test processors slow bench docs check format ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -27,12 +27,6 @@ repro: env  ## the whole experiment: only what changed runs again
 	@echo "  reports/benchmark/table.md     the table alone"
 	@echo "  make ui                        every run and curve in MLflow"
 	@echo "  source $(BIN)/activate         then edit params.yaml and type dvc repro"
-
-ablations: env  ## queue experiments/ablations.yaml as DVC experiments; `dvc queue start` runs them
-	@$(BIN)/mht ablations
-
-evidence: env  ## every benchmark over training seeds, by experiments/evidence.yaml; goes on where it was
-	@$(BIN)/mht evidence
 
 test: env  ## the tests, without network
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal

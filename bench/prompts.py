@@ -2,7 +2,7 @@
 
 PPO steps of the task support from its base model, with one response to each prompt and with as many
 as it says, in turn. Prints the seconds of sampling and of the whole step, and what part of
-the scores' variance is the prompts'. Needs the data of ``mht seeds support``.
+the scores' variance is the prompts'. Needs ``mht apply support`` and ``dvc repro prepare`` before.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def tell(steps: dict[int, list[Stats]]) -> Table:
 def main() -> int:
     """Take turns, then print the table and the ratio of the steps."""
     if not (DATA / "base").is_dir():
-        print(f"{DATA} is not there: run mht seeds support first", file=sys.stderr)
+        print(f"{DATA} is not there: run `mht apply support` and `dvc repro prepare` first", file=sys.stderr)
         return 2
     config = load_experiment(EXPERIMENT)
     numbers = (1, config.ppo.responses_per_prompt)

@@ -30,7 +30,8 @@ class FreshModel(Component):
 
     Attributes:
         seed: of the weights. It is no part of ``base.seed``, so that another training seed does not
-            fetch everything again; `mht seeds` sets both.
+            fetch everything again. With several ``base.seeds`` each has weights of its own, those
+            of this seed and of those that follow it.
     """
 
     registry: ClassVar[Registry] = registry("model")

@@ -23,7 +23,8 @@ class Scratch(FreshModel):
     Attributes:
         type: "scratch".
         seed: of the weights. It is no part of ``base.seed``, so that another training seed does not
-            fetch everything again; `mht seeds` sets both.
+            fetch everything again. With several ``base.seeds`` each has weights of its own, those
+            of this seed and of those that follow it.
         architecture: its layers are those of this family.
         layers: how many.
         width: of the hidden states; the feed-forward layers are four times as wide.

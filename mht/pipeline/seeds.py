@@ -46,9 +46,11 @@ def over_seeds(config: Config, run: Run, outs: Mapping[str, str], work: Work) ->
     seeds = config.seeds
     folders = {seed: _folder(run, seed) for seed in seeds}
     for number, seed in enumerate(seeds, 1):
+        done = on_main(functools.partial(_is_done, run, outs, seed, folders[seed]))
         if len(seeds) > 1 and is_main_process():
-            print(f"training seed {seed}, {number} of {len(seeds)}", flush=True)
-        if on_main(functools.partial(_is_done, run, outs, seed, folders[seed])):
+            kept = ", done before" if done else ""
+            print(f"training seed {seed}, {number} of {len(seeds)}{kept}", flush=True)
+        if done:
             continue
         with run.of_seed(seed) as own:
             _do(config.of_seed(seed), own, folders[seed], work)

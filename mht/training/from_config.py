@@ -36,7 +36,7 @@ def make_trainer(
         section: where they stand in params.yaml, for messages.
         base: the seed and the device.
         model: what of the model trains, and in which precision.
-        sft_rows: rows that the SFT steps behind ``start`` have seen. Those here go on with the next.
+        sft_rows: rows that the SFT steps behind ``start`` have seen: the first to walk is the next.
 
     Raises:
         ConfigError: the memory's settings do not fit, with the full path of each.

@@ -5,8 +5,6 @@ import time
 from pathlib import Path
 
 import pytest
-from mht.experiments.evidence import plan
-from mht.experiments.variants import variants_of
 from typer.testing import CliRunner
 
 import mht.cli.main
@@ -45,7 +43,7 @@ def with_values(values):
 def problem(values):
     """The only problem that the settings have with these values."""
     with pytest.raises(ConfigError) as error:
-        variants_of(with_values(values))
+        with_values(values)
     (found,) = error.value.problems
     assert "\n" not in found and len(found) < 1000
     return found
@@ -256,12 +254,20 @@ def test_seeds_are_below_two_to_the_63():
         assert problem({path: -1}).startswith(f"{path}: ")
 
 
-def test_so_are_the_seeds_that_follow(tmp_path):
-    file = tmp_path / "last.yaml"
-    file.write_text(f"base: {{seed: {2**63 - 2}}}\nbenchmark: {{seeds: 3}}\n")
-    with pytest.raises(ConfigError, match=r"base\.seed: 3 seeds from it on are not all below"):
-        plan(file)
-    assert list(plan(file, count=2).seeds) == [2**63 - 2, 2**63 - 1]
+def test_so_are_the_seeds_that_follow():
+    told = problem({"base.seed": 2**63 - 2, "base.seeds": 3})
+    assert told.startswith("base.seed: 3 seeds from it on are not all below")
+    last = with_values({"base.seed": 2**63 - 2, "base.seeds": 2})
+    assert list(last.seeds) == [2**63 - 2, 2**63 - 1]
+    fresh = {"model.name": {"type": "scratch", "seed": 2**63 - 1}, "base.seeds": 2}
+    assert problem(fresh).startswith("model.name.seed: 2 seeds from it on")
+
+
+def test_a_seed_moves_the_weights_of_a_fresh_model_too():
+    config = with_values({"model.name": {"type": "scratch", "seed": 5}, "base.seeds": 3})
+    own = config.of_seed(2)
+    assert (own.base.seed, own.base.seeds, own.model.name.seed) == (2, 1, 7)
+    assert config.model.name.seed == 5 and list(own.seeds) == [2]
 
 
 @pytest.mark.parametrize(
@@ -274,9 +280,8 @@ def test_so_are_the_seeds_that_follow(tmp_path):
         ("ppo.mix", {"type": "linear", "first": {"sft": 10**12, "ppo": 1}}),
         ("sft.steps", 10**12),
         ("evaluate.resamples", 10**12),
-        ("benchmark.seeds", 10**9),
+        ("base.seeds", 10**9),
         ("benchmark.resamples", 10**9),
-        ("benchmark.variants", {f"v{i}": {"ppo.lr": 1e-3} for i in range(200)}),
         ("model.name", {"type": "scratch", "layers": 10**9}),
     ],
 )
@@ -320,7 +325,7 @@ PATHS = ["", ".", "..", "../x", "/abs", "a/b", "a\\b", "C:x", "~", "a\0b", "a\nb
 @pytest.mark.parametrize("name", [*PATHS, " a", "a ", "a..b", "a.lock", "a."])
 def test_names_that_are_paths(name):
     assert problem({"base.experiment": name}).startswith("base.experiment: a name ")
-    assert "a name " in problem({"benchmark.variants": {name: {"ppo.lr": 1e-3}}})
+    assert "a name " in problem({"baselines": {name: {"start": "sft", "like": "ppo"}}})
     judge = {name: {"type": "bleu"}}
     assert problem({"evaluate.judges": judge}).startswith("evaluate.judges")
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mht.experiments.variants import variants_of
 
 from mht.checks.preflight import problems
 from mht.config import Config, load_config
@@ -149,7 +148,6 @@ def answered(make):
 
 def checked(config: Config):
     """What `mht check` looks at; the machine and the models are those that there are."""
-    variants_of(config)
     list(problems(config))
     return config
 

@@ -6,10 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from mht.reports.seeds_folder import report_seeds
-from typer.testing import CliRunner
 
-from mht.cli.main import commands
 from mht.config import load_config
 from mht.data.text.sample import Sample
 from mht.evaluation.over_seeds import seeds_difference
@@ -24,46 +21,6 @@ from tools.readme_results import judge
 
 MEANS = {"base": 0.2, "sft_only": 0.45, "ppo_only": 0.48, "hybrid": 0.7}
 METRICS = ["reward", "response_length"]
-
-
-def one_seed(folder, prompts=40):
-    """What `mht seeds` leaves of one training seed, with its reports."""
-    random = np.random.default_rng(5)
-    for name, mean in MEANS.items():
-        place = folder / "seed_7" / name
-        texts = [Sample(f"p{i}", f"a b {i}", "a") for i in range(prompts)]
-        numbers = {
-            "reward": (mean + 0.1 * random.standard_normal(prompts)).tolist(),
-            "response_length": random.integers(5, 9, prompts).astype(float).tolist(),
-            "kl_nats": random.random(prompts).tolist(),
-        }
-        write_samples(place / "samples.jsonl", list(map(str, range(prompts))), texts, numbers)
-        cost = dict.fromkeys(("optimizer_steps", "sampled_tokens", "seconds", "cpu_seconds"), 1.0)
-        look = {"optimizer_steps": 0.0, "score": mean, "kl_nats": 0.0}
-        write_json(place / "result.json", {"budget": cost, "curve": [look]})
-    rows = entries(dict.fromkeys(MEANS, 1))
-    return report_seeds(folder, rows, metrics=METRICS, seeds=[7], resamples=400, seed=7)
-
-
-def test_terminal_and_page_of_one_seed_agree(tmp_path):
-    summary = one_seed(tmp_path)
-    done = CliRunner().invoke(commands, ["compare", str(tmp_path), "--json"])
-    assert done.exit_code == 0, done.output
-    lines = {(x["metric"], x["name"]): x for x in json.loads(done.stdout)["lines"]}
-    opposite = {"better": "worse", "worse": "better"}
-    for shown in summary["comparisons"]:
-        line = lines[shown["metric"], shown["b"]]
-        assert line["p_adjusted"] == shown["p_adjusted"]
-        assert line["difference"] == pytest.approx(-shown["difference"])
-        winner = {shown["a"]: "better", shown["b"]: "worse"}.get(shown["winner"], "unclear")
-        assert line["verdict"] == opposite.get(winner, winner)
-    assert {x["p_adjusted"] for x in summary["comparisons"]} != {1.0}
-    assert "hybrid" in {x["winner"] for x in summary["comparisons"]}
-    assert (
-        lines["reward", "base"]["verdict"] == "" and lines["reward", "base"]["p_adjusted"] is None
-    )
-    own = {name: figures["low"] for name, figures in summary["metrics"]["reward"].items()}
-    assert own == {name: lines["reward", name]["low"] for name in MEANS}
 
 
 def test_page_table_and_metrics_show_the_same_p(tmp_path):

@@ -12,6 +12,7 @@ from mht.config.overlays.overlay import layered
 from mht.core.component import build
 from mht.experiments.search.run import Job, Search
 from mht.experiments.search.start import make_start
+from mht.tracking.pipeline import read_pipeline
 from tests.support.tracking import blank_database
 
 RANDOMWALKS = Path("mht/tasks/randomwalks/settings.yaml")
@@ -46,7 +47,7 @@ def settings_of(folder: Path, **tune):
 def start(tmp_path_factory):
     """The model that trials start from, with the prepared data; no test split."""
     folder = tmp_path_factory.mktemp("start")
-    made = make_start(build(Config, settings_of(folder)), folder / "start")
+    made = make_start(build(Config, settings_of(folder)), read_pipeline(), folder / "start")
     (made.prepared / "test.parquet").unlink()
     return made
 

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mht.config import BaseConfig, ModelConfig, SFTConfig, load_config
+from mht.config import BaseConfig, Config, ModelConfig, SFTConfig
+from mht.config.overlays.overlay import read_mapping
+from mht.core.component import build
 from mht.rewards import make_reward
 from mht.training.from_config import make_trainer
 from stages import ppo
@@ -29,7 +31,9 @@ def trainer_of(folder, tokenizer, **options):
 def test_sft_goes_on_with_the_rows_that_come_next(tiny_model_dir, tiny_tokenizer):
     stage = trainer_of(tiny_model_dir("gpt2"), tiny_tokenizer)
     walk = [stage.practice.take_sft_rows() for _ in range(6)]
-    later = trainer_of(tiny_model_dir("gpt2"), tiny_tokenizer, after=STAGE)
+    later = trainer_of(
+        tiny_model_dir("gpt2"), tiny_tokenizer, sft_rows=STAGE.steps * STAGE.batch_size
+    )
     assert [later.practice.take_sft_rows() for _ in range(4)] == walk[2:]
     assert sorted(row for rows in walk for row in rows) == list(
         range(12)
@@ -56,12 +60,15 @@ def test_a_trainer_knows_nothing_of_the_one_before(tiny_model_dir, tiny_tokenize
 
 
 @pytest.mark.parametrize(
-    ("name", "goes_on"), [("hybrid", True), ("sft_only", True), ("ppo_only", False)]
+    ("name", "rows"),
+    [("hybrid", 160 * 16), ("sft_only", 160 * 16), ("ppo_only", 0), ("later", 160 * 16 + 84 * 16)],
 )
-def test_the_stage_says_which_start_is_the_sft_stages(name, goes_on, monkeypatch):
-    config, seen = load_config("params.yaml"), {}
-    monkeypatch.setattr(ppo, "train_variant", lambda *_, **options: seen.update(options))
+def test_the_stage_says_what_the_start_has_seen(name, rows, monkeypatch):
+    settings = read_mapping("params.yaml")
+    settings["baselines"]["later"] = {"start": "hybrid", "like": "ppo"}
+    config, seen = build(Config, settings), []
+    monkeypatch.setattr(ppo, "over_seeds", lambda *given: seen.append(given[-1].args[0]))
     monkeypatch.setattr(sys, "argv", ["", name])
-    ppo.main(config, SimpleNamespace(deps=()))
-    assert (seen["after"] == config.sft) is goes_on
-    assert (seen["start"] == "models/sft") is goes_on
+    ppo.main(config, SimpleNamespace(deps=(), model=lambda path: None))
+    assert seen[0].sft_rows == rows
+    assert seen[0].start == config.baselines[name].start

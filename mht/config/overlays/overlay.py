@@ -37,6 +37,8 @@ def drop_rows(settings: MutableMapping[str, Any]) -> None:
         if isinstance(rows, MutableMapping):
             for name in [name for name, row in rows.items() if row is None]:
                 del rows[name]
+            if not rows:
+                settings[table] = {}  # a block without rows is no mapping in YAML
 
 
 def load_experiment(
@@ -56,15 +58,22 @@ def load_experiment(
     return build(Config, layered(overlays, params), source=source)
 
 
-def apply_experiment(overlays: Sequence[str | Path], params: str | Path = "params.yaml") -> None:
-    """Write settings into params.yaml, those of each file on top of the last; its comments stay.
+def apply_experiment(
+    overlay: str | Path | Sequence[str | Path], params: str | Path = "params.yaml"
+) -> None:
+    """Write an experiment's settings into params.yaml, whose comments stay.
+
+    Args:
+        overlay: a file, or several to lay over each other in order.
+        params: the file to change.
 
     Raises:
         ConfigError: with every mistake and its path; nothing is written then.
     """
     from ruamel.yaml import YAML
 
-    load_experiment(overlays, params)
+    load_experiment(overlay, params)
+    overlays = [overlay] if isinstance(overlay, str | Path) else list(overlay)
 
     def change(settings: MutableMapping[str, Any]) -> None:
         for overlay in overlays:
