@@ -15,25 +15,20 @@ from rich.table import Table
 
 import stages  # noqa: F401 - the process as a stage of the pipeline sets it up
 from bench.figures import spread
-from mht.config import Config
-from mht.config.overlays.overlay import load_experiment
+from mht.config import Config, load_config
 from mht.data.examples.example import read_examples
-from mht.tasks.settings import settings_file
 from mht.training.from_config import make_trainer
 from mht.training.hybrid import HybridTrainer, Stats
 
-EXPERIMENT = settings_file("support")
-DATA = Path("reports/seeds/support/data")
+BASE, ROWS = Path("models/base"), Path("data/prepared/train.parquet")
 ROUNDS = 2
 
 
 def trainer_of(config: Config, each: int) -> HybridTrainer:
     """The experiment's hybrid from its base model, with so many responses to each prompt."""
     settings = config.ppo.model_copy(update={"responses_per_prompt": each})
-    rows = read_examples(DATA / "prepared/train.parquet")
-    return make_trainer(
-        DATA / "base", rows, settings, section="ppo", base=config.base, model=config.model
-    )
+    rows = read_examples(ROWS)
+    return make_trainer(BASE, rows, settings, section="ppo", base=config.base, model=config.model)
 
 
 def tell(steps: dict[int, list[Stats]]) -> Table:
@@ -57,10 +52,10 @@ def tell(steps: dict[int, list[Stats]]) -> Table:
 
 def main() -> int:
     """Take turns, then print the table and the ratio of the steps."""
-    if not (DATA / "base").is_dir():
-        print(f"{DATA} is not there: run `mht apply support` and `dvc repro prepare` first", file=sys.stderr)
+    config = load_config()
+    if config.data.source.type != "support" or not ROWS.is_file():
+        print("first run `mht apply support`, then `dvc repro prepare`", file=sys.stderr)
         return 2
-    config = load_experiment(EXPERIMENT)
     numbers = (1, config.ppo.responses_per_prompt)
     trainers = {each: trainer_of(config, each) for each in numbers}
     steps: dict[int, list[Stats]] = {each: [] for each in numbers}
