@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mht.core.bounds import LONGEST_NAME
 from mht.core.errors import UserError
 
 FOLDER = Path(".mht/locks")  # of the working copy: experiments in other folders may run beside it
@@ -28,7 +29,7 @@ def alone(command: str, wait_s: float = WAIT_S) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     FOLDER.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^\w.-]+", "-", command)
+    name = re.sub(r"[^\w.-]+", "-", command)[:LONGEST_NAME]
     lock, owner = FileLock(FOLDER / f"{name}.lock"), FOLDER / f"{name}.pid"
     try:
         lock.acquire(timeout=wait_s)

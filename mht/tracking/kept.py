@@ -1,7 +1,7 @@
 """What DVC's cache still has of a stage's training seeds when their number changes.
 
-DVC empties a stage's outs before it runs. Where nothing but the number of seeds is new, the files
-of those that there were are still in its cache, under the hashes in dvc.lock.
+DVC empties a stage's outs before it runs. Where nothing but the number of seeds is new, its cache
+still has the files of the earlier ones, under the hashes in dvc.lock.
 """
 
 from __future__ import annotations

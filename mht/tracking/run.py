@@ -55,7 +55,7 @@ class Run:
         scratch: where the stage may keep its state in case it is killed. With state there, the next
             run of the same stage on the same inputs goes on as this run.
         deps: paths whose change makes DVC run the stage again; none without a stage of DVC's.
-        inputs: what the stage reads, by content; None where that can't be told.
+        inputs: what the stage reads, by content; None where DVC does not list it.
         watch: in a trial of a search, gets the cycle, the number of cycles and the figures of each
             validation; may raise `Pruned`.
     """

@@ -21,7 +21,6 @@ SECTION = "|".join(Config.model_fields)
 PATH = re.compile(rf"`((?:{SECTION})(?:\.[\w<>]+)+)`")
 NO_SETTINGS = {"evaluate.hybrid"}  # a stage as MLflow names it
 REFUSED = {"ppo.min_p", "ppo.top_k", "ppo.top_p"}  # and the page says so
-TO_COME = {"base.seeds"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -61,7 +60,7 @@ def below(hint: Any, key: str) -> list[Any]:
 
 @pytest.mark.parametrize("page", NOW, ids=str)
 def test_settings_in_code_quotes_exist(page):
-    named = set(PATH.findall(page.read_text(encoding="utf-8"))) - NO_SETTINGS - REFUSED - TO_COME
+    named = set(PATH.findall(page.read_text(encoding="utf-8"))) - NO_SETTINGS - REFUSED
     assert not [path for path in sorted(named) if not is_setting(path)]
 
 

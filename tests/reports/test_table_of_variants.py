@@ -71,7 +71,7 @@ def test_costs_are_those_of_all_trainings_behind_the_weights(root: Path) -> None
 def test_a_missing_seed_is_named(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, tmp_path, dirs_exist_ok=True)
     options = {"metrics": ["reward"], "subject": "mine", "baseline": "plain", "root": tmp_path}
-    shutil.rmtree(place(tmp_path, "plots", "mine", (7, 8), 8))
+    shutil.rmtree(place(tmp_path / "plots/mine", (7, 8), 8))
     with pytest.raises(DataError, match=r"plots/mine/seeds/8: no training curve; run `dvc repro`"):
         compare(ROWS, seeds=(7, 8), **options)
     with pytest.raises(DataError, match=r"evaluate/plain/seeds/10/samples.jsonl: no such file"):

@@ -16,7 +16,7 @@ import pytest
 from mht.tracking import NullRun, Terminated, open_run
 from mht.tracking.pipeline import tree_md5
 from mht.tracking.scope import remaining
-from mht.tracking.scratch import fingerprint, scratch_folder
+from mht.tracking.scratch import fingerprint, finished_folder, scratch_folder, start_over
 from mht.tracking.secrets import redacted
 from mht.tracking.store import Store, open_store
 
@@ -556,10 +556,13 @@ def test_scratch_lies_at_the_root_and_can_be_dropped(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "state").write_text("x")
     assert scratch_folder("ppo@sft_only", "0123").is_dir()
+    finished_folder(folder).mkdir()
     monkeypatch.setenv("MHT_FRESH", "0")
-    assert scratch_folder("ppo@sft_only", "0123").is_dir()
+    start_over([folder])
+    assert folder.is_dir()
     monkeypatch.setenv("MHT_FRESH", "1")
-    assert not scratch_folder("ppo@sft_only", "0123").exists()
+    start_over([folder])
+    assert not folder.exists() and not finished_folder(folder).exists()
     assert scratch_folder("sft", "0123") == tmp_path.resolve() / ".mht/scratch/sft/0123"
 
 
