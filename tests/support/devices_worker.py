@@ -21,6 +21,7 @@ from mht.rewards import Reward, make_reward
 from mht.training.hybrid import HybridTrainer
 from mht.training.resume.checkpoint import Checkpoints
 from mht.training.validation import Validation
+from tests.support.jobs import Killed
 from tests.support.training import STATEFUL, examples, hybrid_config
 
 WORKERS = Path(__file__).parent
@@ -58,10 +59,6 @@ def run_in_two(job, **env):
             process.kill()
     assert [process.returncode for process in started] == [0, 0], "\n".join(said)
     return said
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing after it runs."""
 
 
 class Broken(Reward):

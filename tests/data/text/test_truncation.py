@@ -1,5 +1,6 @@
 """How many tokens a model takes, and what is read of a text that is longer."""
 
+import functools
 import warnings
 
 import pytest
@@ -229,13 +230,10 @@ def save(folder, kind="Roberta", task="SequenceClassification", labels=("score",
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = {}
 
+    @functools.cache
     def make(task="SequenceClassification", *labels, **config):
-        key = (task, labels, *config.items())
-        if key not in made:
-            made[key] = save(tmp_path_factory.mktemp("m"), task=task, labels=labels, **config)
-        return made[key]
+        return save(tmp_path_factory.mktemp("m"), task=task, labels=labels, **config)
 
     return make
 

@@ -1,5 +1,6 @@
 """Rewards of classifiers on tiny checkpoints shaped and labelled like the real default models."""
 
+import functools
 import math
 import shutil
 from functools import lru_cache
@@ -62,13 +63,11 @@ def direct(folder, text, pair=None):
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     """``real("bias") -> folder`` of a model like the type's default one, made once each."""
-    made = {}
 
+    @functools.cache
     def make(name):
-        if name not in made:
-            kind, labels, config = REAL[name]
-            made[name] = save(tmp_path_factory.mktemp(name), kind, labels, **config)
-        return made[name]
+        kind, labels, config = REAL[name]
+        return save(tmp_path_factory.mktemp(name), kind, labels, **config)
 
     return make
 
@@ -76,13 +75,10 @@ def real(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     """``bert("a", "b") -> folder`` of a tiny BERT with these labels, made once each."""
-    made = {}
 
+    @functools.cache
     def make(*labels, **config):
-        key = (labels, *config.items())
-        if key not in made:
-            made[key] = save(tmp_path_factory.mktemp("bert"), "Bert", labels, **config)
-        return made[key]
+        return save(tmp_path_factory.mktemp("bert"), "Bert", labels, **config)
 
     return make
 

@@ -1,5 +1,6 @@
 """Rewards behind models, on tiny random checkpoints, against the libraries called directly."""
 
+import functools
 import json
 import math
 import shutil
@@ -24,13 +25,10 @@ from tests.support.classifiers import (
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     """``bert("negative", "positive") -> folder``, made once each."""
-    made = {}
 
+    @functools.cache
     def make(*labels, **config):
-        key = (labels, *config.items())
-        if key not in made:
-            made[key] = save_bert(tmp_path_factory.mktemp("bert"), labels, **config)
-        return made[key]
+        return save_bert(tmp_path_factory.mktemp("bert"), labels, **config)
 
     return make
 

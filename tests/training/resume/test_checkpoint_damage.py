@@ -10,26 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from mht.rewards import make_reward
 from mht.training.history import History
-from mht.training.hybrid import HybridTrainer
 from mht.training.resume.checkpoint import PLAIN, TENSORS, Checkpoints, sealed
 from mht.training.resume.state import capture
-from tests.support.training import STATEFUL, examples, hybrid_config
+from tests.support.jobs import PLAN, Job, Killed
 
-PLAN = [(2, 1), (1, 2)]
-FIXED = {"num_layers_unfrozen": 1, "seed": 3, "device": "cpu"}
-REWARD = {
-    "type": "length_window",
-    "min": 1,
-    "max": 3,
-    "postprocess": [{"type": "ema_normalize", "decay": 0.9}],
-}
+MEMORY = {"type": "adaptive", "prompts": 0.5}
 FILES = [(checkpoint, name) for checkpoint in (0, 1) for name in (TENSORS, PLAIN)]
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing after it runs."""
 
 
 class Run:
@@ -37,7 +24,7 @@ class Run:
 
     def __init__(self, folder, model, tokenizer):
         self.folder, self.copy = folder, folder / "copy"
-        self.model, self.tokenizer = model, tokenizer
+        self.new_trainer = Job(folder, model, tokenizer, memory=MEMORY).trainer
         self.history = History(lambda *_: None, hold=True)
         self.trainer = self.new_trainer()
         checkpoints = Checkpoints(folder / "kept", {"plan": PLAN}, every_s=0, history=self.history)
@@ -51,12 +38,6 @@ class Run:
         self.history(stats, step)
         if step == 6:  # the last two checkpoints are then of different steps
             raise Killed
-
-    def new_trainer(self):
-        options = STATEFUL | {"reward": make_reward(REWARD)}
-        config = hybrid_config(**options, memory={"type": "adaptive", "prompts": 0.5})
-        rows = examples(self.tokenizer, 11)
-        return HybridTrainer(self.model, self.tokenizer, rows, config=config, **FIXED)
 
     def fresh_copy(self):
         shutil.rmtree(self.copy, ignore_errors=True)
