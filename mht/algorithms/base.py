@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mht.config import HybridConfig
     from mht.models.policy import Policy
     from mht.models.references import References
-    from mht.optim.optimizers import Updater
+    from mht.optim.updater import Updater
 
 EXAMPLES, ROLLOUTS, PAIRS = "examples", "rollouts", "pairs"
 

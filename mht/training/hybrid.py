@@ -26,7 +26,8 @@ from mht.models.policy import Policy
 from mht.models.recompute import recompute_layers
 from mht.models.references import References
 from mht.optim.masters import Masters
-from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
+from mht.optim.optimizers import make_optimizer, make_scheduler
+from mht.optim.updater import Updater
 from mht.rewards import Reward
 from mht.training.feed import Feed
 from mht.training.figures import headline

@@ -11,7 +11,7 @@ from mht.algorithms.ppo.ratio import RatioError
 from mht.algorithms.ppo.scores import RunningStd
 from mht.core.errors import UserError
 from mht.losses import AdaptiveKL, FixedKL
-from mht.optim.optimizers import Diverged
+from mht.optim.updater import Diverged
 from mht.rewards import RewardError
 from tests.support.ppo import (
     PROMPTS,

@@ -11,7 +11,8 @@ from mht.models.hf.layers import decoder_layers
 from mht.models.loading import load_causal_lm, load_tokenizer, resolve_device
 from mht.models.policy import Policy
 from mht.models.trunk import freeze_below
-from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
+from mht.optim.optimizers import make_optimizer, make_scheduler
+from mht.optim.updater import Updater
 from tests.support.training import EOS, KINDS, PAD, examples, model_of, rollout_of
 
 PROMPTS = [[40, 41, 42, 43], [50], [60, 61]]

@@ -18,7 +18,8 @@ from mht.models.hf.layers import decoder_layers
 from mht.models.loading import load_tokenizer
 from mht.models.policy import Policy
 from mht.models.references import References
-from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
+from mht.optim.optimizers import make_optimizer, make_scheduler
+from mht.optim.updater import Updater
 from tests.support.models import make_tiny_tokenizer
 from tests.support.ppo import SCORES, ppo_step, sampled, weights
 from tests.support.training import EOS, KINDS, examples, hybrid_config, model_of, rollout_of

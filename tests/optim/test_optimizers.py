@@ -9,7 +9,8 @@ from mht.config import OptimizerConfig, SchedulerConfig
 from mht.config.optim import CLASSES, OPTIMIZERS, PACKAGES, SCHEDULERS
 from mht.core.errors import ConfigError, MissingPackage, UserError
 from mht.optim import optimizers as optim
-from mht.optim.optimizers import Diverged, Updater, make_optimizer, make_scheduler
+from mht.optim.optimizers import make_optimizer, make_scheduler
+from mht.optim.updater import Diverged, Updater
 from mht.training.cursor import Cursor
 from mht.training.history import History
 

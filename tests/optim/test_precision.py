@@ -23,7 +23,8 @@ from mht.models.loading import load_causal_lm
 from mht.models.policy import Policy
 from mht.models.precision import has_bfloat16_units, resolve_dtype
 from mht.optim.masters import Masters
-from mht.optim.optimizers import Diverged, Updater, make_optimizer, make_scheduler
+from mht.optim.optimizers import make_optimizer, make_scheduler
+from mht.optim.updater import Diverged, Updater
 from mht.training.hybrid import HybridTrainer
 from tests.support.ppo import ppo_step
 from tests.support.training import examples, hybrid_config, responses_of, rollout_of

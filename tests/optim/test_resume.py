@@ -8,7 +8,8 @@ import torch
 from mht.config.optim import OPTIMIZERS, PACKAGES, SCHEDULERS
 from mht.devices.base import Devices
 from mht.optim.masters import Masters
-from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
+from mht.optim.optimizers import make_optimizer, make_scheduler
+from mht.optim.updater import Updater
 from mht.training.resume.parts import RandomNumbers, Weights, updater_parts
 from mht.training.resume.state import State, capture, restore
 

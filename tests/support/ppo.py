@@ -7,7 +7,8 @@ from mht.algorithms.batch import Batch, Rollouts
 from mht.algorithms.ppo.step import PPO
 from mht.generation.sampling.decode import sample
 from mht.models.policy import Policy
-from mht.optim.optimizers import Updater, make_optimizer, make_scheduler
+from mht.optim.optimizers import make_optimizer, make_scheduler
+from mht.optim.updater import Updater
 from tests.support.training import (
     EOS,
     PAD,

@@ -16,7 +16,7 @@ from mht.config import HybridConfig
 from mht.data.examples.order import by_length
 from mht.losses import clip_fraction, kl_estimate
 from mht.models.policy import Policy
-from mht.optim.optimizers import Updater
+from mht.optim.updater import Updater
 
 
 class Updates:

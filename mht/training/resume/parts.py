@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mht.devices.base import Devices
 from mht.devices.sharded import scatter
 from mht.optim.masters import Masters
-from mht.optim.optimizers import Updater
+from mht.optim.updater import Updater
 from mht.training.resume.state import Stateful
 
 
