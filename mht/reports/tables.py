@@ -13,12 +13,19 @@ from typing import Any
 from mht.evaluation.metrics import GROUP, describe
 from mht.evaluation.summary import Evaluated
 from mht.reports.conclusion import guard_rows
+from mht.reports.figures.plots import shown_bands
 from mht.reports.guard import TRAINED, Finding
 from mht.reports.learning.curves import TOKENS
 from mht.reports.learning.reach_table import reach_rows, reach_sentence
 from mht.reports.records import Comparison, Line, Variant
 from mht.reports.wording import cell, ends, markdown, number, p_text, pipes, signed
 
+TRAINING = {  # file of `dvc plots` to column of the training curves
+    "score": "ppo/score/mean",
+    "kl_nats": "ppo/kl/k1_nats",
+    "length_tokens": "ppo/response/length_tokens",
+    "sft_loss": "sft/loss",
+}
 COSTS = {TOKENS: ("Sampled tokens", ",.0f"), "seconds": ("Seconds of training", ",.4g")}
 LONGEST = 240  # characters of a response that tables show
 ABSENT = "-"
@@ -157,6 +164,25 @@ def csv_rows(comparison: Comparison) -> str:
             low, high = ("" if math.isnan(value[key]) else value[key] for key in ("low", "high"))
             writer.writerow([v.name, metric, value["mean"], low, high])
     return file.getvalue()
+
+
+def training_rows(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
+    """The training curves for `dvc plots`: a file for each, a row for each variant and step.
+
+    Of several seeds the middle of the band that the figures show.
+    """
+    bands = shown_bands(comparison.curves)
+    names = [name for name in ("sft", *comparison.names) if name in bands]
+    return {
+        file: [
+            {"step": int(step), "variant": name, "value": value}
+            for name in names
+            if column in bands[name]
+            for step, value in zip(*bands[name][column][:2], strict=True)
+        ]
+        or [{"step": "", "variant": "", "value": ""}]
+        for file, column in TRAINING.items()
+    }
 
 
 def headline(comparison: Comparison) -> str:

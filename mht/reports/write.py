@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mht.core.outputs import write_bytes, write_text
+from mht.core.outputs import replaced_folder, write_bytes, write_text
+from mht.core.stable_files import write_csv
 from mht.evaluation.summary import significant, write_json
 from mht.reports import tables
 from mht.reports.conclusion import guard_json
@@ -33,6 +34,9 @@ def write_outputs(
     write_json(root / "metrics/benchmark.json", {v.name: v.summary for v in comparison.variants})
     write_json(root / "metrics/benchmark_differences.json", differences(comparison))
     write_text(root / "metrics/benchmark.csv", tables.csv_rows(comparison))
+    with replaced_folder(root / "metrics/training") as curves:
+        for name, rows in tables.training_rows(comparison).items():
+            write_csv(curves / f"{name}.csv", rows)
     write_report(comparison, folder)
     if uneven := comparison.uneven():
         warn(uneven)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from mht.config import load_config
 from mht.core.errors import DataError
+from mht.core.seeds import place
 from mht.reports.compare import compare
 from mht.reports.costs import costs_of, looks_of
-from mht.reports.learning.curves import place, read_curves
+from mht.reports.learning.curves import read_curves
 from mht.reports.records import Entry, stages_of
 from mht.reports.write import flat, write_outputs
 
@@ -52,7 +56,16 @@ def test_any_names_make_a_report(root: Path) -> None:
     assert {"metrics.png", "frontier.png", "training.png"} <= {p.name for p in folder.iterdir()}
     assert [f.variant for f in found.findings] == ["ink <b>", "mine"]
     assert "mine_minus_plain/reward" in flat(found)
+    rows = list(csv.DictReader((root / "metrics/training/score.csv").read_text().splitlines()))
+    assert [*dict.fromkeys(row["variant"] for row in rows)] == ["ink <b>", "mine"]
+    rows = list(csv.DictReader((root / "metrics/training/sft_loss.csv").read_text().splitlines()))
+    assert [*dict.fromkeys(row["variant"] for row in rows)] == ["sft", "plain", "mine"]
     assert "budgets differ" in (found.uneven() or "")
+
+
+def test_dvc_yaml_names_no_variant() -> None:
+    words = set(re.findall(r"\w+", Path("dvc.yaml").read_text(encoding="utf-8")))
+    assert not words & load_config("params.yaml").baselines.keys()
 
 
 def test_costs_are_those_of_all_trainings_behind_the_weights(root: Path) -> None:
