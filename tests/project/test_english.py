@@ -13,9 +13,7 @@ PAGES_TO_CLEAN = {
     "docs/results.md",
     "docs/tutorials/randomwalks.md",
 }
-PACKAGES_TO_CLEAN = {
-    "experiments",
-}
+PACKAGES_TO_CLEAN = {}
 
 PAGES = [Path("README.md"), *sorted(Path("docs").rglob("*.md"))]
 PACKAGES = sorted(p.parent for p in Path("mht").glob("*/__init__.py"))

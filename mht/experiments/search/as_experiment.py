@@ -7,6 +7,7 @@ over. A pruned one is none: DVC would keep the outputs of half a training as tho
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,27 +15,26 @@ from typing import Any
 
 from mht.core.errors import ConfigError, UserError
 from mht.core.processes.lifetime import die_with_parent
-from mht.experiments.search.space import TRIED
-from mht.experiments.search.watch import TRIAL, objective
+from mht.experiments.search.watch import STAGE, TRIAL, objective
 from mht.tracking.pipeline import experiments, read_pipeline
 from mht.tracking.record import PARENT
-
-RESULT = "metrics/hybrid.json"
 
 
 def run_experiment(
     name: str,
     values: Mapping[str, Any],
     *,
+    variant: str,
     trial: str,
     parent: str | None,
     log: Path,
 ) -> None:
-    """Run the stages up to the hybrid as an experiment; one of this name that is there is kept.
+    """Run the stages up to a variant as an experiment; one of this name that is there is kept.
 
     Args:
         name: of the experiment.
         values: changes of params.yaml by path.
+        variant: that is trained, with one training seed.
         trial: the study's folder, a colon and the trial's id, for the stage.
         parent: the MLflow run that the experiment's belongs under.
         log: gets what DVC says.
@@ -44,26 +44,28 @@ def run_experiment(
     """
     if name in experiments():
         return
-    changes = [word for path, value in values.items() for word in ("-S", override(path, value))]
-    env = {**os.environ, TRIAL: trial, **({PARENT: parent} if parent else {})}
+    stage, settings = f"ppo@{variant}", {**values, "base.seeds": 1}
+    changes = [word for path, value in settings.items() for word in ("-S", override(path, value))]
+    env = {**os.environ, TRIAL: trial, STAGE: stage, **({PARENT: parent} if parent else {})}
     with log.open("w", encoding="utf-8") as out:
         done = subprocess.run(
-            ["dvc", "exp", "run", "--temp", "--name", name, *changes, TRIED],
+            ["dvc", "exp", "run", "--temp", "--name", name, *changes, stage],
             stdout=out, stderr=subprocess.STDOUT, env=env, check=False, preexec_fn=die_with_parent,
         )  # fmt: skip
     if done.returncode:
         raise UserError(reason(log.read_text(encoding="utf-8")))
 
 
-def result(name: str, weights: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+def result(name: str, variant: str, weights: Mapping[str, float]) -> tuple[float, dict[str, float]]:
     """The objective and the figures of an experiment that ran to its end.
 
     Raises:
         UserError: it has none.
     """
-    figures = read_pipeline(name).results.get(RESULT)
+    file = f"metrics/{variant}.json"
+    figures = read_pipeline(name).results.get(file)
     if figures is None:
-        raise UserError(f"experiment {name} has no {RESULT}")
+        raise UserError(f"experiment {name} has no {file}")
     figures = {k: v for k, v in figures.items() if k.startswith("validation/")}
     return objective(figures, weights), figures
 
@@ -115,6 +117,6 @@ class _Missing:
 def reason(text: str) -> str:
     """The line of DVC's output that says why a stage failed."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    own = [line for line in lines if line.startswith(f"{TRIED}: ")]
+    own = [line for line in lines if re.match(r"ppo@\S+: ", line)]
     said = [line for line in lines if "Error: " in line or line.startswith("ERROR: ")]
     return (own or said or lines or ["dvc said nothing"])[-1]

@@ -23,7 +23,7 @@ from mht.core.component import build
 from mht.core.errors import UserError
 from mht.core.progress import Track, track
 from mht.experiments.search import as_experiment
-from mht.experiments.search.space import SAMPLING, with_values
+from mht.experiments.search.space import SAMPLING, tried_variant, with_values
 from mht.experiments.search.start import Start
 from mht.experiments.search.study import (
     EXPERIMENT,
@@ -183,17 +183,18 @@ class Search:
         run_id: str | None,
         points: list[list[Any]],
     ) -> float:
-        name = f"tune-{self.job.name}-{trial.number}"
+        name, variant = f"tune-{self.job.name}-{trial.number}", tried_variant(self.job.config)
         try:
             as_experiment.run_experiment(
                 name,
                 {**self.job.changes, **values},
+                variant=variant,
                 trial=f"{self.job.folder.resolve()}:{trial._trial_id}",
                 parent=run_id,
                 log=self.job.folder / f"trial-{trial.number}.log",
             )
             trial.set_user_attr(EXPERIMENT, name)
-            value, figures = as_experiment.result(name, self.tune.metric)
+            value, figures = as_experiment.result(name, variant, self.tune.metric)
             trial.set_user_attr(FIGURES, figures)
             return value
         finally:

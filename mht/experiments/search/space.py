@@ -13,8 +13,29 @@ from mht.core.component import build, did_you_mean
 from mht.core.errors import ConfigError
 from mht.tracking.pipeline import Pipeline
 
-TRIED = "ppo@hybrid"  # the stage that a trial trains
 SAMPLING = ("ppo.reward", "ppo.temperature", "ppo.response_tokens")  # what its looks depend on
+
+
+def tried_variant(config: Config) -> str:
+    """The variant that a trial trains: a row of ``baselines`` from the SFT model that follows ppo.
+
+    The benchmark's subject if it is one, else the first.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    rows = config.baselines.items()
+    found = [name for name, row in rows if row.like == "ppo" and row.start == "sft"]
+    if not found:
+        problem = "no row follows ppo from the SFT model: add one, such as {start: sft, like: ppo}"
+        raise ConfigError([f"baselines: {problem}"], "the search")
+    subject = config.benchmark.subject
+    return subject if subject in found else found[0]
+
+
+def tried_stage(config: Config) -> str:
+    """The stage that trains it."""
+    return f"ppo@{tried_variant(config)}"
 
 
 def with_values(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,10 +61,10 @@ def check_space(
         ConfigError: a path is none, an end or choice is no valid setting, or the path decides
             nothing of a trial; with every mistake.
     """
-    found = list(_general(config))
+    found, stage = list(_general(config)), tried_stage(config)
     for path in config.tune.space:
         wrong = list(_ends(settings, config.tune, path))
-        found += wrong or list(_place(path, pipeline, by_dvc=by_dvc))
+        found += wrong or list(_place(path, pipeline, stage, by_dvc=by_dvc))
     if found:
         raise ConfigError(found, "the search")
 
@@ -73,15 +94,15 @@ def _ends(settings: Mapping[str, Any], tune: TuneConfig, path: str) -> Iterator[
             yield from (f"{where}: {problem}" for problem in unserved(changed))
 
 
-def _place(path: str, pipeline: Pipeline, *, by_dvc: bool) -> Iterator[str]:
+def _place(path: str, pipeline: Pipeline, stage: str, *, by_dvc: bool) -> Iterator[str]:
     """A path that a trial's training reads, and without DVC nothing before it."""
     where = f"tune.space.{path}"
-    before = readers(path, pipeline, *pipeline.upstream(TRIED))
+    before = readers(path, pipeline, *pipeline.upstream(stage))
     if before and not by_dvc:
         names = ", ".join(before)
-        yield f"{where}: is read before {TRIED}, by {names}: only `mht tune --dvc` runs that anew"
-    elif not before and not readers(path, pipeline, TRIED):
-        yield f"{where}: no stage up to {TRIED} reads it, so no trial would differ"
+        yield f"{where}: is read before {stage}, by {names}: only `mht tune --dvc` runs that anew"
+    elif not before and not readers(path, pipeline, stage):
+        yield f"{where}: no stage up to {stage} reads it, so no trial would differ"
     elif by_dvc and any(_within(path, key) for key in SAMPLING):
         yield (
             f"{where}: decides how a trial is looked at, so that trials of --dvc could not be "

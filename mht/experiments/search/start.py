@@ -1,7 +1,7 @@
 """Where trials in this process start: the pipeline's fine-tuned model, or one made for the search.
 
-The pipeline's is taken where the search is on the settings of params.yaml; a search on others, such
-as those of the task randomwalks, makes its own beside the study.
+A search on the settings of params.yaml takes the pipeline's model. A search on others, such as
+those of the task randomwalks, makes its own beside the study.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mht.core.stable_files import write_json
 from mht.data.examples.example import read_examples
 from mht.data.prepare.prepare import prepare
 from mht.data.sources.fetch import fetch_rows, fetched_texts
-from mht.experiments.search.space import TRIED
+from mht.experiments.search.space import tried_stage
 from mht.tracking.pipeline import Pipeline, tree_md5
 from mht.training.from_config import make_trainer
 
@@ -51,17 +51,18 @@ def find_start(config: Config, of_params: Config, pipeline: Pipeline, folder: Pa
     Raises:
         UserError: the pipeline's outputs are missing or out of date.
     """
-    before = pipeline.upstream(TRIED)
+    stage = tried_stage(config)
+    before = pipeline.upstream(stage)
     keys = sorted({key for stage in before for key in pipeline.read_by(stage)})
     if keys and _chosen(config, keys) == _chosen(of_params, keys):
-        _check_current(pipeline)
+        _check_current(pipeline, stage)
         return Start(Path("models/sft"), Path("data/prepared"))
     return make_start(config, pipeline, folder)
 
 
-def _check_current(pipeline: Pipeline) -> None:
-    before = pipeline.upstream(TRIED)
-    current = pipeline.current(TRIED, {})
+def _check_current(pipeline: Pipeline, tried: str) -> None:
+    before = pipeline.upstream(tried)
+    current = pipeline.current(tried, {})
     stale = [
         name
         for name, stage in before.items()
@@ -105,7 +106,8 @@ def make_start(config: Config, pipeline: Pipeline, folder: Path) -> Start:
 def _identity(config: Config, pipeline: Pipeline) -> dict[str, Any]:
     """What the start rests on: settings, and the code of the stages that make it."""
     plain = config.model_dump(mode="json")
-    stages = [pipeline.stages[TRIED], *pipeline.upstream(TRIED).values()]
+    tried = tried_stage(config)
+    stages = [pipeline.stages[tried], *pipeline.upstream(tried).values()]
     code = sorted({dep for stage in stages for dep in stage.deps if dep.startswith("mht/")})
     return {
         "settings": {name: plain[name] for name in ("model", "data", "sft")},

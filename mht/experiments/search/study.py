@@ -1,8 +1,8 @@
 """The study: an Optuna journal in a folder, which a killed search finds again.
 
-The sampler is seeded anew for each trial by the trial's number, and a trial that was running when
-the search was killed goes on under its number with its values. So a search that was killed is the
-same as one that was not.
+Each trial seeds the sampler anew by its number. A trial that was running when the search was killed
+goes on under its number with its values. So a search that was killed is the same as one that was
+not.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def _introduce(study: optuna.Study, folder: Path, config: Config, mode: str) -> 
         changed = sorted(key for key in own if theirs.get(key) != own[key])
         parts = "space" if "space" in changed else ", ".join(changed)  # it decides the settings
         raise UserError(
-            f"{folder.name}: the search of this name had another {parts}, and its trials can't be "
-            "compared with new ones: give this one a --name, or start over with --fresh"
+            f"{folder.name}: the search of this name had another {parts}, so its trials can't be "
+            "compared with new ones. Give this one a --name, or start over with --fresh"
         )
     study.set_user_attr(IDENTITY, own)
     study.set_user_attr(TUNE, config.tune.model_dump(mode="json"))

@@ -30,8 +30,8 @@ def run_trial(
 
     Args:
         config: the trial's.
-        looked: without the trial's values: every trial is looked at with the reward, the sampling
-            and the prompts of these, so that their figures can be compared.
+        looked: without the trial's values. Every trial is looked at with the reward, the sampling
+            and the prompts of these, so their figures can be compared.
         start: the model and the data.
         watch: told of every look; may raise `Pruned`.
         history: gets the curves.

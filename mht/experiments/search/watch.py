@@ -1,4 +1,4 @@
-"""What a trial tells the study after each look at the validation prompts, and is told."""
+"""What a trial tells the study after each look at the validation prompts, and the answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from mht.config import TuneConfig
 from mht.core.errors import UserError
-from mht.experiments.search.space import TRIED
 from mht.experiments.search.study import FIGURES, PRUNED_AT, TUNE, load_optuna, open_study
 from mht.tracking import Pruned
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     import optuna
 
 TRIAL = "MHT_TUNE_TRIAL"  # a stage's trial: its study's folder, a colon, its id
+STAGE = "MHT_TUNE_STAGE"  # the stage that is the trial
 
 
 def objective(figures: Mapping[str, float], weights: Mapping[str, float]) -> float:
@@ -53,7 +53,7 @@ class Watch:
         self.said = set(study.get_trials(deepcopy=False)[number].intermediate_values)
 
     def __call__(self, cycle: int, cycles: int, figures: Mapping[str, float]) -> None:
-        """Take in a look after a cycle, of so many in all; that before the first tells nothing.
+        """Take in a look after a cycle; the one before the first says nothing of the trial.
 
         Raises:
             Pruned: the trial is hopeless.
@@ -72,7 +72,7 @@ class Watch:
 def watch_of_stage(name: str) -> Watch | None:
     """In the stage of a trial that DVC runs, what watches it."""
     place, _, number = os.environ.get(TRIAL, "").rpartition(":")
-    if not place or name != TRIED:
+    if not place or name != os.environ.get(STAGE):
         return None
     study = open_study(Path(place))
     trial = load_optuna().trial.Trial(study, int(number))
