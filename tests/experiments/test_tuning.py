@@ -227,7 +227,7 @@ def test_asked_again_it_only_adds_what_is_missing(searched, tmp_path, start, mon
     assert outcomes(Search(job_of(tmp_path, start)).run()) == before
     more = outcomes(Search(job_of(tmp_path, start, trials=TRIALS + 1)).run())
     assert more[:TRIALS] == before and len(more) == TRIALS + 1
-    with pytest.raises(UserError, match="had another space, and its trials can't be compared"):
+    with pytest.raises(UserError, match="had another space, so its trials can't be compared"):
         Search(job_of(tmp_path, start, space={"ppo.lr": LR}))
     late = Search(job_of(tmp_path, start, trials=TRIALS + 3, budget_s=1e-9)).run()
     assert len(late.get_trials()) == TRIALS + 1, "the budget was spent"
