@@ -73,7 +73,7 @@ def problems(config: Config) -> list[str]:
 def _deps() -> Mapping[str, Iterable[str]]:
     from dvc.exceptions import DvcException
 
-    from mht.tracking.pipeline import read_pipeline
+    from mht.tracking.content.pipeline import read_pipeline
 
     try:
         return {name: stage.deps for name, stage in read_pipeline().stages.items()}

@@ -17,7 +17,7 @@ from mht.core.project import repo_root
 
 if TYPE_CHECKING:
     from mht.config import Config, HybridConfig
-    from mht.tracking.pipeline import Pipeline
+    from mht.tracking.content.pipeline import Pipeline
     from mht.tracking.store import Store
 
 commands = typer.Typer(
@@ -194,7 +194,7 @@ def _pipeline(rev: str | None) -> Pipeline:
     from dvc.exceptions import DvcException
     from scmrepo.exceptions import SCMError
 
-    from mht.tracking.pipeline import read_pipeline
+    from mht.tracking.content.pipeline import read_pipeline
 
     try:
         return read_pipeline(rev)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import optuna
 
     from mht.experiments.search.run import Job, Search
-    from mht.tracking.pipeline import Pipeline
+    from mht.tracking.content.pipeline import Pipeline
 
 STUDIES, REPORTS = Path(".mht/tune"), Path("reports/tune")
 
@@ -137,7 +137,7 @@ def _check_dvc(params: Path) -> None:
 def _pipeline() -> Pipeline:
     from dvc.exceptions import DvcException
 
-    from mht.tracking.pipeline import read_pipeline
+    from mht.tracking.content.pipeline import read_pipeline
 
     try:
         return read_pipeline()

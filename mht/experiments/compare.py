@@ -25,8 +25,8 @@ from mht.evaluation.summary import Evaluated, plain_ends, read_samples, signific
 from mht.reports.compare import draws_for
 from mht.reports.measured import Measured, measure
 from mht.reports.wording import ends
-from mht.tracking.inputs import seeds_of
-from mht.tracking.pipeline import read_pipeline
+from mht.tracking.content.inputs import seeds_of
+from mht.tracking.content.pipeline import read_pipeline
 
 WORKSPACE, SAMPLES = "workspace", "samples.jsonl"
 
@@ -103,7 +103,7 @@ def gather(names: Sequence[str], variant: str = "hybrid") -> Gathered:
     Raises:
         UserError: a result is not there, or they can't be compared.
     """
-    from mht.tracking.pipeline import experiments
+    from mht.tracking.content.pipeline import experiments
 
     known = {} if names else experiments()
     wanted = list(names) or [WORKSPACE, *known]

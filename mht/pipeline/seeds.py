@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from mht.core.outputs import replaced, replaced_folder
 from mht.core.processes.launched import is_main_process
 from mht.core.seeds import place
-from mht.tracking.kept import kept_outs
-from mht.tracking.scratch import finished_folder
+from mht.tracking.content.kept import kept_outs
+from mht.tracking.content.scratch import finished_folder
 
 if TYPE_CHECKING:
     from mht.config import Config

@@ -19,9 +19,9 @@ from pathlib import Path
 import psutil
 
 from mht.tracking import names
-from mht.tracking.inputs import StageInputs
-from mht.tracking.pipeline import Pipeline, Stage, tree_md5
-from mht.tracking.scope import remaining
+from mht.tracking.content.inputs import StageInputs
+from mht.tracking.content.pipeline import Pipeline, Stage, tree_md5
+from mht.tracking.content.scope import remaining
 from mht.tracking.secrets import one_line
 from mht.tracking.session import dvc_process, process_id
 from mht.tracking.store import Point, Store, open_store

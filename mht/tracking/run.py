@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mht.tracking import names
-from mht.tracking.inputs import StageInputs, read_inputs
+from mht.tracking.content.inputs import StageInputs, read_inputs
 from mht.tracking.record import Record, begin
 from mht.tracking.secrets import one_line
 from mht.tracking.seed_record import SeedRecord, begin_seed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mht.tracking.inputs import StageInputs
+from mht.tracking.content.inputs import StageInputs
 from mht.tracking.secrets import one_line
 from mht.tracking.session import process_id
 from mht.tracking.store import Point, Store

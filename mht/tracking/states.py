@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mht.tracking import names
-from mht.tracking.pipeline import Pipeline, experiments, read_pipeline
+from mht.tracking.content.pipeline import Pipeline, experiments, read_pipeline
 from mht.tracking.record import find_makers, results_of, state_key
 from mht.tracking.store import Recorded, Store
 

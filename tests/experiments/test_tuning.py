@@ -28,7 +28,7 @@ from mht.experiments.search.start import find_start
 from mht.experiments.search.study import best, make_sampler, open_study, trials_wanted
 from mht.experiments.search.watch import Watch, objective
 from mht.tracking import Pruned
-from mht.tracking.pipeline import read_pipeline
+from mht.tracking.content.pipeline import read_pipeline
 from tests.support.pipeline import make_clone
 from tests.support.tuning import (
     RANDOMWALKS,

@@ -12,7 +12,7 @@ from mht.config.overlays.overlay import layered
 from mht.core.component import build
 from mht.experiments.search.run import Job, Search
 from mht.experiments.search.start import make_start
-from mht.tracking.pipeline import read_pipeline
+from mht.tracking.content.pipeline import read_pipeline
 from tests.support.tracking import blank_database
 
 RANDOMWALKS = Path("mht/tasks/randomwalks/settings.yaml")

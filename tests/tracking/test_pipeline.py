@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mht.tracking import names
-from mht.tracking.pipeline import Pipeline, Stage, read_pipeline, tree_md5
+from mht.tracking.content.pipeline import Pipeline, Stage, read_pipeline, tree_md5
 
 pytest_plugins = ["tests.support.tracking"]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from mht.tracking import NullRun, Terminated, open_run
-from mht.tracking.pipeline import tree_md5
-from mht.tracking.scope import remaining
-from mht.tracking.scratch import fingerprint, finished_folder, scratch_folder, start_over
+from mht.tracking.content.pipeline import tree_md5
+from mht.tracking.content.scope import remaining
+from mht.tracking.content.scratch import fingerprint, finished_folder, scratch_folder, start_over
 from mht.tracking.secrets import redacted
 from mht.tracking.store import Store, open_store
 
@@ -419,7 +419,7 @@ def test_four_processes_open_a_new_store_at_once(tmp_path, monkeypatch, capfd):
 
 
 def test_runs_are_found_by_the_content_of_dvc_lock(project, reproduce, store_file, monkeypatch):
-    from mht.tracking.pipeline import read_pipeline
+    from mht.tracking.content.pipeline import read_pipeline
     from mht.tracking.states import lineage, sync
 
     monkeypatch.setattr("mht.tracking.record.dvc_process", lambda: None)
@@ -494,7 +494,7 @@ def test_a_pipeline_run_is_open_while_stages_remain(project, reproduce, store_fi
 
 
 def test_what_remains_is_what_dvc_was_asked_for(project, reproduce):
-    from mht.tracking.pipeline import read_pipeline
+    from mht.tracking.content.pipeline import read_pipeline
 
     reproduce()
     pipeline = read_pipeline()

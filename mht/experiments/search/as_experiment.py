@@ -16,7 +16,7 @@ from typing import Any
 from mht.core.errors import ConfigError, UserError
 from mht.core.processes.lifetime import die_with_parent
 from mht.experiments.search.watch import STAGE, TRIAL, objective
-from mht.tracking.pipeline import experiments, read_pipeline
+from mht.tracking.content.pipeline import experiments, read_pipeline
 from mht.tracking.record import PARENT
 
 

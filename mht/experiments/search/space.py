@@ -11,7 +11,7 @@ from mht.config import Config, TuneConfig
 from mht.config.overlays.overlay import set_path
 from mht.core.component import build, did_you_mean
 from mht.core.errors import ConfigError
-from mht.tracking.pipeline import Pipeline
+from mht.tracking.content.pipeline import Pipeline
 
 SAMPLING = ("ppo.reward", "ppo.temperature", "ppo.response_tokens")  # what its looks depend on
 

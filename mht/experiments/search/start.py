@@ -20,7 +20,7 @@ from mht.data.examples.example import read_examples
 from mht.data.prepare.prepare import prepare
 from mht.data.sources.fetch import fetch_rows, fetched_texts
 from mht.experiments.search.space import tried_stage
-from mht.tracking.pipeline import Pipeline, tree_md5
+from mht.tracking.content.pipeline import Pipeline, tree_md5
 from mht.training.from_config import make_trainer
 
 MADE = "made.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from mht.tracking.pipeline import Pipeline
+from mht.tracking.content.pipeline import Pipeline
 
 COMMANDS = ("repro", "reproduce", "run")  # the last one as in `dvc exp run`
 

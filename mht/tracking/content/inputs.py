@@ -11,7 +11,7 @@ from typing import Any
 
 from mht.core.seeds import FOLDER, own_files
 from mht.tracking import names
-from mht.tracking.pipeline import (
+from mht.tracking.content.pipeline import (
     Pipeline,
     Stage,
     files_in,
@@ -19,7 +19,7 @@ from mht.tracking.pipeline import (
     read_pipeline,
     tree_md5,
 )
-from mht.tracking.scratch import fingerprint, finished_folder, scratch_folder, start_over
+from mht.tracking.content.scratch import fingerprint, finished_folder, scratch_folder, start_over
 
 SEEDED = "models/"  # outs with a folder for each further training seed
 COUNT = "base.seeds"  # how many there are decides nothing of any one of them

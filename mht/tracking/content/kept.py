@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mht.core.seeds import own_files
-from mht.tracking.inputs import COUNT, StageInputs, seed_md5
-from mht.tracking.pipeline import look_up
+from mht.tracking.content.inputs import COUNT, StageInputs, seed_md5
+from mht.tracking.content.pipeline import look_up
 
 Files = dict[str, str]  # relative path to md5
 
