@@ -29,6 +29,7 @@ DTYPE = (
     "under DeepSpeed set float32: in 16 bits it needs one dtype for all that trains and rounds "
     "the value head too"
 )
+SEEDS = "under DeepSpeed set 1: its engine is made once in a process"
 HEADS = "under DeepSpeed leave them out: it trains no head but the value head"
 # Optimisers that do not move each weight by itself, as a flat share of the weights needs it.
 WHOLE = {
@@ -53,6 +54,8 @@ def config_problems(config: Config) -> list[str]:
 
 
 def _config_problems(config: Config) -> Iterator[str]:
+    if config.base.seeds != 1:
+        yield f"base.seeds: {SEEDS}"
     if config.model.dtype != "float32":
         yield f"model.dtype: {DTYPE}"
     sections: dict[str, SFTConfig | HybridConfig] = {"sft": config.sft, **loops_of(config)}
