@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mht import __version__
 from mht.cli.apply import apply
 from mht.cli.compare import compare
 from mht.cli.generate import generate
@@ -24,10 +25,26 @@ commands = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Modular HybridTrainer. The pipeline itself runs by `dvc repro`.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (apply, generate, tune, compare):
     commands.command()(command)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mht {__version__}")
+        raise typer.Exit
+
+
+@commands.callback()
+def mht(
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="show it", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    """Modular HybridTrainer. The pipeline itself runs by `dvc repro`."""
 
 
 def app() -> None:

@@ -29,6 +29,13 @@ def test_check_sums_up_what_will_be_trained():
         assert "optimiser steps" in line
 
 
+def test_version_and_short_help():
+    assert invoke("--version").stdout == f"mht {mht.__version__}\n"
+    for words in (["-h"], ["check", "-h"]):
+        done = invoke(*words)
+        assert done.exit_code == 0 and "Usage:" in done.stdout
+
+
 def test_check_shows_every_mistake(tmp_path):
     wrong = (HERE / "params.yaml").read_text().replace("seed:", "sead:", 1)
     (tmp_path / "params.yaml").write_text(
