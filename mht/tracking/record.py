@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,22 +139,27 @@ def begin(inputs: StageInputs, experiment: str) -> Record:
     """
     store = open_store(experiment)
     store.reap()
-    opened: list[str] = []
-    try:
-        return _begin(store, inputs, opened)
-    except BaseException as error:
-        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+    with contextlib.ExitStack() as undo:
+        record = _begin(store, inputs, undo)
+        undo.pop_all()
+    return record
+
+
+def _closes(store: Store, run_id: str) -> Callable[..., None]:
+    """What ends a run that was opened by a stage that then could not begin."""
+
+    def close(kind: type[BaseException] | None, *_: object) -> None:
+        status = "FAILED" if kind and issubclass(kind, Exception) else "KILLED"
         with contextlib.suppress(Exception):  # the store itself may be what failed
-            for run_id in opened:
-                store.set_status(run_id, status)
-        raise
+            store.set_status(run_id, status)
+
+    return close
 
 
-def _begin(store: Store, inputs: StageInputs, opened: list[str]) -> Record:
-    """The same; what it opens is added to ``opened``."""
+def _begin(store: Store, inputs: StageInputs, undo: contextlib.ExitStack) -> Record:
     stage, pipeline = inputs.stage, inputs.pipeline
     dvc = dvc_process()
-    parent_id = _pipeline_run(store, inputs.everything, dvc, opened) if dvc else None
+    parent_id = _pipeline_run(store, inputs.everything, dvc, undo) if dvc else None
     makers = find_makers(store, pipeline, list(pipeline.upstream(stage.name)))
     tags = {"mht.kind": "stage", "mht.stage": stage.name, "mht.process": process_id()}
     tags |= {"mht.fingerprint": inputs.fingerprint()}
@@ -164,34 +169,34 @@ def _begin(store: Store, inputs: StageInputs, opened: list[str]) -> Record:
     known = store.find({"mht.fingerprint": tags["mht.fingerprint"]}) if inputs.goes_on() else None
     if known and known.status != "FINISHED":
         run_id = known.id
-        opened.append(run_id)
+        undo.push(_closes(store, run_id))
         store.set_status(run_id, "RUNNING")
         above = {"mlflow.parentRunId": parent_id} if parent_id else {}
         store.log(run_id, tags={k: v for k, v in {**tags, **above}.items() if v})
     else:
         run_id = store.create_run(stage.name, tags, parent_id)
-        opened.append(run_id)
+        undo.push(_closes(store, run_id))
         store.log(run_id, params=inputs.params)
     words = dvc.cmdline() if dvc else []
     return Record(store, run_id, stage, pipeline, inputs.params, parent_id, words, makers)
 
 
 def _pipeline_run(
-    store: Store, params: Mapping[str, str], dvc: psutil.Process, opened: list[str]
+    store: Store, params: Mapping[str, str], dvc: psutil.Process, undo: contextlib.ExitStack
 ) -> str:
     """The id of this session's pipeline run, open."""
     name = os.environ.get("DVC_EXP_NAME", "")
     session = f"{process_id(dvc)}:{name}"
     known = store.find({"mht.session": session, "mht.kind": "pipeline"})
     if known:
-        opened.append(known.id)
+        undo.push(_closes(store, known.id))
         store.set_status(known.id, "RUNNING")
         return known.id
     tags = {"mht.kind": "pipeline", "mht.session": session, "mht.process": process_id(dvc)}
     tags |= {"mlflow.source.name": "dvc exp run" if name else "dvc repro", **_origin()}
     above = os.environ.get(PARENT)
     run_id = store.create_run(name or time.strftime("repro-%m%d-%H%M%S"), tags, above)
-    opened.append(run_id)
+    undo.push(_closes(store, run_id))
     store.log(run_id, params=params)
     return run_id
 

@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ from mht.tracking.trials import SearchRun, now_ms
 if TYPE_CHECKING:
     import optuna
 
-    from mht.training.history import History
+Log = Callable[[Mapping[str, float], int, int], None]  # figures, step, milliseconds
 
 GIVE_UP = 3
 FAILURES = (UserError, ArithmeticError, RuntimeError, ValueError, MemoryError)  # a bug is none
@@ -136,10 +136,10 @@ class Search:
         states = load_optuna().trial.TrialState
         values = suggest(trial, self.tune)
         run_id = self.record.begin(trial.number, values)
-        points: list[list[Any]] = []
+        curves = _Curves()
         state, value = states.FAIL, None
         try:
-            value = self._train(trial, values, run_id, points)
+            value = self._train(trial, values, run_id, curves.log)
             state = states.COMPLETE
         except Pruned:
             state = states.PRUNED
@@ -151,7 +151,7 @@ class Search:
             else:
                 why = str(error) if isinstance(error, UserError) else one_line(error)
                 trial.set_user_attr(REASON, " ".join(why.split())[:500])
-        _write(self.curves / f"{trial.number}.json", points)
+        _write(self.curves / f"{trial.number}.json", curves.points)
         self.study.tell(trial, value, state=state)
         self._publish(trial.number)
         self._say(trial.number)
@@ -161,19 +161,21 @@ class Search:
         trial: optuna.Trial,
         values: Mapping[str, Any],
         run_id: str | None,
-        points: list[list[Any]],
+        log: Log,
     ) -> float:
-        """The objective of a trial that runs to its end; ``points`` gets its curves."""
+        """The objective of a trial that runs to its end; ``log`` gets its curves."""
         if self.job.start is None:
-            return self._by_dvc(trial, values, run_id, points)
+            return self._by_dvc(trial, values, run_id, log)
         config = build(Config, with_values(self.job.settings, values))
         check(config)
         # a reward may have a state of its own, so every trial has another
         searched = any(p == k or p.startswith(f"{k}.") for p in values for k in SAMPLING)
         looked = build(Config, self.job.settings) if searched else config
         watch = Watch(trial, self.tune.metric)
+        from mht.training.history import History
+
         gc.collect()  # the model of the trial before
-        run_trial(config, looked, self.job.start, watch, _history(points))
+        run_trial(config, looked, self.job.start, watch, History(log))
         return float(_known(self.study, trial.number).intermediate_values[config.ppo.cycles])
 
     def _by_dvc(
@@ -181,7 +183,7 @@ class Search:
         trial: optuna.Trial,
         values: Mapping[str, Any],
         run_id: str | None,
-        points: list[list[Any]],
+        log: Log,
     ) -> float:
         name, variant = f"tune-{self.job.name}-{trial.number}", tried_variant(self.job.config)
         try:
@@ -199,7 +201,8 @@ class Search:
             return value
         finally:
             said = _known(self.study, trial.number).intermediate_values
-            points += [["tune/objective", v, now_ms(), step] for step, v in said.items()]
+            for step, told in said.items():
+                log({"tune/objective": told}, step, now_ms())
 
     def _publish(self, number: int) -> None:
         """Send an ended trial's curves to MLflow; the file stays until they are there."""
@@ -278,14 +281,15 @@ def _known(study: optuna.Study, number: int) -> Any:
     return study.get_trials(deepcopy=False)[number]
 
 
-def _history(points: list[list[Any]]) -> History:
-    """Curves into a list, with their times."""
-    from mht.training.history import History
+class _Curves:
+    """A trial's curves as points: key, value, milliseconds since the epoch, step."""
 
-    def log(stats: Mapping[str, float], step: int, at_ms: int) -> None:
-        points.extend([key, float(value), at_ms, step] for key, value in stats.items())
+    def __init__(self) -> None:
+        self.points: list[list[Any]] = []
 
-    return History(log)
+    def log(self, stats: Mapping[str, float], step: int, at_ms: int) -> None:
+        """Add the figures of one step."""
+        self.points += [[key, float(value), at_ms, step] for key, value in stats.items()]
 
 
 def _write(file: Path, points: list[list[Any]]) -> None:
