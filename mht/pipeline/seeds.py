@@ -44,7 +44,8 @@ def over_seeds(config: Config, run: Run, outs: Mapping[str, str], work: Work) ->
     from mht.devices.make import on_main
 
     seeds = config.seeds
-    folders = {seed: _folder(run, seed) for seed in seeds}
+    loose = LOOSE / next(iter(outs.values()))
+    folders = {seed: _folder(run, seed, loose) for seed in seeds}
     for number, seed in enumerate(seeds, 1):
         done = on_main(functools.partial(_is_done, run, outs, seed, folders[seed]))
         if len(seeds) > 1 and is_main_process():
@@ -61,10 +62,10 @@ def over_seeds(config: Config, run: Run, outs: Mapping[str, str], work: Work) ->
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _folder(run: Run, seed: int) -> Path:
+def _folder(run: Run, seed: int, loose: Path) -> Path:
     """Where the results of a seed wait for the others."""
     scratch = run.inputs.scratch(seed) if run.inputs else None
-    return finished_folder(scratch or LOOSE / str(seed))
+    return finished_folder(scratch or loose / str(seed))
 
 
 def _is_done(run: Run, outs: Mapping[str, str], seed: int, folder: Path) -> bool:
