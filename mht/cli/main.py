@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mht import __version__
+import mht
 from mht.cli.apply import apply
 from mht.cli.compare import compare
 from mht.cli.generate import generate
@@ -33,12 +33,12 @@ for command in (apply, generate, tune, compare):
 
 def _show_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"mht {__version__}")
+        typer.echo(f"mht {mht.__version__}")
         raise typer.Exit
 
 
 @commands.callback()
-def mht(
+def main(
     _: Annotated[
         bool,
         typer.Option("--version", help="show it", is_eager=True, callback=_show_version),
