@@ -5,6 +5,7 @@ import time
 import torch
 
 import stages  # noqa: F401 - the process as a stage of the pipeline sets it up
+from mht.algorithms.batch import Batch, Rollouts
 from mht.config import HybridConfig
 from mht.rewards.text.surface import LengthWindow
 from mht.training.hybrid import HybridTrainer
@@ -36,7 +37,8 @@ def prepare(s):
         began = time.perf_counter()
         rollout = trainer.responder.draw(prompts, mask, trainer.generator)
         sampled = time.perf_counter() - began
-        stats = trainer.ppo.step(rollout, torch.rand(s["batch"], generator=generator).tolist())
+        scores = torch.rand(s["batch"], generator=generator).tolist()
+        stats = trainer.ppo.step(Batch(rollouts=Rollouts(rollout, lambda: scores)))
         phases = {name: stats[f"time/{name}_s"] for name in ("assess", "update")}
         return {
             "tokens": int(rollout.lengths.sum()),

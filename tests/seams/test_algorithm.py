@@ -112,10 +112,10 @@ TOY = Toy(
 )
 
 
-def test_algorithms_from_outside_are_phases_of_the_pipeline(toys):
+def test_algorithms_from_outside_are_phases_of_the_pipeline(toy_rows):
     """By its type and by a name of its own, between the built-in ones."""
     sft, best, pairs, ppo = (
-        toys.curve("acme_algorithms", name) for name in ("sft", "quarter", "preference", "ppo")
+        toy_rows.curve("acme_algorithms", name) for name in ("sft", "quarter", "preference", "ppo")
     )
     assert [row["step"] for row in sft] == [1, 5, 6, 10]
     assert [row["step"] for row in (*best, *pairs, *ppo)] == [2, 7, 3, 8, 4, 9]
@@ -125,7 +125,7 @@ def test_algorithms_from_outside_are_phases_of_the_pipeline(toys):
     assert all(1 <= row["preference/pairs"] <= 4 for row in pairs), "equal prompts are one pair"
     assert all(row["preference/margin"] > 0 for row in pairs)
     assert all(row["ppo/policy/ratio_max"] < 10 for row in ppo)
-    final = toys.json("metrics/acme_algorithms.json")
+    final = toy_rows.json("metrics/acme_algorithms.json")
     assert final["quarter/loss"] > 0 and final["validation/score"]
 
 

@@ -97,8 +97,8 @@ def test_a_run_killed_within_a_cycle_ends_the_same(site, tmp_path, tiny_model_di
     assert broken.run() == whole.run()
 
 
-def test_the_pipeline_trains_it(toys):
-    assert toys.json("metrics/toy_head.json")["ppo/heads/how_long/loss"] > 0
-    stored = load_file(toys.path / "models/toy_head/heads.safetensors")
+def test_the_pipeline_trains_it(toy_rows):
+    assert toy_rows.json("metrics/toy_head.json")["ppo/heads/how_long/loss"] > 0
+    stored = load_file(toy_rows.path / "models/toy_head/heads.safetensors")
     shapes = {name: tuple(value.shape) for name, value in stored.items()}
     assert shapes == {"how_long.weight": (1, 32), "how_long.bias": (1,)}

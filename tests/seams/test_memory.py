@@ -44,10 +44,10 @@ TOY = Toy(
 )
 
 
-def test_a_memory_from_outside_runs_in_the_pipeline(toys):
-    last = toys.curve("acme_newest", "ppo")[-1]
+def test_a_memory_from_outside_runs_in_the_pipeline(toy_rows):
+    last = toy_rows.curve("acme_newest", "ppo")[-1]
     assert last["ppo/memory/most"] == 3 and last["ppo/memory/responses"] == 16
-    folder = toys.path / "models/acme_newest"
+    folder = toy_rows.path / "models/acme_newest"
     assert (folder / "newest.txt").read_text().endswith(" prompts")
     assert (folder / "memory.parquet").is_file()
 

@@ -70,9 +70,9 @@ def make(site, tiny_model_dir, tiny_tokenizer):
     return trainer
 
 
-def test_a_mix_from_outside_runs_in_the_pipeline(toys):
-    assert [row["step"] for row in toys.curve("acme_mixes", "sft")] == [1]
-    rows = toys.curve("acme_mixes", "ppo")
+def test_a_mix_from_outside_runs_in_the_pipeline(toy_rows):
+    assert [row["step"] for row in toy_rows.curve("acme_mixes", "sft")] == [1]
+    rows = toy_rows.curve("acme_mixes", "ppo")
     assert [row["step"] for row in rows] == [2, 3, 4, 5]
     hints = [row["ppo/hint/length_tokens"] for row in rows]
     assert hints[0] > hints[1] > hints[2] > hints[3] > 0

@@ -89,10 +89,10 @@ TOY = Toy(
 )
 
 
-def test_parts_from_outside_train_the_policy(toys):
+def test_parts_from_outside_train_the_policy(toy_rows):
     """The loss shows them all: 10 times the mean over tokens of the advantage 3."""
-    rows = toys.curve("toy_ppo_parts", "ppo")
+    rows = toy_rows.curve("toy_ppo_parts", "ppo")
     assert rows and all(abs(row["ppo/policy/loss"] - 30) < 0.1 for row in rows)
-    head = load_file(toys.path / "models/toy_ppo_parts/value_head.safetensors")
+    head = load_file(toy_rows.path / "models/toy_ppo_parts/value_head.safetensors")
     assert 4 < head["worth"] < 6 and head["worth"] != 5, "it began at 5 and has trained"
     assert all(row["ppo/optim/grad_norm"] > 0 for row in rows)

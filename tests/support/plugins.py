@@ -4,8 +4,9 @@ Its entry points are found by every process that has its folder on the path: by 
 ``monkeypatch.syspath_prepend(folder)``, by the stages of a clone with ``clone.dvc("repro",
 PYTHONPATH=on_path(folder))``.
 
-A test module names such a package ``TOY``. ``toys`` is a clone in which one `dvc repro` has run a
-row of `baselines` for each; ``foreign`` is one with other data and another model in all stages.
+A test module names such a package ``TOY``. ``toy_rows`` is a clone in which one `dvc repro` has
+run a row of `baselines` for each; ``foreign`` is one with other data and another model in all
+stages.
 """
 
 from __future__ import annotations
@@ -112,14 +113,14 @@ def with_toys(clone: Clone, toys: list[Toy], *targets: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def toys(request, finished, tmp_path_factory) -> Clone:
+def toy_rows(request, finished, tmp_path_factory) -> Clone:
     """The finished clone after a `dvc repro` of a row for each toy, once for all processes."""
-    used = tried(request, "toys")
+    used = tried(request, "toy_rows")
 
     def make(root: Path) -> dict[str, Any]:
         return with_toys(copy_of(finished, root), used, *(f"ppo@{toy.module}" for toy in used))
 
-    return Clone(made_once(tmp_path_factory, "toys", make)[0])
+    return Clone(made_once(tmp_path_factory, "toy_rows", make)[0])
 
 
 @pytest.fixture(scope="session")
