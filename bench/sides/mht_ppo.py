@@ -38,7 +38,8 @@ def prepare(s):
         rollout = trainer.responder.draw(prompts, mask, trainer.generator)
         sampled = time.perf_counter() - began
         scores = torch.rand(s["batch"], generator=generator).tolist()
-        stats = trainer.ppo.step(Batch(rollouts=Rollouts(rollout, lambda: scores)))
+        batch = Batch(rollouts=Rollouts(rollout, lambda: scores))
+        stats = trainer.ppo.step(batch).stats
         phases = {name: stats[f"time/{name}_s"] for name in ("assess", "update")}
         return {
             "tokens": int(rollout.lengths.sum()),
