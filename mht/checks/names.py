@@ -26,7 +26,8 @@ from mht.rewards.learned.classifier import LabelReward
 
 BUNDLED = ("smollm2-135m-instruct", "all-MiniLM-L6-v2")
 HUB_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
-REWARD_MODEL = "models/reward_model"
+REWARD_MODEL, ENCODER = "models/reward_model", "data/raw/encoder"
+NO_ENCODER = "{} is reward_model.encoder, which is null: name one there, such as 'all-MiniLM-L6-v2'"
 ALWAYS = {"p_positive", "repetition", "distinct_1", "distinct_2", "distinct_3"}
 WITH_START, WITH_ENCODER = "kl_to_sft_nats", "bertscore"
 
@@ -34,12 +35,24 @@ WITH_START, WITH_ENCODER = "kl_to_sft_nats", "bertscore"
 def names(config: Config) -> Iterator[str]:
     """One ``path: message`` line for each name that does not exist."""
     yield from _model("model.name", config.model.name)
-    yield from _model("reward_model.encoder", config.reward_model.encoder)
+    yield from _encoder(config)
     yield from _device(config.base.device)
     yield from _metrics(config)
     for path, reward in rewards_of(config).items():
-        yield from _reward_models(path, reward, config.data.labels)
+        yield from _reward_models(path, reward, config)
         yield from _labels(path, reward, config)
+
+
+def _encoder(config: Config) -> Iterator[str]:
+    if config.reward_model.encoder is not None:
+        yield from _model("reward_model.encoder", config.reward_model.encoder)
+        return
+    if config.data.labels is not None:
+        what = f"is null, but the reward model starts from it: name one, such as {BUNDLED[1]!r}"
+        yield f"reward_model.encoder: {what}, or set data.labels=null"
+    name = config.evaluate.bertscore_model
+    if name is not None and Path(name).is_relative_to(ENCODER):
+        yield f"evaluate.bertscore_model: {NO_ENCODER.format(shown(name))}, or null here"
 
 
 def _model(path: str, name: str | FreshModel) -> Iterator[str]:
@@ -66,18 +79,15 @@ def doubtful(config: Config) -> Iterator[str]:
                 yield f"{path}: {shown(name)} is looked for on the hub; {close[0]!r} is bundled"
 
 
-def _reward_models(path: str, reward: Reward, labels: Any) -> Iterator[str]:
-    """One line for each folder that a reward reads and that neither exists nor will be made.
-
-    Args:
-        path: of the reward in the settings.
-        reward: itself.
-        labels: what the pipeline's reward model learns from; None is nothing.
-    """
+def _reward_models(path: str, reward: Reward, config: Config) -> Iterator[str]:
+    """One line for each folder that a reward reads and that neither exists nor will be made."""
+    no_labels, no_encoder = config.data.labels is None, config.reward_model.encoder is None
     for place, part in _parts(path, reward):
         for name in part.models():
-            if labels is None and Path(name).is_relative_to(REWARD_MODEL):
+            if no_labels and Path(name).is_relative_to(REWARD_MODEL):
                 yield f"{place}: {shown(name)} learns from data.labels, which is null: set a source"
+            if no_encoder and Path(name).is_relative_to(ENCODER):
+                yield f"{place}: {NO_ENCODER.format(shown(name))}"
             is_path = name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1
             if is_path and not _is_made(name) and not Path(name).expanduser().exists():
                 yield f"{place}: there is no folder {shown(name)}"

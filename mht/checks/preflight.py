@@ -44,8 +44,9 @@ def problems(config: Config) -> Iterator[str]:
         "model.num_layers_unfrozen", config.model.num_layers_unfrozen, config.model.name, 1
     )
     reward_model = config.reward_model
-    path = "reward_model.num_layers_unfrozen"
-    yield from _layers(path, reward_model.num_layers_unfrozen, reward_model.encoder, 0)
+    if reward_model.encoder is not None:
+        path = "reward_model.num_layers_unfrozen"
+        yield from _layers(path, reward_model.num_layers_unfrozen, reward_model.encoder, 0)
     yield from _lengths(config)
     yield from _dtype(config)
     for path, section in _trained(config).items():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mht.tasks.settings import experiment_file, settings_file, task_names
+from mht.tasks.settings import experiment_files, settings_file, task_names
 
 
 def _list_tasks(asked: bool) -> None:
@@ -28,7 +28,9 @@ def _short(file: Path) -> Path:
 def apply(
     experiments: Annotated[
         list[str],
-        typer.Argument(metavar="TASK|FILE...", help="randomwalks, mine.yaml: the last on top"),
+        typer.Argument(
+            metavar="TASK|quick|FILE...", help="randomwalks, quick, mine.yaml: the last on top"
+        ),
     ],
     params: Annotated[Path, typer.Option(help="the settings to change")] = Path("params.yaml"),
     _: Annotated[
@@ -36,10 +38,14 @@ def apply(
         typer.Option("--list", help="list the tasks", is_eager=True, callback=_list_tasks),
     ] = False,
 ) -> None:
-    """Write the settings of tasks and files into params.yaml, after checking them."""
-    from mht.config.overlays.overlay import apply_experiment
+    """Write the settings of tasks and files into params.yaml, after checking them.
 
-    apply_experiment([_short(experiment_file(name)) for name in experiments], params)
+    `quick` is the short profile of the task: `mht apply quick`, `mht apply randomwalks quick`.
+    """
+    from mht.config.overlays.overlay import apply_experiment, task_of
+
+    files = experiment_files(experiments, task_of(params))
+    apply_experiment([_short(file) for file in files], params)
     names = " and ".join(experiments)
     typer.echo(f"{params} now has the settings of {names}; `git diff {params}` shows them.")
     typer.echo("Next: dvc repro")

@@ -96,16 +96,16 @@ def _job(
     """
     from mht.checks.preflight import check
     from mht.config import Config, load_config
-    from mht.config.overlays.overlay import layered, read_mapping, set_path
+    from mht.config.overlays.overlay import layered, read_mapping, set_path, task_of
     from mht.core.component import build
     from mht.experiments.search.as_experiment import differences
     from mht.experiments.search.run import Job
     from mht.experiments.search.space import check_space
     from mht.pipeline.stage import prepare_process
-    from mht.tasks.settings import experiment_file
+    from mht.tasks.settings import experiment_files
 
     prepare_process("tune")
-    settings = layered([experiment_file(file) for file in files], params)
+    settings = layered(experiment_files(files, task_of(params)), params)
     if trials is not None:
         set_path(settings, "tune.trials", trials)
     source = " with ".join(map(str, [params, *files]))

@@ -74,6 +74,7 @@ class RewardModelConfig(Section):
 
     Attributes:
         encoder: a bundled encoder ("all-MiniLM-L6-v2"), a hub name or a folder; a causal LM too.
+            null fetches none: no reward model, no BERTScore, no reward that reads data/raw/encoder.
         epochs: passes over the texts or pairs.
         batch_size: texts or pairs per optimiser step.
         lr: peak learning rate; linear warm-up over the first tenth, then linear decay.
@@ -92,7 +93,7 @@ class RewardModelConfig(Section):
             none.
     """
 
-    encoder: str = "all-MiniLM-L6-v2"
+    encoder: str | None = "all-MiniLM-L6-v2"
     epochs: Positive = 2
     batch_size: Positive = 32
     lr: Rate = 5e-5

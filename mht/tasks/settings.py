@@ -3,11 +3,14 @@
 A task is a package with a ``settings.yaml``: those settings in which it differs from params.yaml.
 Beside it lie the task's data sources and rewards. The built-in tasks are the packages of this one;
 an installed package adds tasks by the entry point group ``mht.task``, name to package.
+
+"quick" is no task but a profile of each: fewer steps, prompts and variants, for ideas in minutes. A
+task may have its own beside its settings, ``quick.yaml``; the others share the one in this package.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +21,7 @@ from mht.core.problems import did_you_mean
 
 HOME = "mht.tasks"
 SETTINGS = "settings.yaml"
+QUICK = "quick"
 GROUP = "mht.task"
 
 
@@ -34,7 +38,7 @@ def settings_file(name: str) -> Path:
     """
     packages = [package for task, package in _packages() if task == name]
     if not packages:
-        names = task_names()
+        names = [*task_names(), QUICK]
         raise UserError(
             f"unknown task {shown(name)}{did_you_mean(name, names)}. Available: {', '.join(names)}"
         )
@@ -46,14 +50,31 @@ def settings_file(name: str) -> Path:
     return _settings_in(packages[0], name)
 
 
-def experiment_file(name: str | Path) -> Path:
-    """The settings file that a command's argument means: a file, or that of the task so named.
+def quick_file(task: str) -> Path:
+    """The quick profile of a task, or the one that all tasks without their own share."""
+    own = settings_file(task).with_name(f"{QUICK}.yaml") if task in task_names() else None
+    return own if own and own.is_file() else Path(__file__).with_name(f"{QUICK}.yaml")
+
+
+def experiment_files(names: Iterable[str | Path], task: str = "") -> list[Path]:
+    """The settings files that a command's arguments mean.
 
     Args:
-        name: a file's path if it has a suffix or a folder, such as ``mine.yaml``; else a task.
+        names: each a file's path if it has a suffix or a folder, such as ``mine.yaml``; else a
+            task, or "quick": the profile of the task named before it.
+        task: whose profile "quick" is where no task is named before it.
     """
-    path = Path(name)
-    return path if path.suffix or len(path.parts) > 1 else settings_file(str(name))
+    files = []
+    for name in names:
+        path = Path(name)
+        if path.suffix or len(path.parts) > 1:
+            files.append(path)
+        elif str(name) == QUICK:
+            files.append(quick_file(task))
+        else:
+            task = str(name)
+            files.append(settings_file(task))
+    return files
 
 
 def _packages() -> Iterator[tuple[str, str]]:

@@ -48,6 +48,32 @@ def test_models_that_are_none(check, path, name, says):
     assert len(found) == 1 and found[0].startswith(f"{path}: ") and says in found[0]
 
 
+def test_what_needs_an_encoder_is_named_where_there_is_none(check):
+    found = check({"reward_model.encoder": None})
+    assert [line.partition(": ")[0] for line in found] == [
+        "reward_model.encoder",
+        "evaluate.bertscore_model",
+    ]
+    assert "set data.labels=null" in found[0] and "'data/raw/encoder'" in found[1]
+    sft_only = {"start": "sft", "cycles": 1, "sft_steps_per_cycle": 1, "ppo_steps_per_cycle": 0}
+    rows = {"sft_only": sft_only, "hybrid": {"start": "sft", "like": "ppo"}}
+    meaning = {"type": "cosine_sts", "model": "data/raw/encoder"}
+    alone = {"reward_model.encoder": None, "data.labels": None, "evaluate.bertscore_model": None}
+    found = check(alone | {"ppo.reward": meaning, "evaluate.judge": meaning, "baselines": rows})
+    assert [line.partition(": ")[0] for line in found] == ["ppo.reward", "evaluate.judge"]
+    assert (
+        check(
+            alone
+            | {"ppo.reward": {"type": "rouge_l"}}
+            | {
+                "evaluate.judge": {"type": "rouge_l"},
+                "baselines": rows,
+            }
+        )
+        == []
+    )
+
+
 def test_models_that_may_be(check, tiny_model_dir):
     for name in ("gpt2", "someone/model-1.5", str(tiny_model_dir(layers=6))):
         assert check({"model.name": name, "model.num_layers_unfrozen": 6}) == []

@@ -18,7 +18,7 @@ from mht.generation.sampling.seeds import RowSeeds
 from mht.memory import Rows, make_memory
 from mht.models.loading import load_causal_lm
 from mht.models.logprobs import response_logprobs
-from mht.tasks.settings import experiment_file
+from mht.tasks.settings import settings_file
 from mht.training.resume.state import capture, restore
 from tests.support.pages import ROOT, python_blocks
 from tests.support.plugins import install
@@ -133,7 +133,7 @@ def test_the_model_is_made_and_writes_what_is_scored(settings, tmp_path):
 
 
 def test_the_task_has_rows_and_a_reward_for_them(settings):
-    config = settings(experiment_file("counting").read_text())
+    config = settings(settings_file("counting").read_text())
     rows = config.data.source.rows()
     assert len(rows) == 500 and rows[3]["item"] == {"first": 3}
     samples = [Sample(row["prompt"], row["target"], row["target"], row["item"]) for row in rows]

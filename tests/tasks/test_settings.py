@@ -10,7 +10,7 @@ from mht.cli.main import commands
 from mht.config import load_config
 from mht.config.overlays.overlay import apply_experiment, load_experiment
 from mht.core.errors import UserError
-from mht.tasks.settings import experiment_file, settings_file, task_names
+from mht.tasks.settings import experiment_files, quick_file, settings_file, task_names
 from tests.support.plugins import install
 
 BUILT_IN = ["randomwalks", "reviews", "support"]
@@ -49,6 +49,33 @@ def test_apply_lists_the_tasks():
     ]
 
 
+def test_quick_is_the_profile_of_the_task_named_before_it_or_in_use():
+    shared, own = quick_file("reviews"), quick_file("randomwalks")
+    assert shared == quick_file("json") != own and own.parent == settings_file("randomwalks").parent
+    assert experiment_files(["randomwalks", "quick"])[1] == own
+    assert experiment_files(["support", "quick"])[1] == shared
+    assert experiment_files(["quick"], "randomwalks") == [own]
+    assert experiment_files(["quick"], "reviews") == [shared]
+
+
+@pytest.mark.parametrize("task", BUILT_IN)
+def test_a_quick_profile_keeps_the_budgets_equal(params, task):
+    config = load_experiment(experiment_files([task, "quick"]), params)
+    assert len({config.optimizer_steps[name] for name in config.baselines}) == 1
+    assert config.base.seeds == 1 and {"sft_only", "hybrid"} == {*config.baselines}
+    whole = load_experiment(settings_file(task), params)
+    assert config.optimizer_steps["hybrid"] <= whole.optimizer_steps["hybrid"]
+
+
+def test_the_task_brings_its_settings_back_after_its_quick_profile(params):
+    default = load_config(params)
+    done = CliRunner().invoke(commands, ["apply", "quick", "--params", str(params)])
+    assert done.exit_code == 0, done.output
+    assert load_config(params).sft.steps < default.sft.steps
+    apply_experiment(settings_file("reviews"), params)
+    assert load_config(params) == default
+
+
 @pytest.mark.parametrize("other", sorted({*BUILT_IN} - {"reviews"}))
 def test_the_reviews_bring_the_default_settings_back(params, other):
     default = load_config(params)
@@ -62,14 +89,15 @@ def test_an_unknown_task_is_one_line_with_the_names_there_are():
     with pytest.raises(UserError) as caught:
         settings_file("reveiws")
     assert str(caught.value) == (
-        "unknown task 'reveiws' (did you mean 'reviews'?). Available: randomwalks, reviews, support"
+        "unknown task 'reveiws' (did you mean 'reviews'?). Available: "
+        "randomwalks, reviews, support, quick"
     )
 
 
 def test_a_suffix_or_a_folder_makes_it_a_file():
-    assert experiment_file("mine.yaml") == Path("mine.yaml")
-    assert experiment_file("there/mine") == Path("there/mine")
-    assert experiment_file("support") == settings_file("support")
+    mine, there = Path("mine.yaml"), Path("there/mine")
+    assert experiment_files(["mine.yaml", "there/mine"]) == [mine, there]
+    assert experiment_files(["support", "mine.yaml"]) == [settings_file("support"), mine]
 
 
 def test_an_installed_package_adds_a_task(monkeypatch, tmp_path):

@@ -119,6 +119,13 @@ def _null(representer: Any, _: None) -> Any:
     return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
+def task_of(params: str | Path = "params.yaml") -> str:
+    """The type of `data.source`, which is the task's name where it is a task's source."""
+    data = read_mapping(params).get("data")
+    source = data.get("source") if isinstance(data, Mapping) else None
+    return str(source.get("type", "")) if isinstance(source, Mapping) else ""
+
+
 def read_mapping(path: str | Path) -> dict[str, Any]:
     """The mapping of sections that a YAML file holds.
 
