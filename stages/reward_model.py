@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 from mht.core.outputs import replaced_folder, write_text
 from mht.core.stable_files import write_csv, write_json
 from mht.data.judgements.judgements import Judgements, read_judgements, set_apart
-from mht.models.loading import resolve_device
 from mht.pipeline.stage import run_stage
-from mht.reward_models.learn import Learnt, learn
 
 if TYPE_CHECKING:
     from mht.config import Config
+    from mht.reward_models.learn import Learnt
     from mht.tracking import Run
 
 Figures = dict[str, float]
@@ -58,6 +57,9 @@ def _none() -> None:
 
 
 def _learn(judgements: Judgements, config: Config, log: Callable[[Figures, int], None]) -> Learnt:
+    from mht.models.loading import resolve_device  # torch is loaded only for judgements
+    from mht.reward_models.learn import learn
+
     return learn(
         judgements.kind,
         judgements.rows,
