@@ -74,7 +74,7 @@ def _is_causal(folder: Path) -> bool:
     """Whether a folder's config says that it holds a causal language model."""
     try:
         return bool(causal_classes(stated_classes(folder)))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False  # what is wrong with it, loading it as an encoder will say
 
 

@@ -77,6 +77,7 @@ def stated_classes(folder: Path) -> list[str]:
     Raises:
         OSError: it can't be read.
         ValueError: it is not JSON, or is no config.
+        RecursionError: it is nested deeper than Python reads.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if not isinstance(config, dict):

@@ -176,7 +176,7 @@ def _read(folder: Path | None) -> Mapping[str, Any]:
     """A model folder's config; {} if it can't be read, which `fetch` reports."""
     try:
         found = json.loads((folder / "config.json").read_text("utf-8")) if folder else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, Mapping) else {}
 

@@ -261,5 +261,5 @@ def test_a_stage_on_two_processes_writes_what_it_writes_on_one(tmp_path, tiny_mo
         states = [row[0] for row in store.execute("select status from runs")]
     assert states == ["FINISHED", "FINISHED"], "the main process alone has a run"
     clone.set_params({"ppo.ratio_tolerance": 1e-12})
-    failed = clone.run(sys.executable, "-m", "stages.ppo", code=2).stderr
+    failed = clone.run(sys.executable, "-m", "stages.ppo", "hybrid", code=2).stderr
     assert failed.count("max |ratio - 1|") == 1 and "Traceback" not in failed

@@ -443,7 +443,7 @@ BY_HAND = {
     "variants": ["settings/hybrid.json"],
     "fetch": ["data/raw/examples.jsonl", "models/base/config.json"],
     "prepare": ["data/prepared/train.parquet"],
-    "reward_model": ["models/reward_model/config.json"],
+    "reward_model": ["models/reward_model/model.safetensors"],
     "sft": ["models/sft/model.safetensors"],
     "ppo hybrid": ["models/hybrid/model.safetensors"],
     "ppo sft_only": ["models/sft_only/model.safetensors"],

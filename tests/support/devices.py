@@ -57,6 +57,6 @@ def stage_clone(tmp_path, tiny_model_dir):
 def train_stage(clone, file):
     """The weights that the stage ppo makes in the processes of an accelerate file."""
     clone.set_params({"base.accelerate": file, "base.device": "cpu"})
-    said = clone.run(sys.executable, "-m", "stages.ppo").stderr
+    said = clone.run(sys.executable, "-m", "stages.ppo", "hybrid").stderr
     assert said.count("training 4/4") == 1
     return load_file(clone.path / "models/hybrid/model.safetensors")
