@@ -9,7 +9,7 @@ export TORCH PYTHON
 # bytecode is kept even where the shell says not to: each stage imports torch and transformers anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env repro test processors slow bench docs check format ui clean
+.PHONY: help env demo repro test processors slow bench docs check format ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ help:  ## this list
 
 env:  ## make or update .venv (the others do this first)
 	@sh tools/python.sh tools/setup_env.py
+
+demo: env  ## the whole pipeline on a small task, in two minutes; nothing is downloaded
+	@$(BIN)/mht demo
 
 repro: env  ## the whole experiment: only what changed runs again
 	@$(BIN)/mht check

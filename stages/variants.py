@@ -21,4 +21,4 @@ def main(config: Config, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, tracked=False)  # it passes on what every run has

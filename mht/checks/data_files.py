@@ -5,7 +5,7 @@ from __future__ import annotations
 from mht.config import DataConfig
 from mht.core.errors import DataError
 from mht.data.sources import OptionError, Source, Text
-from mht.data.sources.fetch import check_judged, read_rows
+from mht.data.sources.fetch import check_judged, note_unwatched, read_rows
 from mht.data.sources.files import FileSource
 from mht.data.sources.reading import HEAD, check_file
 
@@ -34,6 +34,7 @@ def source_rows(config: DataConfig) -> int | None:
 def _problem(path: str, source: Source, *, judged: bool) -> str | None:
     if not isinstance(source, FileSource | Text):
         return None
+    note_unwatched(source, path)
     try:
         rows, places = read_rows(source, path, head=True)
         if judged:

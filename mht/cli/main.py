@@ -11,7 +11,9 @@ import typer
 import mht
 from mht.cli.apply import apply
 from mht.cli.compare import compare
+from mht.cli.demo import demo
 from mht.cli.generate import generate
+from mht.cli.init import init
 from mht.cli.tune import tune
 from mht.core.errors import ConfigError, UserError
 from mht.core.project import repo_root
@@ -27,7 +29,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (apply, generate, tune, compare):
+for command in (demo, init, apply, generate, tune, compare):
     commands.command()(command)
 
 

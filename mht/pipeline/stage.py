@@ -40,7 +40,9 @@ ENVIRONMENT = {
 }
 
 
-def run_stage(main: Callable[[Config, Run], None], *, trains: bool = False) -> None:
+def run_stage(
+    main: Callable[[Config, Run], None], *, trains: bool = False, tracked: bool = True
+) -> None:
     """Check params.yaml, open the tracking run, do the stage's work; exits on failure.
 
     Heavy modules are imported only after the settings have been checked.
@@ -49,6 +51,7 @@ def run_stage(main: Callable[[Config, Run], None], *, trains: bool = False) -> N
         main: the stage's work; seeds and outputs are its business.
         trains: ``base.accelerate`` may run this stage in several processes. Each does the work,
             and only the main process has a tracking run.
+        tracked: it has a run in MLflow; without one it starts in half the time.
     """
     name = stage_name()
     try:
@@ -60,7 +63,8 @@ def run_stage(main: Callable[[Config, Run], None], *, trains: bool = False) -> N
             return launch.start_again(file)
         params, experiment = config.resolved(), config.base.experiment
         own = is_main_process()
-        opened = open_run(name, params=params, experiment=experiment) if own else silent_run()
+        has_run = own and tracked
+        opened = open_run(name, params=params, experiment=experiment) if has_run else silent_run()
         with alone(stage_command()) if own else nullcontext(), opened as run:
             run.watch = _watch(name)
             main(config, run)

@@ -14,6 +14,8 @@ from mht.tracking.content.pipeline import Pipeline, experiments, read_pipeline
 from mht.tracking.record import find_makers, results_of, state_key
 from mht.tracking.store import Recorded, Store
 
+UNTRACKED = ("code", "variants")  # stages that pass on what every run has
+
 
 @dataclass(frozen=True)
 class Made:
@@ -48,9 +50,11 @@ class Synced:
 
 
 def lineage(store: Store | None, pipeline: Pipeline) -> list[Made]:
-    """For each stage the run that made its outs; no store knows no runs."""
+    """For each tracked stage the run that made its outs; no store knows no runs."""
     found = []
     for stage in pipeline.stages.values():
+        if stage.name in UNTRACKED:
+            continue
         run = store.find_outs(stage.recorded) if store else None
         parent = run.tags.get("mlflow.parentRunId") if run else None
         above = store.get(parent) if store and parent else None

@@ -46,11 +46,13 @@ def fetch_rows(config: DataConfig, folder: str | Path = "data/raw") -> list[dict
 
 def _read_both(config: DataConfig) -> tuple[list[Row], list[Row]]:
     """The rows of ``data.source`` and of ``data.labels``; one read if they are the same."""
+    note_unwatched(config.source, "data.source")
     rows, places = read_rows(config.source, "data.source")
     if config.labels is None:
         return rows, []
     labels = rows
     if config.labels != config.source:
+        note_unwatched(config.labels, "data.labels")
         labels, places = read_rows(config.labels, "data.labels")
     check_judged(labels, places, config.labels)
     return rows, labels
@@ -66,7 +68,6 @@ def fetched_texts(folder: str | Path = "data/raw") -> Iterator[str]:
 
 def read_rows(source: Source, path: str, *, head: bool = False) -> tuple[list[Row], list[str]]:
     """The source's rows with their places; a wrong option is named by its place in params.yaml."""
-    _note_unwatched(source, path)
     try:
         if isinstance(source, TableSource):
             table = source.read(head=head)
@@ -96,7 +97,8 @@ def _check_rows(rows: Sequence[Row], place: str) -> None:
             raise DataError(f"{place.format(number)} holds half of a surrogate pair")
 
 
-def _note_unwatched(source: Source, path: str) -> None:
+def note_unwatched(source: Source, path: str) -> None:
+    """Print a note if a source's file lies where DVC does not see it change."""
     file = getattr(source, "path", None)
     if isinstance(file, str) and WATCHED.resolve() not in Path(file).resolve().parents:
         print(

@@ -205,14 +205,14 @@ def tree_md5(path: str | Path) -> str:
     what .dvcignore names does not count.
     """
     path = Path(path)
-    return _file_md5(path) if path.is_file() else files_md5(files_in(path))
+    return file_md5(path) if path.is_file() else files_md5(files_in(path))
 
 
 def files_in(folder: Path) -> dict[str, str]:
     """The md5 of each file in a folder, by its relative path; without what .dvcignore names."""
     ignored = _ignored()
     files = [f for f in folder.rglob("*") if f.is_file() and not ignored.match_file(f)]
-    return {f.relative_to(folder).as_posix(): _file_md5(f) for f in files}
+    return {f.relative_to(folder).as_posix(): file_md5(f) for f in files}
 
 
 def files_md5(files: Mapping[str, str]) -> str:
@@ -222,7 +222,8 @@ def files_md5(files: Mapping[str, str]) -> str:
     return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
-def _file_md5(path: Path) -> str:
+def file_md5(path: Path) -> str:
+    """The md5 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
