@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mht.config import DataConfig
 from mht.core.errors import DataError
-from mht.data.sources import OptionError, Source, Text
+from mht.data.sources import Source, Text
 from mht.data.sources.fetch import check_judged, note_unwatched, read_rows
 from mht.data.sources.files import FileSource
 from mht.data.sources.reading import HEAD, check_file
@@ -39,8 +39,6 @@ def _problem(path: str, source: Source, *, judged: bool) -> str | None:
         rows, places = read_rows(source, path, head=True)
         if judged:
             check_judged(rows, places, source)
-    except OptionError as error:
-        return str(error.below(path))
     except DataError as error:
         return str(error) if str(error).startswith("data.") else f"{path}: {error}"
     return None

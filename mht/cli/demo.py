@@ -41,10 +41,11 @@ def demo(
     if not is_project(folder):
         make_project(folder, alone=True)
         apply_experiment(experiment_files(TASK), folder / "params.yaml")
-        commit(folder)
+        commit(folder, "Begin the demo")
     code = _repro(folder)
     if code:
         raise typer.Exit(code)
+    commit(folder, "Run the demo")
     typer.echo(NEXT.format(seconds=time.monotonic() - began, folder=folder))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import mht
 from mht.core.errors import UserError
 from mht.data.sources.base import OptionError
 
@@ -34,7 +35,9 @@ def init(
     ] = False,
 ) -> None:
     """Make a project: settings, pipeline, folders for your data and rewards, git and DVC."""
+    from mht.config.overlays.overlay import apply_experiment
     from mht.projects.make import commit, make_project, update_project
+    from mht.tasks.settings import experiment_files
 
     if update:
         update_project(folder)
@@ -42,14 +45,15 @@ def init(
         return
     if data and task:
         raise UserError("mht init: give --data or --task, not both")
+    settings = experiment_files([task]) if task else []
     own = _read(data, _columns(column or [])) if data else None
     root = make_project(folder)
     with _inside(root):
         if own:
             _take_in(own)
-        elif task:
-            _apply(task)
-        committed = commit(Path())
+        elif settings:
+            apply_experiment(settings)
+        committed = commit(Path(), f"Begin with mht {mht.__version__}")
     typer.echo(f"\n{folder} is a project of MHT{', with a first commit' if committed else ''}.")
     there = [] if root.resolve() == Path.cwd().resolve() else [f"cd {folder}"]
     typer.echo("Next:")
@@ -77,11 +81,15 @@ def _read(data: str, columns: Mapping[str, str]) -> OwnData:
     try:
         return read_own(data, columns)
     except OptionError as error:
-        if columns or not sys.stdin.isatty():
+        if columns or not _can_answer():
             raise UserError(f"{error}, or give --column {EXAMPLE}") from None
         typer.echo(str(error))
         typer.echo(f"Columns: {', '.join(columns_of(data))}")
         return read_own(data, _asked())
+
+
+def _can_answer() -> bool:
+    return sys.stdin.isatty()
 
 
 def _asked() -> dict[str, str]:
@@ -103,13 +111,6 @@ def _take_in(own: OwnData) -> None:
         typer.echo(line)
     if copy is not None:
         typer.echo(f"{copy} is in DVC's cache, and git has {copy}.dvc in its place.")
-
-
-def _apply(task: str) -> None:
-    from mht.config.overlays.overlay import apply_experiment
-    from mht.tasks.settings import experiment_files
-
-    apply_experiment(experiment_files([task]))
 
 
 @contextmanager

@@ -74,7 +74,7 @@ class RewardModelConfig(Section):
 
     Attributes:
         encoder: a bundled encoder ("all-MiniLM-L6-v2"), a hub name or a folder; a causal LM too.
-            null fetches none: no reward model, no BERTScore, no reward that reads data/raw/encoder.
+            Without one (null), nothing may read data/raw/encoder.
         epochs: passes over the texts or pairs.
         batch_size: texts or pairs per optimiser step.
         lr: peak learning rate; linear warm-up over the first tenth, then linear decay.

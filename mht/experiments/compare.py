@@ -139,9 +139,10 @@ def _results(name: str, variant: str) -> dict[int, Evaluated]:
 
 
 def _read_at(rev: str, path: str) -> Evaluated:
-    import dvc.api
+    from dvc.repo import Repo
 
-    text = dvc.api.read(path, rev=rev, mode="r", encoding="utf-8")
+    with Repo() as repo, repo.switch(rev):  # in a subfolder of a git repository as well
+        text = repo.dvcfs.read_text(f"/{path}", encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / SAMPLES
         file.write_text(text, encoding="utf-8", newline="\n")

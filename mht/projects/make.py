@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import mht
 from mht.core.errors import UserError
 from mht.core.outputs import write_text
 from mht.projects.commands import run, succeeds
@@ -72,17 +71,19 @@ def update_project(folder: str | Path) -> None:
     _copy(root, UPDATED)
 
 
-def commit(root: Path) -> bool:
-    """Add a new project to git, and commit it where it has a repository to itself.
+def commit(root: Path, message: str) -> bool:
+    """Add a project to git, and commit what is new where it has a repository to itself.
 
     Returns:
-        Whether there is a commit.
+        Whether it has.
     """
     run(root, "git", "add", ".")
-    if not _is_top(root) or succeeds(root, "git", "rev-parse", "HEAD"):
+    if not _is_top(root):
         return False
+    if succeeds(root, "git", "diff", "--cached", "--quiet"):
+        return True
     named = {} if succeeds(root, "git", "config", "user.email") else NOBODY
-    run(root, "git", "commit", "-q", "-m", f"Begin with mht {mht.__version__}", **named)
+    run(root, "git", "commit", "-q", "-m", message, **named)
     return True
 
 

@@ -80,7 +80,7 @@ def read_own(name: str, columns: Mapping[str, str]) -> OwnData:
         columns: role to column, for those that are not guessed.
 
     Raises:
-        UserError: they can't be read, or which column is what can't be told.
+        UserError: they can't be read, or their columns can't be guessed.
     """
     here = _source(name, columns)
     rows, _ = read_rows(_built(here), "data.source", head=True)

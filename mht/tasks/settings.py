@@ -60,8 +60,8 @@ def experiment_files(names: Iterable[str | Path], task: str = "") -> list[Path]:
     """The settings files that a command's arguments mean.
 
     Args:
-        names: each a file's path if it has a suffix or a folder, such as ``mine.yaml``; else a
-            task, or "quick": the profile of the task named before it.
+        names: a file's path has a suffix or a folder, such as ``mine.yaml``. The others are tasks,
+            or "quick": the profile of the task named before it.
         task: whose profile "quick" is where no task is named before it.
     """
     files = []

@@ -214,6 +214,7 @@ def make_clone(root: Path, model: Path) -> Clone:
     made = Clone(root)
     made.set_params(TINY)
     made.run("git", "init", "-q", ".")
+    made.run("git", "add", "-f", "data/local")  # git ignores it: for `dvc exp run --temp`
     made.commit("tiny")
     return made
 

@@ -44,9 +44,9 @@ class OptionError(DataError):
         self.option, self.message = option, message
         super().__init__(f"{option}: {message}")
 
-    def below(self, path: str) -> DataError:
+    def below(self, path: str) -> OptionError:
         """The same error with the source's own place in front, such as ``data.source``."""
-        return DataError(f"{path}.{self.option}: {self.message}")
+        return OptionError(f"{path}.{self.option}", self.message)
 
 
 class Source(Component):
