@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mht.evaluation.metrics import describe
@@ -33,20 +33,33 @@ SEEDS = {
 }
 
 
-def html(comparison: Comparison, light: Mapping[str, bytes], dark: Mapping[str, bytes]) -> str:
+def html(
+    comparison: Comparison,
+    light: Mapping[str, bytes],
+    dark: Mapping[str, bytes],
+    *,
+    eyebrow: str = "MHT benchmark",
+    about: Sequence[Mapping[str, str]] = (),
+    changed: Sequence[Sequence[str]] | None = None,
+) -> str:
     """One page that needs no other file and no network.
 
     Args:
         comparison: of the variants.
         light: figure name to PNG, for light paper.
         dark: the same for dark paper.
+        eyebrow: the title.
+        about: where each variant comes from, if each is a state of a project.
+        changed: setting, old and new value, of those that differ between two states.
     """
     names, captions = comparison.names, SEEDS if len(comparison.seeds) > 1 else ONE_SEED
     return page(
         variants=names,
         sentences=comparison.sentences,
         data=browser_data({v.name: v.evaluated for v in comparison.variants}, comparison.baseline),
-        eyebrow="MHT benchmark",
+        eyebrow=eyebrow,
+        about=about,
+        changed=changed,
         headline=tables.headline(comparison),
         reading=tables.reading(comparison),
         warning=comparison.uneven(),
@@ -60,7 +73,7 @@ def html(comparison: Comparison, light: Mapping[str, bytes], dark: Mapping[str, 
         samples_note=tables.samples_note(comparison),
         samples=[_sample(comparison, i) for i in comparison.rows],
         others=_others(comparison),
-        runs=_runs(comparison),
+        runs=[] if about else _runs(comparison),
     )
 
 

@@ -13,6 +13,8 @@ from mht.reports.guard import Finding
 ASKED = ("Who wins?", "Do judges agree that nobody was trained on?", "At what cost?")
 PARTS: dict[str, Any] = {
     "warning": None,
+    "about": [],
+    "changed": None,
     "guard": None,
     "comparisons": [],
     "reach": None,

@@ -130,12 +130,12 @@ def read_pipeline(rev: str | None = None) -> Pipeline:
     return Pipeline(stages, params, {p: data for p, data in results.items() if data is not None})
 
 
-def experiments() -> dict[str, str]:
-    """Name to commit of every DVC experiment in this repository."""
+def experiments(*, all_commits: bool = True) -> dict[str, str]:
+    """Name to commit of every DVC experiment in this repository, or of those that began at HEAD."""
     from dvc.repo import Repo
 
     with Repo() as repo:
-        found = repo.experiments.ls(all_commits=True)
+        found = repo.experiments.ls(all_commits=all_commits)
     return {name: str(rev) for group in found.values() for name, rev in group}
 
 
