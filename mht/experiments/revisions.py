@@ -114,7 +114,7 @@ class State:
 def changed(state: State, baseline: State) -> dict[str, tuple[str, str]]:
     """Setting to its values in the baseline and in a state, where they differ.
 
-    Seeds change how much is known, not what is tried, so their number is left out.
+    The number of seeds is left out: more of them try the same.
     """
     old, new = baseline.settings, state.settings
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
