@@ -6,10 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from mht.pipeline.stage import run_stage
-from mht.reports.compare import compare
-from mht.reports.conclusion import OFF
-from mht.reports.guard import Bounds
-from mht.reports.records import Comparison, Entry
+from mht.reports.benchmark import comparison_of
+from mht.reports.records import Comparison
 from mht.reports.tables import cost_rows, headline, table_rows
 from mht.reports.write import flat, write_outputs
 
@@ -26,40 +24,13 @@ LOOK = {
 
 def main(config: Config, run: Run) -> None:
     """Write metrics/benchmark.json, the tables, the plots and the report."""
-    wanted = config.benchmark
-    comparison = compare(
-        _entries(config),
-        seeds=config.seeds,
-        metrics=wanted.metrics,
-        subject=wanted.subject,
-        samples=wanted.samples,
-        split=config.evaluate.split,
-        baseline=wanted.baseline,
-        reach=wanted.reach.model_dump(),
-        guard=Bounds(**wanted.guard.model_dump()) if wanted.guard else OFF,
-        resamples=wanted.resamples,
-        seed=config.base.seed,
-    )
+    comparison = comparison_of(config)
     write_outputs(comparison, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
     show(comparison)
     run.summary(flat(comparison))
     for path in ("metrics/benchmark.json", "metrics/benchmark_differences.json"):
         run.artifact(path)
     run.artifact("reports/benchmark")
-
-
-def _entries(config: Config) -> list[Entry]:
-    """The rows of the table of variants."""
-    return [
-        Entry(
-            name,
-            variant.start,
-            variant.optimizer_steps,
-            trained=variant.settings is not None,
-            batch_size=variant.settings.batch_size if variant.settings else 0,
-        )
-        for name, variant in config.variants.items()
-    ]
 
 
 def show(comparison: Comparison) -> None:

@@ -14,6 +14,7 @@ from mht.cli.compare import compare
 from mht.cli.demo import demo
 from mht.cli.generate import generate
 from mht.cli.init import init
+from mht.cli.report import report
 from mht.cli.tune import tune
 from mht.core.errors import ConfigError, UserError
 from mht.core.project import repo_root
@@ -29,7 +30,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, init, apply, generate, tune, compare):
+for command in (demo, init, apply, generate, tune, compare, report):
     commands.command()(command)
 
 

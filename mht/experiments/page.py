@@ -1,10 +1,11 @@
-"""The report's page for one state of a project against another."""
+"""The report's page for a state of a project, alone or against another."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mht.core.component import build
 from mht.core.errors import ConfigError, DataError
 from mht.experiments.compare import gather
 from mht.experiments.revisions import ABSENT, State, about, changed
+from mht.reports.benchmark import comparison_of
 from mht.reports.compare import compared
 from mht.reports.costs import costs_of, looks_of
 from mht.reports.figures import plots
@@ -22,6 +24,9 @@ from mht.reports.read import Results
 from mht.reports.records import Comparison, Entry
 from mht.tracking.states import Made, lineage
 from mht.tracking.store import Store
+
+READ = ("reports/evaluate", "metrics/evaluate", "plots")  # what the benchmark reads
+ID = 8  # digits of a run's id that tell it from others
 
 
 def pair_page(baseline: State, state: State, store: Store | None = None, **options: Any) -> str:
@@ -47,6 +52,52 @@ def pair_page(baseline: State, state: State, store: Store | None = None, **optio
         about=_about(pair, [baseline, state], store),
         changed=[[key, *values] for key, values in changed(state, baseline).items()],
     )
+
+
+def report_page(state: State, last: State | None, store: Store | None = None) -> str:
+    """The benchmark's page with where it comes from, and what changed since another report.
+
+    The page in ``reports/benchmark`` is an out of DVC, so that it holds no date and no run.
+
+    Args:
+        state: whose report.
+        last: the state of the other report; None compares the settings with none.
+        store: knows the MLflow runs that made them; None names none.
+
+    Raises:
+        DataError: results are missing.
+        ConfigError: the settings are of another version.
+    """
+    config = build(Config, state.pipeline.params, source=f"params.yaml of {state.name}")
+    with _root(state) as root:
+        comparison = comparison_of(config, root)
+    both = [last, state] if last else [state]
+    light, dark = plots.figures(comparison), plots.figures(comparison, dark=True)
+    changes = changed(state, last).items() if last else ()
+    return html(
+        comparison,
+        light,
+        dark,
+        eyebrow="MHT benchmark",
+        about=_about(comparison, both, store),
+        changed=[[key, *values] for key, values in changes] if last else None,
+    )
+
+
+@contextmanager
+def _root(state: State) -> Iterator[Path]:
+    """A folder with what the benchmark reads of a state."""
+    if state.rev is None:
+        yield Path()
+        return
+    with tempfile.TemporaryDirectory() as root:
+        for name in READ:
+            try:
+                with state.files(name) as found:
+                    shutil.copytree(found, Path(root, name))
+            except FileNotFoundError:
+                raise DataError(f"{state.name}: it has no {name}: `dvc pull` may have it") from None
+        yield Path(root)
 
 
 def _names(baseline: State, state: State) -> dict[str, Any]:
@@ -91,7 +142,7 @@ def _about(pair: Comparison, states: Sequence[State], store: Store | None) -> li
     return [
         {
             "name": state.name,
-            "variant": state.variant,
+            "subject": state.variant,
             **{key: str(value) for key, value in _origin(state).items()},
             "seeds": ", ".join(map(str, pair.seeds)),
             "runs": " ".join(_runs(state, store)),
@@ -124,4 +175,4 @@ def _named(value: Any) -> str:
 def _runs(state: State, store: Store | None) -> list[str]:
     wanted = (f"ppo@{state.variant}", f"evaluate@{state.variant}")
     made: list[Made] = lineage(store, state.pipeline) if store else []
-    return [f"{one.stage} {one.run.id}" for one in made if one.stage in wanted and one.run]
+    return [f"{one.stage} {one.run.id[:ID]}" for one in made if one.stage in wanted and one.run]

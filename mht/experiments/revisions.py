@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from mht.core.errors import DataError
 from mht.core.seeds import place
@@ -33,6 +32,12 @@ class State:
 
     name: str
     variant: str = "hybrid"
+
+    @classmethod
+    def of_head(cls, variant: str) -> State | None:
+        """That of the last commit; None where there is none, or without results."""
+        state = cls(HEAD, variant)
+        return state if _git("rev-parse", "--verify", "-q", HEAD) and state.content else None
 
     @property
     def rev(self) -> str | None:
@@ -162,22 +167,22 @@ def states(names: Sequence[str], baseline: str | None, variant: str) -> tuple[St
 
 
 def _usual(variant: str) -> str:
-    has_commit = _git("rev-parse", "--verify", "-q", HEAD)
-    return HEAD if has_commit and State(HEAD, variant).content else WORKSPACE
+    return HEAD if State.of_head(variant) else WORKSPACE
 
 
-def about(state: State) -> dict[str, Any]:
-    """What tells a reader which state it is: commit, date and subject; {} for the workspace."""
-    if state.rev is None:
-        return {}
+def about(state: State) -> dict[str, str]:
+    """What tells a reader which state it is: its commit and the date of that."""
     from dvc.repo import Repo
     from dvc.scm import resolve_rev
 
     with Repo() as repo:
-        rev = resolve_rev(repo.scm, state.rev)
-    found = _git("log", "-1", "--format=%h%x00%cd%x00%s", "--date=format:%Y-%m-%d %H:%M", rev)
-    commit, date, subject = found.split("\0") if found else (rev[:7], "", "")
-    return {"commit": commit, "date": date, "subject": subject}
+        if repo.scm.no_commits:
+            return {"commit": "none yet", "date": ""}
+        rev = resolve_rev(repo.scm, state.rev or HEAD)
+    found = _git("log", "-1", "--format=%h%x00%cd", "--date=format:%Y-%m-%d %H:%M", rev)
+    commit, _, date = found.partition("\0")
+    more = " and changes" if state.rev is None and _git("status", "--porcelain") else ""
+    return {"commit": f"{commit}{more}", "date": date}
 
 
 def _git(*words: str) -> str:

@@ -178,7 +178,7 @@ def test_an_experiment_as_a_page(project):
     done = CliRunner().invoke(commands, ["compare", "workspace", *options])
     assert done.exit_code == 0, done.output
     page = Path("page.html").read_text()
-    assert "MHT: workspace against HEAD" in page and "What is compared" in page
+    assert "MHT: workspace against HEAD" in page and "Where it comes from" in page
     assert "<td>ppo.lr</td><td>unset</td><td>0.1</td>" in page
     assert git("rev-parse", "--short", "HEAD") in page
     assert "workspace - HEAD" in page and 'class="better"' in page

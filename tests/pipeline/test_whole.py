@@ -115,6 +115,22 @@ def test_the_benchmark_compares_the_four_variants(finished):
     assert 1 <= table["hybrid"]["response_length"]["mean"] <= 6
 
 
+def test_the_report_says_where_it_comes_from(clone):
+    clone.run("python", "-m", "mht", "report", "--out", "here.html")
+    page = (clone.path / "here.html").read_text(encoding="utf-8")
+    commit = clone.run("git", "rev-parse", "--short", "HEAD").stdout.strip()
+    assert f"<td>{commit}</td>" in page and "<td>jsonl data/local/reviews.jsonl</td>" in page
+    lineage = clone.run("python", "-m", "mht", "lineage").stdout
+    makers = dict(line.split()[:2] for line in lineage.splitlines())
+    assert f"evaluate@hybrid {makers['evaluate@hybrid'][:8]}" in page
+    clone.set_params({"benchmark.samples": 3})
+    clone.run(
+        "python", "-m", "mht", "report", "HEAD", "--against", "workspace", "--out", "there.html"
+    )
+    page = (clone.path / "there.html").read_text(encoding="utf-8")
+    assert "<td>benchmark.samples</td><td>3</td><td>4</td>" in page
+
+
 def test_the_variants_answered_the_same_unseen_prompts(finished):
     seen = {}
     for name in VARIANTS:
