@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from mht.cli.main import commands
@@ -119,3 +120,30 @@ def test_a_package_that_is_gone_or_has_no_settings_is_named(monkeypatch, tmp_pat
         settings_file("gone")
     with pytest.raises(UserError, match="task 'empty': package acme_.* has no settings.yaml"):
         settings_file("empty")
+
+
+def remarks(mapping, path=""):
+    """Dotted path to value and comment, of every key of a mapping with comments."""
+    for key, value in mapping.items():
+        token = (mapping.ca.items.get(key) or [None] * 3)[2]
+        said = token.value.partition("\n")[0].strip() if token else ""
+        yield f"{path}{key}", (value, said)
+        if hasattr(value, "ca") and "type" not in value and hasattr(value, "items"):
+            yield from remarks(value, f"{path}{key}.")
+
+
+@pytest.mark.parametrize("task", [*BUILT_IN, "quick"])
+def test_no_comment_stays_behind_a_value_that_changed(params, task):
+    before = dict(remarks(YAML().load(params.read_text())))
+    (file,) = experiment_files([task], "reviews")
+    apply_experiment(file, params)
+    own = dict(remarks(YAML().load(file.read_text())))
+    after = dict(remarks(YAML().load(params.read_text())))
+    leaves = {k: v for k, v in after.items() if not hasattr(v[0], "items") or "type" in v[0]}
+    changed = [k for k, (value, _) in leaves.items() if k in before and before[k][0] != value]
+    assert changed or task == "reviews"
+    for path in changed:
+        assert after[path][1] == own[path][1], path
+    kept = [k for k in leaves if k in before and k not in changed]
+    assert all(after[path][1] == before[path][1] for path in kept)
+    assert "\n\n" in params.read_text(), "blank lines between sections stay"
