@@ -21,6 +21,7 @@ from mht.core.outputs import disk_problem
 from mht.core.processes.launched import is_main_process, world_size
 from mht.core.processes.lifetime import INTERRUPTED, TERMINATED, end_with_starter, interruptible
 from mht.pipeline import launch
+from mht.pipeline.announce import announced
 from mht.pipeline.stage_lock import alone
 from mht.tracking import Pruned, Run, Terminated, open_run, silent_run
 
@@ -67,7 +68,8 @@ def run_stage(
         opened = open_run(name, params=params, experiment=experiment) if has_run else silent_run()
         with alone(stage_command()) if own else nullcontext(), opened as run:
             run.watch = _watch(name)
-            main(config, run)
+            with announced(name, params) if own else nullcontext():
+                main(config, run)
     except launch.Failed as error:
         _leave(str(error), error.code)
     except Elsewhere:
