@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mht.core.component import did_you_mean
-from mht.core.errors import RewardError
+from mht.core.errors import RewardError, UserError
 from mht.data.text.sample import Sample
 from mht.rewards.base import Example, Reward, reward
+from mht.rewards.raised import first_to_raise, raised
 
 
 @reward("python")
@@ -59,11 +60,29 @@ class PythonFile(Reward):
         return self
 
     def score(self, samples: Sequence[Sample]) -> list[float]:
-        """What the function returns."""
+        """What the function returns.
+
+        Raises:
+            RewardError: it raised, with the line and the first sample that makes it raise.
+        """
         path = Path(self.file)
         if not path.is_file():
             raise RewardError(f"the file {self.file!r} is gone")
-        function = _function(str(path.resolve()), path.stat().st_mtime_ns, self.function)
+        try:
+            function = _function(str(path.resolve()), path.stat().st_mtime_ns, self.function)
+        except UserError:
+            raise
+        except Exception as error:
+            raise RewardError(raised(error, path)) from error
+        try:
+            return self._call(function, samples)
+        except UserError:
+            raise
+        except Exception as error:
+            culprit = first_to_raise(partial(self._call, function), samples, type(error))
+            raise RewardError(f"{raised(error, path)}\n{culprit}") from error
+
+    def _call(self, function: Callable[..., list[float]], samples: Sequence[Sample]) -> list[float]:
         parameters = inspect.signature(function).parameters
         if "completions" not in parameters:
             return function(list(samples), **self.options)
