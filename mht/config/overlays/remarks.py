@@ -1,4 +1,4 @@
-"""Comments at the ends of lines of params.yaml: what is said of a value leaves with it."""
+"""Comments at the ends of lines of params.yaml, which leave with the values they speak of."""
 
 from __future__ import annotations
 
