@@ -14,15 +14,14 @@ from mht.cli.compare import compare
 from mht.cli.demo import demo
 from mht.cli.generate import generate
 from mht.cli.init import init
+from mht.cli.pipelines import experiment_of, known_store, pipeline_at
 from mht.cli.report import report
+from mht.cli.status import status
 from mht.cli.tune import tune
 from mht.core.errors import ConfigError, UserError
-from mht.core.project import repo_root
 
 if TYPE_CHECKING:
     from mht.config import Config, HybridConfig
-    from mht.tracking.content.pipeline import Pipeline
-    from mht.tracking.store import Store
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -30,7 +29,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, init, apply, generate, tune, compare, report):
+for command in (demo, init, apply, generate, tune, compare, report, status):
     commands.command()(command)
 
 
@@ -180,9 +179,9 @@ def lineage(
     from mht.tracking.states import lineage as look_up
     from mht.tracking.store import reachable
 
-    pipeline = _pipeline(rev or None)
+    pipeline = pipeline_at(rev or None)
     with reachable():
-        rows = look_up(_known_store(pipeline), pipeline)
+        rows = look_up(known_store(pipeline), pipeline)
     width = max((len(made.stage) for made in rows), default=0)
     for made in rows:
         if made.run:
@@ -202,37 +201,12 @@ def sync() -> None:
     from mht.tracking.states import sync as add_rows
     from mht.tracking.store import open_store, reachable
 
-    experiment = _experiment(_pipeline(None).params)
+    experiment = experiment_of(pipeline_at(None).params)
     with reachable():
         rows = add_rows(open_store(experiment), _effective)
     for row in rows:
         what = "added" if row.added else "already there" if row.run_id else "not a complete run"
         typer.echo(f"{row.name}: {what}")
-
-
-def _pipeline(rev: str | None) -> Pipeline:
-    from dvc.exceptions import DvcException
-    from scmrepo.exceptions import SCMError
-
-    from mht.tracking.content.pipeline import read_pipeline
-
-    try:
-        return read_pipeline(rev)
-    except (DvcException, SCMError) as error:
-        where = f"revision {rev}" if rev else f"the folder {repo_root().name}"
-        raise UserError(f"{where}: the pipeline can't be read: {error}") from None
-
-
-def _known_store(pipeline: Pipeline) -> Store | None:
-    """The store; None if it does not exist yet."""
-    from mht.tracking.store import open_store, store_exists
-
-    return open_store(_experiment(pipeline.params)) if store_exists() else None
-
-
-def _experiment(params: Mapping[str, Any]) -> str:
-    base = params.get("base")
-    return str(base.get("experiment", "mht")) if isinstance(base, Mapping) else "mht"
 
 
 def _effective(params: Mapping[str, Any]) -> Mapping[str, Any]:

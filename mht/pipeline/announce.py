@@ -45,7 +45,7 @@ def announced(name: str, params: Mapping[str, Any]) -> Iterator[None]:
         params: all settings, whose tables have the variants.
     """
     place = place_of(name, PIPELINE, params)
-    before = _durations().get(name)
+    before = durations().get(name)
     if place:
         about = f", about {spoken(before)}" if before else ""
         print(f"[{place.number}/{place.count}] {name}: {place.what}{about}", flush=True)
@@ -93,7 +93,8 @@ def spoken(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-def _durations() -> dict[str, float]:
+def durations() -> dict[str, float]:
+    """Stage to the seconds that it took the last time, on this machine."""
     file = repo_root() / DURATIONS
     if not file.is_file():
         return {}
@@ -107,4 +108,4 @@ def _durations() -> dict[str, float]:
 def _keep(name: str, seconds: float) -> None:
     file = repo_root() / DURATIONS
     file.parent.mkdir(exist_ok=True)
-    write_json(file, {**_durations(), name: round(seconds, 1)})
+    write_json(file, {**durations(), name: round(seconds, 1)})

@@ -17,6 +17,8 @@ from ruamel.yaml import YAML
 
 from mht.config import load_config
 from mht.pipeline.settings import write_settings
+from mht.pipeline.status import status
+from mht.tracking.content.pipeline import read_pipeline
 from tests.support.pipeline import ROOT, STAGES, Clone
 
 pytest_plugins = ["tests.support.pipeline"]
@@ -305,6 +307,11 @@ class Bench(Clone):
         changed = {stage.name for stage in stages if stage.status()}
         return {name for name, below in self.below.items() if changed & {name, *below}}
 
+    def said(self, monkeypatch) -> set[str]:
+        """The stages that `mht status` says would run, without `variants`."""
+        monkeypatch.chdir(self.path)
+        return {verdict.stage for verdict in status(read_pipeline()) if verdict.runs} - {"variants"}
+
     @contextmanager
     def edited(self, name: str):
         """The file's content, which is put back in the end."""
@@ -379,9 +386,10 @@ SETTINGS = [  # values that nobody has
 
 
 @pytest.mark.parametrize(("key", "value", "expected"), SETTINGS, ids=[s[0] for s in SETTINGS])
-def test_a_setting_reruns_what_it_touches(bench, key, value, expected):
+def test_a_setting_reruns_what_it_touches(bench, key, value, expected, monkeypatch):
     with bench.edited("params.yaml"):
         bench.set_params({key: value})
+        assert bench.said(monkeypatch) == expected, "mht status"
         assert bench.reruns() == expected
 
 
@@ -412,10 +420,36 @@ FILES = {
 
 
 @pytest.mark.parametrize(("name", "expected"), FILES.items(), ids=FILES.keys())
-def test_a_changed_file_reruns_what_uses_it(bench, name, expected):
+def test_a_changed_file_reruns_what_uses_it(bench, name, expected, monkeypatch):
     with bench.edited(name) as before:
         (bench.path / name).write_bytes(before + b"\n# changed\n")
+        assert bench.said(monkeypatch) == expected, "mht status"
         assert bench.reruns() == expected
+
+
+def test_the_reasons_are_in_words(bench, monkeypatch):
+    with bench.edited("params.yaml"), bench.edited("mht/losses/policy.py") as before:
+        (bench.path / "mht/losses/policy.py").write_bytes(before + b"\n# changed\n")
+        bench.set_params({"ppo.kl_coef": 0.123, "baselines.sft_only.sft_lr": 0.002})
+        monkeypatch.chdir(bench.path)
+        by = {verdict.stage: verdict for verdict in status(read_pipeline())}
+    assert by["ppo@hybrid"].reasons == ["ppo.kl_coef 0.02 -> 0.123", "mht/losses changed"]
+    assert by["ppo@hybrid"].upstream == ["sft"] and by["sft"].reasons == ["mht/losses changed"]
+    assert by["ppo@sft_only"].reasons[0].startswith("baselines.sft_only.sft_lr 0.0001 -> 0.002")
+    assert by["fetch"].reasons == by["prepare"].upstream == []
+    assert "ppo.kl_coef 0.02 -> 0.123" in by["variants"].reasons
+
+
+def test_the_command_names_the_runs_of_what_is_up_to_date(clone):
+    said = clone.run("python", "-m", "mht", "status").stdout
+    lineage = clone.run("python", "-m", "mht", "lineage").stdout
+    run = dict(line.split()[:2] for line in lineage.splitlines())["sft"]
+    assert f"up to date, run {run[:8]}" in said and f"0 of {len(STAGES)} stages would run." in said
+    clone.set_params({"ppo.kl_coef": 0.123})
+    (clone.path / "metrics/sft.json").unlink()
+    said = clone.run("python", "-m", "mht", "status").stdout
+    assert "its metrics/sft.json is missing" in said and max(map(len, said.splitlines())) <= 80
+    assert "about" in said.splitlines()[-1], "the last run of each is the guess"
 
 
 def test_a_reward_of_ones_own_reruns_what_scores(bench):
