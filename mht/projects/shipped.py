@@ -18,7 +18,7 @@ def shipped() -> Path:
         UserError: the package was installed without them.
     """
     package = Path(mht.__file__).parent
-    places = (package / "project" / "files", package.parent)
+    places = (package / "projects" / "files", package.parent)
     found = next((place for place in places if (place / "dvc.yaml").is_file()), None)
     if found is None:
         raise UserError(f"{package} has no project files: install mht again")

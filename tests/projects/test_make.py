@@ -1,8 +1,10 @@
 """`mht init` and `mht demo`: what a project has, and whose work is kept."""
 
+import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -189,6 +191,20 @@ def test_an_update_writes_pipeline_and_stages_alone(here):
     assert (folder / "params.yaml").read_text() == "x: old\n"
     assert (folder / "stages/ppo.py").read_text() == (ROOT / "stages/ppo.py").read_text()
     assert "always_changed" in (folder / "dvc.yaml").read_text()
+
+
+def test_a_wheel_has_the_project_s_files(here):
+    builder = pytest.importorskip("hatchling.builders.wheel").WheelBuilder(str(ROOT))
+    (wheel,) = builder.build(directory=str(here / "wheel"), versions=["standard"])
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(here / "site")
+    env = {**os.environ, "PYTHONPATH": str(here / "site")}
+    command = [sys.executable, "-m", "mht", "init", "mine"]
+    done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("dvc.yaml", "stages/ppo.py", ".dvc/plots/variants.json", "configs/accelerate"):
+        assert (here / "mine" / name).exists(), name
+    assert (here / "mine" / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
 
 
 @pytest.mark.slow
