@@ -63,8 +63,7 @@ format: env  ## put the code into the house format
 	@$(BIN)/ruff format .
 
 ui: env  ## MLflow on 127.0.0.1:5000 (PORT=... for another port)
-	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
-	    --backend-store-uri sqlite:///mlflow.db
+	@$(BIN)/mht ui --port $(PORT)
 
 clean:  ## remove .venv and the tools' caches; models, data and runs stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,7 +19,7 @@ shortest path from every start.
 
 Look at it
   {folder}/reports/benchmark/report.html   the comparison: tables, curves, samples
-  cd {folder} && mlflow ui                 every run; then open http://127.0.0.1:5000
+  cd {folder} && mht ui                    every run in MLflow, with its curves
 
 Try an idea
   cd {folder}

@@ -18,6 +18,7 @@ from mht.cli.pipelines import experiment_of, known_store, pipeline_at
 from mht.cli.report import report
 from mht.cli.status import status
 from mht.cli.tune import tune
+from mht.cli.ui import ui
 from mht.core.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, init, apply, generate, tune, compare, report, status):
+for command in (demo, init, apply, generate, tune, compare, report, status, ui):
     commands.command()(command)
 
 

@@ -62,6 +62,14 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repo_root() / 'mlflow.db'}"
 
 
+KIND = "mlflow.experimentKind"  # what MLflow's pages show first
+ABOUT = {
+    KIND: "custom_model_development",  # runs and their curves, not traces of an application
+    "mlflow.note.content": "A row for each `dvc repro` or experiment, its stages below it with "
+    "curves, settings and artifacts. `mht compare` has intervals and verdicts.",
+}
+
+
 def open_store(experiment: str) -> Store:
     """The store with this experiment in it, both made if they are not there.
 
@@ -147,9 +155,11 @@ def _experiment_id(client: MlflowClient, name: str, database: Path | None) -> st
     if found is None:
         # never MLflow's default experiment: its artifacts lie where the database was made
         place = (database.parent / "mlartifacts").as_uri() if database else None
-        return str(client.create_experiment(name, artifact_location=place))
+        return str(client.create_experiment(name, artifact_location=place, tags=ABOUT))
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
+    if KIND not in found.tags:  # it was made without
+        client.set_experiment_tag(found.experiment_id, KIND, ABOUT[KIND])
     return str(found.experiment_id)
 
 
