@@ -12,6 +12,7 @@ import mht
 from mht.cli.apply import apply
 from mht.cli.compare import compare
 from mht.cli.demo import demo
+from mht.cli.doctor import doctor
 from mht.cli.generate import generate
 from mht.cli.init import init
 from mht.cli.pipelines import experiment_of, known_store, pipeline_at
@@ -30,7 +31,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, init, apply, generate, tune, compare, report, status, ui):
+for command in (demo, init, apply, generate, tune, compare, report, status, doctor, ui):
     commands.command()(command)
 
 
