@@ -59,13 +59,18 @@ def generate(
         ),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="responses to each prompt")] = 1,
-    response_tokens: Annotated[int, typer.Option(min=1, help="length limit")] = 24,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy")] = 1.0,
-    top_k: Annotated[int, typer.Option(min=0, help="keep the k likeliest tokens; 0: all")] = 0,
-    top_p: Annotated[float, typer.Option(help="keep the smallest set with this probability")] = 1.0,
+    response_tokens: Annotated[int | None, typer.Option(min=1, help="length limit")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, help="keep the k likeliest tokens; 0: all")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="keep the smallest set with this probability")
+    ] = None,
     min_p: Annotated[
-        float, typer.Option(min=0, max=1, help="keep what has this share of the likeliest's")
-    ] = 0.0,
+        float | None,
+        typer.Option(min=0, max=1, help="keep what has this share of the likeliest's"),
+    ] = None,
     n: Annotated[int, typer.Option("-n", help="best_of_n: responses to choose from")] = 8,
     beta: Annotated[float, typer.Option(help="value: nats for a unit of value")] = 1.0,
     candidates: Annotated[int, typer.Option(help="value: tokens looked at in each step")] = 8,
@@ -89,12 +94,14 @@ def generate(
 ) -> None:
     """Answer prompts with a model: sampling, best-of-n, value-guided, MCMC, an n-gram model.
 
-    --reward guides best_of_n and mcmc; for the other strategies it only scores.
+    Responses are drawn as `evaluate.decoding` of params.yaml says, but for the options given.
+    --reward guides best_of_n and mcmc. For the other strategies it only scores.
+
     docs/howto/generation.md
     """
     texts = _prompts(prompts, file)
     scores = read_reward(reward) if reward else None
-    if not 0 < top_p <= 1:
+    if top_p is not None and not 0 < top_p <= 1:
         raise UserError(f"--top-p: should be above 0 and at most 1, got {top_p}")
     if scores is None and strategy in (Kind.best_of_n, Kind.mcmc):
         raise UserError(f"--strategy {strategy}: needs a reward to guide it: give --reward")
@@ -104,13 +111,13 @@ def generate(
     from mht.pipeline.stage import prepare_process
 
     prepare_process("generate")
-    decoding = {
-        "response_tokens": response_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-    }
+    decoding = _decoding(
+        response_tokens=response_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+    )
 
     def ngram() -> NGram:
         return _ngram(ngram_data, ngram_order, responder)
@@ -185,6 +192,16 @@ def prompts_of(data: bytes, place: str) -> list[str]:
     if not lines:
         raise DataError(f"{place}: has no prompt; one stands on each line")
     return lines
+
+
+def _decoding(**given: float | int | None) -> dict[str, float | int]:
+    """How responses are drawn: as the evaluation does, but for the options that were given."""
+    from mht.config import load_config
+    from mht.config.evaluation import DecodingConfig
+
+    project = Path("params.yaml")
+    usual = load_config(project).evaluate.decoding if project.is_file() else DecodingConfig()
+    return usual.model_dump() | {name: value for name, value in given.items() if value is not None}
 
 
 def make_responder(

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pyarrow
 import pytest
@@ -15,6 +16,7 @@ from mht.models.policy import Policy
 from mht.rewards.spec import read_reward
 from tests.support.training import TokenShare, examples, model_of
 
+ROOT = Path(__file__).parents[2]
 REWARD = "{type: length_window, min: 3, max: 6}"
 
 
@@ -160,3 +162,20 @@ def test_the_page_runs(folder):
     names = run(ROOT / "docs/howto/generation.md")
     assert names["found"].scored and names["chains"].drawn and names["guided"].figures
     assert len(names["baseline"].tokens) == 2
+
+
+def test_responses_are_drawn_as_the_evaluation_draws_them(tmp_path, folder, monkeypatch):
+    """The options that are not given are `evaluate.decoding` of the project, if there is one."""
+    drawn = []
+
+    def stop(model, device, dtype, decoding):
+        drawn.append(decoding)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mht.cli.generate.make_responder", stop)
+    usual = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "response_tokens": 6}
+    monkeypatch.chdir(tmp_path)
+    generate("p")
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    generate("p", "--min-p", "0.1")
+    assert drawn == [usual, {**usual, "temperature": 0.5, "min_p": 0.1}]
