@@ -11,15 +11,15 @@ import typer
 import mht
 from mht.cli.apply import apply
 from mht.cli.compare import compare
-from mht.cli.demo import demo
-from mht.cli.doctor import doctor
 from mht.cli.generate import generate
-from mht.cli.init import init
-from mht.cli.pipelines import experiment_of, known_store, pipeline_at
+from mht.cli.project.demo import demo
+from mht.cli.project.doctor import doctor
+from mht.cli.project.init import init
+from mht.cli.project.pipelines import experiment_of, known_store, pipeline_at
+from mht.cli.project.status import status
+from mht.cli.project.ui import ui
 from mht.cli.report import report
-from mht.cli.status import status
 from mht.cli.tune import tune
-from mht.cli.ui import ui
 from mht.core.errors import ConfigError, UserError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mht.cli.main import commands
-from mht.cli.pipelines import experiment_of, pipeline_at
+from mht.cli.project.pipelines import experiment_of, pipeline_at
 from mht.core.errors import UserError
 from mht.tracking.store import open_store, tracking_uri
 
@@ -21,7 +21,7 @@ def test_it_opens_on_the_runs_and_only_for_this_machine(project, monkeypatch):
     number = open_store(experiment_of(pipeline_at(None).params)).experiment_id
     started = []
     monkeypatch.setattr(
-        "mht.cli.ui.subprocess.run",
+        "mht.cli.project.ui.subprocess.run",
         lambda command, **_: started.append(command) or CompletedProcess(command, 0),
     )
     done = CliRunner().invoke(commands, ["ui", "--port", "5057"])

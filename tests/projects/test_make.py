@@ -141,7 +141,7 @@ def test_columns_that_nothing_tells_are_asked_for_or_named(here, monkeypatch):
     assert "prompt  hello there" in init(
         "mine", "--data", "ab.csv", "--column", "prompt=a", "--column", "target=b"
     )
-    monkeypatch.setattr("mht.cli.init._can_answer", lambda: True)
+    monkeypatch.setattr("mht.cli.project.init._can_answer", lambda: True)
     done = CliRunner().invoke(commands, ["init", "two", "--data", "ab.csv"], input="\na\nb\n")
     assert done.exit_code == 0 and "Columns: a, b" in done.output
     assert "target  fine" in done.output

@@ -17,7 +17,7 @@ WIDTH = 80
 
 def status() -> None:
     """List the stages that `dvc repro` would run and why, and the MLflow runs of the others."""
-    from mht.cli.pipelines import pipeline_at
+    from mht.cli.project.pipelines import pipeline_at
     from mht.pipeline.announce import durations, spoken
     from mht.pipeline.status import CODE
     from mht.pipeline.status import status as verdicts
@@ -51,7 +51,7 @@ def _lines(verdict: Verdict, width: int, runs: Mapping[str, str]) -> Iterator[st
 
 def _runs(pipeline: Pipeline) -> dict[str, str]:
     """Stage to the first digits of the run that made its outs, where the store knows it."""
-    from mht.cli.pipelines import known_store
+    from mht.cli.project.pipelines import known_store
     from mht.tracking.states import lineage
     from mht.tracking.store import reachable
 

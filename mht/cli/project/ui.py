@@ -20,7 +20,7 @@ def ui(
     show: Annotated[bool, typer.Option("--open", help="open it in the browser")] = False,
 ) -> None:
     """Show the runs in MLflow, until ctrl-C; reachable from this machine alone."""
-    from mht.cli.pipelines import experiment_of, known_store, pipeline_at
+    from mht.cli.project.pipelines import experiment_of, known_store, pipeline_at
     from mht.tracking.store import ENVIRONMENT, reachable, tracking_uri
 
     pipeline = pipeline_at(None)

@@ -1,0 +1,1 @@
+"""Commands about a project as a whole: making one, looking after it, its runs."""
