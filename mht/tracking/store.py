@@ -279,7 +279,8 @@ class Store:
         """End the runs whose process is gone from this machine without a word."""
         for run in self._search("attributes.status = 'RUNNING'", limit=1000):
             process = run.tags.get("mht.process")
-            if process and not is_alive(process):
+            # it may have ended well since the search; once its process is gone nothing changes
+            if process and not is_alive(process) and self.get(run.id).status == "RUNNING":
                 self.log(run.id, tags={"mht.reaped": "true"})
                 self.set_status(run.id, "KILLED")
 

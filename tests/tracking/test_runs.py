@@ -570,3 +570,18 @@ def test_without_known_deps_no_state_is_kept(store_file):
     """A folder that is no DVC repository: what a stage reads is unknown."""
     with run_of() as run:
         assert run.scratch is None
+
+
+def test_a_run_that_ends_well_while_others_look_stays_finished(store_file, monkeypatch):
+    """It was RUNNING in the search, and its process is gone when that is asked for."""
+    store = open_store("mht")
+    run_id = store.create_run("quick", {"mht.process": "here:1:1"})
+
+    def gone(_):
+        store.set_status(run_id, "FINISHED")
+        return False
+
+    monkeypatch.setattr("mht.tracking.store.is_alive", gone)
+    store.reap()
+    assert store.get(run_id).status == "FINISHED"
+    assert "mht.reaped" not in store.get(run_id).tags
